@@ -1,0 +1,3 @@
+//! The metadata service.
+
+pub mod raft;

@@ -1,0 +1,35 @@
+//! Consensus: openraft over our own log, and nothing of Holdfast's meaning.
+//!
+//! Owns the Raft group, its log and its snapshots. Commands are bytes here; what they mean is behind [`Machine`].
+
+use std::io;
+
+/// What the committed commands are applied to: a replica that is a pure function of them.
+///
+/// `position` is opaque to the machine: it stores the bytes in the same atomic batch as the changes, and gives them
+/// back. A machine that cannot answer is thrown away and rebuilt from the newest snapshot and the log after it.
+pub trait Machine: Send + Sync + 'static {
+    /// What was applied last; `None` when empty.
+    ///
+    /// # Errors
+    /// The index under the machine failed.
+    fn position(&self) -> io::Result<Option<Vec<u8>>>;
+
+    /// Applies commands in order and records `position`, all in one atomic batch. One reply per command.
+    ///
+    /// # Errors
+    /// The index under the machine failed (never: a command was refused; that is a reply).
+    fn apply(&self, position: &[u8], commands: &[Vec<u8>]) -> io::Result<Vec<Vec<u8>>>;
+
+    /// Writes everything (but the position) as a stream.
+    ///
+    /// # Errors
+    /// The index or the writer failed.
+    fn dump(&self, out: &mut dyn io::Write) -> io::Result<()>;
+
+    /// Replaces everything by a dump, and records `position`.
+    ///
+    /// # Errors
+    /// The index or the reader failed, or the stream is not a dump; the machine is then empty.
+    fn load(&self, position: &[u8], input: &mut dyn io::Read) -> io::Result<()>;
+}

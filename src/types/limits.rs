@@ -1,0 +1,61 @@
+//! Every bound in the system, with the reason and the relations between them.
+
+/// Longest file name, in bytes (what the kernel allows).
+pub const NAME_BYTES_MAX: usize = 255;
+/// Longest symlink target (PATH_MAX without the NUL).
+pub const SYMLINK_BYTES_MAX: usize = 4095;
+/// Longest extended attribute name and value (what the kernel allows).
+pub const XATTR_NAME_BYTES_MAX: usize = 255;
+pub const XATTR_VALUE_BYTES_MAX: usize = 64 << 10;
+/// `listxattr` answers at most 64 KiB, which is the kernel's bound on the list.
+pub const XATTR_LIST_BYTES_MAX: usize = 64 << 10;
+/// Hard links to one inode, as on ext4 for files; directories are not bounded by it.
+pub const LINKS_MAX: u32 = 65_000;
+/// Largest file: the largest offset the kernel passes.
+pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
+
+/// A volume's chunk (and file block) size: default, and the bounds it may be set to. Powers of two.
+pub const CHUNK_BYTES_DEFAULT: u32 = 1 << 20;
+pub const CHUNK_BYTES_MIN: u32 = 64 << 10;
+pub const CHUNK_BYTES_MAX: u32 = 4 << 20;
+/// Data up to this many bytes rides inside a metadata command instead of in a chunk: an fsync then costs one round
+/// trip and one group fsync.
+pub const INLINE_BYTES_MAX: u32 = 16 << 10;
+/// An extent list of one block longer than this is rewritten as one chunk in the background.
+pub const BLOCK_EXTENTS_SOFT_MAX: usize = 32;
+
+/// One framed message (without its bulk): a batch of operations fits, an attacker's length field does not.
+pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
+/// Bulk bytes of one call: a few chunks together.
+pub const BULK_BYTES_MAX: usize = 16 << 20;
+/// Operations in one command, and bytes of one command with its inline data.
+pub const COMMAND_OPS_MAX: usize = 1024;
+pub const COMMAND_BYTES_MAX: usize = 4 << 20;
+/// Directory entries in one reply.
+pub const READDIR_ENTRIES_MAX: usize = 1024;
+/// Blocks whose extents one reply, and one mutation, covers.
+pub const EXTENT_BLOCKS_MAX: u64 = 1024;
+
+/// Copies of a chunk.
+pub const REPLICAS_DEFAULT: u8 = 3;
+pub const REPLICAS_MAX: u8 = 7;
+
+/// A session that has not been heard of for this long is expired by the leader. The client counts a shorter time from
+/// its last acknowledged heartbeat: it must have stopped using its leases before the leader gives them away.
+pub const SESSION_TTL_MS: u64 = 10_000;
+pub const SESSION_CLIENT_TTL_MS: u64 = 7_000;
+pub const SESSION_HEARTBEAT_MS: u64 = 1_000;
+/// After a lease was recalled, no new one is granted on that inode for this long: contended inodes are served one
+/// operation at a time by the leader instead of bouncing leases.
+pub const LEASE_QUIET_MS: u64 = 500;
+/// Dirty data older than this is on its way.
+pub const WRITEBACK_AGE_MS: u64 = 500;
+/// A client's memory over buffers and caches together.
+pub const CLIENT_MEMORY_BYTES_DEFAULT: u64 = 256 << 20;
+
+const _: () = assert!(CHUNK_BYTES_DEFAULT.is_power_of_two());
+const _: () = assert!(CHUNK_BYTES_MIN <= CHUNK_BYTES_DEFAULT && CHUNK_BYTES_DEFAULT <= CHUNK_BYTES_MAX);
+const _: () = assert!(CHUNK_BYTES_MAX as usize <= BULK_BYTES_MAX);
+const _: () = assert!(INLINE_BYTES_MAX <= CHUNK_BYTES_MIN);
+const _: () = assert!(COMMAND_BYTES_MAX < MESSAGE_BYTES_MAX);
+const _: () = assert!(SESSION_CLIENT_TTL_MS + 2 * SESSION_HEARTBEAT_MS < SESSION_TTL_MS);

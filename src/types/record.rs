@@ -1,0 +1,133 @@
+//! What the cluster remembers of volumes, roles and its own members, as programs and operators see it.
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use super::cluster::{DiskReport, StoreInfo};
+use super::id::{ClusterId, MetaId, SessionId, StoreId, TreeId, VolumeId};
+
+/// A volume: its name and policy.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    pub id: VolumeId,
+    pub name: String,
+    pub tree: TreeId,
+    pub policy: VolumePolicy,
+}
+
+#[derive(Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct VolumePolicy {
+    pub replicas: u8,
+    pub chunk_bytes: u32,
+    /// 0 is no quota.
+    pub quota_bytes: u64,
+    pub quota_inodes: u64,
+    /// What blocked I/O does while the cluster is away: wait (0), or fail with EIO after this many milliseconds.
+    pub patience_ms: u64,
+}
+
+/// What a volume holds, kept exactly by the state machine.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VolumeUsage {
+    pub inodes: u64,
+    /// Allocated bytes of all files (what `du` adds up to), before replication and deduplication.
+    pub allocated_bytes: u64,
+}
+
+/// `statfs` in bytes; exact at the moment of the answer.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpaceReport {
+    pub total_bytes: u64,
+    pub free_bytes: u64,
+    pub inodes: u64,
+    pub inodes_free: u64,
+}
+
+/// What a certificate's holder may do. The certificate's common name is `role-id`, its organisation the cluster id.
+#[derive(
+    Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Meta,
+    Store,
+    Client,
+    Admin,
+}
+
+/// What a client credential allows; empty `volumes` means every volume.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientGrant {
+    pub volumes: Vec<String>,
+    pub read_only: bool,
+}
+
+/// A metadata server as a Raft node.
+#[derive(
+    Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize, Clone, Debug, Default, PartialEq, Eq,
+)]
+pub struct MetaInfo {
+    pub id: MetaId,
+    /// `host:port` where it serves clients, stores and its Raft peers.
+    pub address: String,
+}
+
+/// The whole cluster at a glance: what `holdfast status` prints.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct ClusterStatus {
+    pub cluster: ClusterId,
+    pub leader: Option<MetaId>,
+    pub term: u64,
+    pub metas: Vec<MetaStatus>,
+    pub map_epoch: u64,
+    pub stores: Vec<StoreStatus>,
+    pub volumes: Vec<(Volume, VolumeUsage)>,
+    pub sessions: Vec<SessionStatus>,
+    /// Chunks known to the metadata (each counted once) and their bytes.
+    pub chunks: u64,
+    pub chunk_bytes: u64,
+    /// References beyond the first: what deduplication saved across files and volumes.
+    pub shared_references: u64,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct MetaStatus {
+    pub info: MetaInfo,
+    pub voter: bool,
+    /// Log entries this server is behind the leader; `None` when the leader has not heard of it.
+    pub lag: Option<u64>,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct StoreStatus {
+    pub info: StoreInfo,
+    pub up: bool,
+    pub disks: Vec<DiskReport>,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct SessionStatus {
+    pub id: SessionId,
+    pub volume: String,
+    pub client: String,
+    /// Since the last heartbeat, in milliseconds.
+    pub silent_ms: u64,
+}
+
+/// A store's own id with the disks it joined with.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct StoreMember {
+    pub id: StoreId,
+    pub info: StoreInfo,
+}
+
+impl Default for VolumePolicy {
+    fn default() -> Self {
+        VolumePolicy {
+            replicas: super::limits::REPLICAS_DEFAULT,
+            chunk_bytes: super::limits::CHUNK_BYTES_DEFAULT,
+            quota_bytes: 0,
+            quota_inodes: 0,
+            patience_ms: 0,
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Sessions: what a client holds, and what a leader tells it.
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use super::attr::FileKind;
+use super::id::{Ino, SessionId};
+use super::name::Name;
+use super::record::Volume;
+
+/// What a session holds, or wants to hold, on an inode.
+///
+/// `open` keeps an unlinked inode alive; `lease` says what may be cached. They are independent: a contended file is open
+/// without a lease.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hold {
+    pub lease: Lease,
+    pub open: bool,
+}
+
+/// A lease on one inode: attributes, xattrs and, of a directory, entries; of a file, extents and data.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lease {
+    #[default]
+    None,
+    /// Shared: may be cached.
+    Read,
+    /// Exclusive: file data, size and times may be changed locally and shipped later.
+    Write,
+}
+
+/// A hold with its place in the order of grants on this leader. A recall names the `grant` it ends: a grant that
+/// arrives after its own recall is dropped.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    pub ino: Ino,
+    pub hold: Hold,
+    pub grant: u64,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct SessionOpened {
+    pub session: SessionId,
+    pub volume: Volume,
+    pub read_only: bool,
+    pub heartbeat: HeartbeatReply,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct HeartbeatReply {
+    /// The leader's Raft term: when it grew, leases must be reclaimed.
+    pub term: u64,
+    pub map_epoch: u64,
+    /// The collection epoch: puts from now on carry it.
+    pub collection_epoch: u64,
+    /// The leader's clock, so that a client's timestamps do not run away: nanoseconds since 1970.
+    pub now_ns: i64,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct DirPage {
+    pub entries: Vec<DirEntry>,
+    /// Nothing comes after the last of these.
+    pub end: bool,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct DirEntry {
+    pub name: Name,
+    pub ino: Ino,
+    pub kind: FileKind,
+    /// Where a listing goes on after this entry; at least 3, never reused within a directory.
+    pub cookie: u64,
+}
+
+/// What a leader tells a session unasked.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The stream is open; the leader's term.
+    Hello { term: u64 },
+    /// Give up everything beyond `keep` on this inode that was granted up to `grant`, then `Yield`.
+    Recall { ino: Ino, keep: Lease, grant: u64 },
+}

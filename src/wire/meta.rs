@@ -1,0 +1,226 @@
+//! Calls to a metadata server (`KIND_META`): one [`MetaRequest`], one [`MetaReply`]; `Subscribe` alone is answered by
+//! a stream of [`Event`](crate::types::session::Event)s.
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::types::attr::Attr;
+use crate::types::cluster::{ClusterMap, DiskReport, StoreInfo};
+use crate::types::digest::ChunkId;
+use crate::types::error::FsError;
+use crate::types::extent::Extent;
+use crate::types::id::{Ino, MetaId, SessionId, StoreId};
+use crate::types::lock::{Lock, LockRequest};
+use crate::types::name::Name;
+use crate::types::op::{BatchReply, Op};
+use crate::types::record::{
+    ClientGrant, ClusterStatus, MetaInfo, Role, SpaceReport, Volume, VolumePolicy, VolumeUsage,
+};
+use crate::types::session::{Claim, DirPage, HeartbeatReply, Hold, SessionOpened};
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub enum MetaRequest {
+    // Sessions.
+    OpenSession {
+        volume: String,
+        client: String,
+        read_only: bool,
+    },
+    Heartbeat {
+        session: SessionId,
+    },
+    /// Opens the stream of events of this session; one at a time, a new one replaces the old.
+    Subscribe {
+        session: SessionId,
+    },
+    /// After a change of leader (`term` is the new one's): what this session still holds. Until every live session has
+    /// done this or expired, the leader grants nothing and changes nothing that could conflict.
+    Reclaim {
+        session: SessionId,
+        term: u64,
+        leases: Vec<Claim>,
+    },
+    CloseSession {
+        session: SessionId,
+    },
+    /// The answer to recalls, or a lease given up unasked: what is kept from now on.
+    Yield {
+        session: SessionId,
+        leases: Vec<Claim>,
+    },
+
+    // Reading a tree. `want` asks for a lease on what is read; it is granted if nothing is in the way.
+    Lookup {
+        session: SessionId,
+        dir: Ino,
+        name: Name,
+        want: Hold,
+    },
+    /// `..` of a directory.
+    Parent {
+        session: SessionId,
+        dir: Ino,
+    },
+    GetAttr {
+        session: SessionId,
+        ino: Ino,
+        want: Hold,
+    },
+    ReadLink {
+        session: SessionId,
+        ino: Ino,
+    },
+    /// Entries after a cookie (0: from the first), in cookie order. `.` and `..` are the client's business.
+    ReadDir {
+        session: SessionId,
+        dir: Ino,
+        after: u64,
+        want: Hold,
+    },
+    GetXattr {
+        session: SessionId,
+        ino: Ino,
+        name: Vec<u8>,
+    },
+    ListXattr {
+        session: SessionId,
+        ino: Ino,
+    },
+    /// Extents that touch `offset..offset+len`, whole blocks, at most `EXTENT_BLOCKS_MAX` blocks.
+    GetExtents {
+        session: SessionId,
+        ino: Ino,
+        offset: u64,
+        len: u64,
+        want: Hold,
+    },
+    /// The first data (or hole) at or after `offset`.
+    Seek {
+        session: SessionId,
+        ino: Ino,
+        offset: u64,
+        hole: bool,
+    },
+    StatFs {
+        session: SessionId,
+    },
+    TestLock {
+        session: SessionId,
+        request: LockRequest,
+    },
+
+    /// Change a tree. Retried with the same `sequence` it happens once. `acknowledged`: replies below are not needed
+    /// any more. `want` asks for a hold on the inode a `Create` made or a single-inode operation touched.
+    Change {
+        session: SessionId,
+        sequence: u64,
+        acknowledged: u64,
+        ops: Vec<Op>,
+        want: Hold,
+    },
+    /// A lock that is waited for: answered when it is held, or with `Interrupted` after `CancelLock`.
+    WaitLock {
+        session: SessionId,
+        sequence: u64,
+        acknowledged: u64,
+        request: LockRequest,
+    },
+    CancelLock {
+        session: SessionId,
+        sequence: u64,
+    },
+
+    // Stores.
+    StoreHeartbeat {
+        store: StoreId,
+        map_epoch: u64,
+        disks: Vec<DiskReport>,
+        confirmed: Vec<u64>,
+    },
+    /// Announces a store's address and disks; changes the map when they changed.
+    RegisterStore {
+        info: StoreInfo,
+    },
+
+    // Operators.
+    CreateVolume {
+        name: String,
+        policy: VolumePolicy,
+    },
+    ListVolumes,
+    ShowVolume {
+        name: String,
+    },
+    DeleteVolume {
+        name: String,
+    },
+    CreateToken {
+        role: Role,
+        grant: ClientGrant,
+        ttl_ms: u64,
+    },
+    Status,
+    /// Which servers there are and who leads; answered by every server, without a session.
+    Members,
+    GetMap,
+}
+
+/// What every reply to a session carries besides its body.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct MetaReply {
+    pub body: MetaBody,
+    /// Holds granted with this reply (the whole hold on that inode from now on).
+    pub granted: Vec<Claim>,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub enum MetaBody {
+    /// The request was refused, or failed.
+    Error(FsError),
+    /// Not the leader; who is, if known. Nothing happened here; ask there.
+    NotLeader(Option<MetaInfo>),
+    /// For people: an operator's request was refused, one sentence.
+    Refused(String),
+    Done,
+    Session(SessionOpened),
+    Heartbeat(HeartbeatReply),
+    Attr(Attr),
+    Target(Vec<u8>),
+    Entries(DirPage),
+    Value(Vec<u8>),
+    Names(Vec<Vec<u8>>),
+    Extents {
+        attr: Attr,
+        extents: Vec<Extent>,
+    },
+    Offset(u64),
+    Space(SpaceReport),
+    Lock(Option<Lock>),
+    Changed(BatchReply),
+    StoreOrders(StoreOrders),
+    StoreRegistered(StoreId),
+    Volume(Volume, VolumeUsage),
+    Volumes(Vec<(Volume, VolumeUsage)>),
+    /// A join token in its text form.
+    Token(String),
+    Status(ClusterStatus),
+    Members {
+        leader: Option<MetaId>,
+        metas: Vec<MetaInfo>,
+    },
+    Map(ClusterMap),
+}
+
+/// What a store is told in the reply to its heartbeat.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct StoreOrders {
+    pub map_epoch: u64,
+    /// Delete copies that were last put before the collection epoch; confirm the batch in a later heartbeat.
+    pub delete: Vec<DeleteBatch>,
+}
+
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct DeleteBatch {
+    /// The collection epoch at which these were condemned; also the batch's name.
+    pub epoch: u64,
+    pub chunks: Vec<ChunkId>,
+}
