@@ -1,3 +1,4 @@
 //! The metadata service.
 
+pub mod lease;
 pub mod raft;
