@@ -198,6 +198,23 @@ impl LeaseTable {
         self.forget_if_idle(key, now_ms);
     }
 
+    /// Recalls that this session has not answered.
+    pub fn pending_recalls(&self, session: SessionId) -> Vec<Event> {
+        let mut events = Vec::new();
+        for key in self.by_session.get(&session).into_iter().flatten() {
+            if let Some(recall) = self.inodes.get(key).and_then(|i| i.holding(session)).and_then(|h| h.recall) {
+                events.push(Event::Recall { ino: key.1, keep: recall.keep, grant: recall.grant });
+            }
+        }
+        events
+    }
+
+    /// Who besides `session` has not answered a recall on one of these.
+    pub fn debtors(&self, session: SessionId, keys: &[Key]) -> HashSet<SessionId> {
+        let inodes = keys.iter().filter_map(|key| self.inodes.get(key));
+        inodes.flat_map(|i| i.others(session)).filter(|h| h.recall.is_some()).map(|h| h.session).collect()
+    }
+
     /// How many inodes have an entry: what the table costs.
     pub fn inodes(&self) -> usize {
         self.inodes.len()

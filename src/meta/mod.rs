@@ -1,4 +1,6 @@
 //! The metadata service.
 
+pub mod leader;
 pub mod lease;
+pub mod names;
 pub mod raft;
