@@ -5,8 +5,12 @@
 //! Modules are listed in layer order; imports point up this list only (`tests/tidy.rs` holds them to it).
 
 pub mod client;
+pub mod crypto;
+pub mod daemon;
+pub mod host;
 pub mod kv;
 pub mod meta;
 pub mod net;
+pub mod telemetry;
 pub mod types;
 pub mod wire;
