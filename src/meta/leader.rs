@@ -183,11 +183,30 @@ impl Leader {
 
     // Leases.
 
+    /// As much of `want` as can be had at once.
     pub fn grant(&self, session: SessionId, key: Key, want: Hold) -> Option<Claim> {
         if !self.is_settled() {
             return None;
         }
         self.leases.lock().grant(session, key, want, self.now_ms())
+    }
+
+    /// The same, but `open` is had for certain (unless the inode is being freed): a recall that the session still owes
+    /// an answer to is waited for.
+    ///
+    /// # Errors
+    /// `Unreachable` when deposed.
+    pub async fn acquire(&self, session: SessionId, key: Key, want: Hold) -> Result<Option<Claim>, FsError> {
+        if !want.open {
+            return Ok(self.grant(session, key, want));
+        }
+        loop {
+            self.wait_until(SessionId(0), &[key], |leases| !leases.recalling(session, key)).await?;
+            let mut leases = self.leases.lock();
+            if !leases.recalling(session, key) {
+                return Ok(leases.grant(session, key, want, self.now_ms()));
+            }
+        }
     }
 
     pub fn yielded(&self, session: SessionId, claims: &[Claim]) -> Result<(), FsError> {

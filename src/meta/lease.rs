@@ -55,24 +55,24 @@ struct Holding {
     session: SessionId,
     hold: Hold,
     grant: u64,
-    /// A recall is on its way.
-    recall: Option<Pending>,
-}
-
-/// A recall that was sent: down to which lease, of what was granted up to where.
-#[derive(Debug, Clone, Copy)]
-struct Pending {
-    keep: Lease,
-    grant: u64,
+    /// A recall down to this lease is on its way.
+    recall: Option<Lease>,
 }
 
 impl LeaseTable {
     /// Gives `session` as much of `want` as can be had at once. `None` when nothing changed for it.
     ///
+    /// While a recall to this session is unanswered nothing is granted to it on that inode, not even `open`: a claim
+    /// that crosses its own recall on the wire could be read in two ways. Who needs `open` waits for
+    /// [`LeaseTable::recalling`] to end.
+    ///
     /// Call this *before* reading the state that the reply shows: a change that starts in between then sees the
     /// holder and recalls it.
     pub fn grant(&mut self, session: SessionId, key: Key, want: Hold, now_ms: u64) -> Option<Claim> {
         if want == Hold::default() {
+            return None;
+        }
+        if self.recalling(session, key) {
             return None;
         }
         let inode = self.inodes.entry(key).or_default();
@@ -85,6 +85,11 @@ impl LeaseTable {
             return None;
         }
         Some(self.set(session, key, hold))
+    }
+
+    /// A recall to this session on this inode is unanswered.
+    pub fn recalling(&self, session: SessionId, key: Key) -> bool {
+        self.inodes.get(&key).and_then(|inode| inode.holding(session)).is_some_and(|held| held.recall.is_some())
     }
 
     /// Records what a session says it held under the leader before. Refuses a lease that conflicts with another
@@ -154,15 +159,12 @@ impl LeaseTable {
     pub fn yield_claim(&mut self, session: SessionId, key: Key, claim: Claim, now_ms: u64) {
         let Some(inode) = self.inodes.get_mut(&key) else { return };
         let Some(holding) = inode.holders.iter_mut().find(|h| h.session == session) else { return };
-        // A claim older than the newest grant may still answer a recall: the lease has not grown since that was sent.
-        let answers = holding.recall.is_some_and(|recall| claim.grant >= recall.grant);
-        let newest = claim.grant >= holding.grant;
-        if !newest && !answers {
+        if claim.grant < holding.grant {
             return;
         }
         holding.hold.lease = holding.hold.lease.min(claim.hold.lease);
-        holding.hold.open &= claim.hold.open || !newest;
-        if holding.recall.is_some_and(|recall| holding.hold.lease <= recall.keep) {
+        holding.hold.open &= claim.hold.open;
+        if holding.recall.is_some_and(|keep| holding.hold.lease <= keep) {
             holding.recall = None;
         }
         if holding.hold == Hold::default() {
@@ -202,8 +204,10 @@ impl LeaseTable {
     pub fn pending_recalls(&self, session: SessionId) -> Vec<Event> {
         let mut events = Vec::new();
         for key in self.by_session.get(&session).into_iter().flatten() {
-            if let Some(recall) = self.inodes.get(key).and_then(|i| i.holding(session)).and_then(|h| h.recall) {
-                events.push(Event::Recall { ino: key.1, keep: recall.keep, grant: recall.grant });
+            if let Some(held) = self.inodes.get(key).and_then(|inode| inode.holding(session))
+                && let Some(keep) = held.recall
+            {
+                events.push(Event::Recall { ino: key.1, keep, grant: held.grant });
             }
         }
         events
@@ -267,8 +271,7 @@ impl Inode {
 
     /// As much of `want` as nobody and nothing stands against.
     fn obtainable(&self, session: SessionId, want: Lease, now_ms: u64) -> Lease {
-        let recalled = self.holding(session).is_some_and(|h| h.recall.is_some());
-        if want == Lease::None || self.changing > 0 || recalled || now_ms < self.no_lease_before_ms {
+        if want == Lease::None || self.changing > 0 || now_ms < self.no_lease_before_ms {
             return Lease::None;
         }
         let alone = self.others(session).all(|h| h.hold.lease == Lease::None);
@@ -282,10 +285,10 @@ impl Inode {
     fn recall_others(&mut self, session: SessionId, key: Key, keep: Lease, recalls: &mut Vec<Recall>) {
         for holding in self.holders.iter_mut().filter(|h| h.session != session && h.hold.lease > keep) {
             // A recall that goes at least as far is on its way already.
-            if holding.recall.is_some_and(|recall| recall.keep <= keep) {
+            if holding.recall.is_some_and(|to| to <= keep) {
                 continue;
             }
-            holding.recall = Some(Pending { keep, grant: holding.grant });
+            holding.recall = Some(keep);
             let event = Event::Recall { ino: key.1, keep, grant: holding.grant };
             recalls.push(Recall { session: holding.session, event });
         }
@@ -363,15 +366,18 @@ mod tests {
     }
 
     #[test]
-    fn opening_during_a_recall_does_not_hide_its_answer() {
+    fn nothing_is_granted_across_a_recall() {
         let mut table = LeaseTable::default();
+        let open = Hold { lease: Lease::Read, open: true };
         let claim = table.grant(A, KEY, READ, 0).expect("free");
         table.begin_change(B, &[KEY]);
-        let opened = table.grant(A, KEY, Hold { lease: Lease::Read, open: true }, 0).expect("open is new");
-        assert!(opened.hold.open);
+        assert!(table.recalling(A, KEY));
+        assert_eq!(table.grant(A, KEY, open, 0), None);
         table.yield_claim(A, KEY, yielded(claim, Lease::None), 0);
         assert!(table.clear_for_change(B, &[KEY]));
-        assert!(!table.begin_reap(KEY), "it is still open");
+        let opened = table.grant(A, KEY, open, 0).expect("answered");
+        assert_eq!(opened.hold, Hold { lease: Lease::None, open: true });
+        assert!(!table.begin_reap(KEY), "it is open");
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl Shared {
             Outcome::Changed(reply) => reply,
             other => return Err(unexpected(other)),
         };
-        let granted = self.grant_after(leader, tree, change, &reply);
+        let granted = self.grant_after(leader, tree, change, &reply).await?;
         Ok(granting(MetaBody::Changed(reply), granted))
     }
 
@@ -85,18 +85,24 @@ impl Shared {
     ///
     /// A lease may be granted only if the attributes in the reply are the newest: another session's change may have
     /// come right behind. So the state is looked at once more after the grant, and what is older is not granted.
-    fn grant_after(&self, leader: &Leader, tree: TreeId, change: &Change, reply: &BatchReply) -> Option<Claim> {
-        let BatchReply::Done(replies) = reply else { return None };
-        let (ino, version) = replies.iter().rev().find_map(attr_of)?;
-        let claim = leader.grant(change.session, key(tree, ino), change.want)?;
-        let newest = self.state.view(|view| view.attr(tree, ino)).ok()?;
-        if newest.version == version {
-            return Some(claim);
+    async fn grant_after(
+        &self,
+        leader: &Leader,
+        tree: TreeId,
+        change: &Change,
+        reply: &BatchReply,
+    ) -> Result<Option<Claim>, Fail> {
+        let BatchReply::Done(replies) = reply else { return Ok(None) };
+        let Some((ino, version)) = replies.iter().rev().find_map(attr_of) else { return Ok(None) };
+        let Some(claim) = leader.acquire(change.session, key(tree, ino), change.want).await? else { return Ok(None) };
+        let newest = self.state.view(|view| view.attr(tree, ino));
+        if newest.is_ok_and(|newest| newest.version == version) {
+            return Ok(Some(claim));
         }
         // Keep the mark that it is open; give the lease back at once.
         let kept = Claim { hold: Hold { open: claim.hold.open, ..Hold::default() }, ..claim };
         let _ = leader.yielded(change.session, &[kept]);
-        Some(kept)
+        Ok(Some(kept))
     }
 }
 

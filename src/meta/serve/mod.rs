@@ -42,7 +42,7 @@ pub struct MetaService {
 }
 
 /// What every handler may use.
-pub(super) struct Shared {
+pub struct Shared {
     pub cluster: ClusterId,
     pub me: MetaInfo,
     pub raft: RaftNode,
@@ -58,7 +58,7 @@ pub(super) struct Shared {
 
 /// Why a request is not answered with what it asked for.
 #[derive(Debug)]
-pub(super) enum Fail {
+pub enum Fail {
     Fs(FsError),
     NotLeader(Option<MetaInfo>),
     /// One sentence for people.

@@ -89,7 +89,7 @@ impl Reader<'_> {
                 }
             };
             self.leader.before_read(self.session, key(self.tree, found)).await?;
-            let claim = self.leader.grant(self.session, key(self.tree, found), want);
+            let claim = self.leader.acquire(self.session, key(self.tree, found), want).await?;
             // The name may have moved while we waited: what is answered must be true of one moment.
             match self.shared.state.view(|view| view.lookup(self.tree, dir, name)) {
                 Ok(attr) if attr.ino == found => {
@@ -107,7 +107,7 @@ impl Reader<'_> {
     async fn attr(&self, ino: Ino, want: Hold) -> Result<(Attr, Option<Claim>), Fail> {
         self.leader.before_read(self.session, key(self.tree, ino)).await?;
         self.shared.raft.read_barrier().await?;
-        let claim = self.leader.grant(self.session, key(self.tree, ino), want);
+        let claim = self.leader.acquire(self.session, key(self.tree, ino), want).await?;
         let attr = self.or_give_back(claim, |view| view.attr(self.tree, ino))?;
         Ok((attr, claim))
     }
@@ -115,7 +115,7 @@ impl Reader<'_> {
     async fn extents(&self, ino: Ino, offset: u64, len: u64, want: Hold) -> Result<MetaReply, Fail> {
         self.leader.before_read(self.session, key(self.tree, ino)).await?;
         self.shared.raft.read_barrier().await?;
-        let claim = self.leader.grant(self.session, key(self.tree, ino), want);
+        let claim = self.leader.acquire(self.session, key(self.tree, ino), want).await?;
         let (attr, extents) =
             self.or_give_back(claim, |view| view.extents(self.tree, ino, offset, len))?;
         Ok(granting(MetaBody::Extents { attr, extents }, claim))

@@ -19,17 +19,25 @@ use super::leader::Leader;
 use super::serve::{Fail, Shared};
 use crate::daemon::worker::Workers;
 
-pub(super) use reign::reign;
-
 /// Starts all of them; they end with `workers`.
 pub(super) fn start(shared: &Arc<Shared>, workers: &Workers, data_dir: std::path::PathBuf) {
     let shared = || Arc::clone(shared);
-    workers.spawn("reign", reign(shared()));
-    workers.spawn("expire", rounds(shared(), Duration::from_millis(500), expire::round));
-    workers.spawn("reap", rounds(shared(), Duration::from_millis(500), reap::round));
-    workers.spawn("collect", rounds(shared(), Duration::from_secs(5), collect::round));
-    workers.spawn("grow", rounds(shared(), Duration::from_millis(500), grow::round));
-    workers.spawn("space", space::watch(shared(), data_dir));
+    spawn(workers, "reign", reign::reign(shared()));
+    spawn(workers, "expire", rounds(shared(), Duration::from_millis(500), expire::round));
+    spawn(workers, "reap", rounds(shared(), Duration::from_millis(500), reap::round));
+    spawn(workers, "collect", rounds(shared(), Duration::from_secs(5), collect::round));
+    spawn(workers, "grow", rounds(shared(), Duration::from_millis(500), grow::round));
+    spawn(workers, "space", space::watch(shared(), data_dir));
+}
+
+/// A worker that may be stopped anywhere: what it does is in the log or not.
+fn spawn(workers: &Workers, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    workers.spawn(name, |shutdown| async move {
+        tokio::select! {
+            () = task => {}
+            () = shutdown.wait() => {}
+        }
+    });
 }
 
 /// Calls `round` at every tick while this server leads. A round that fails is tried again at the next.
