@@ -21,34 +21,81 @@ const VERSION: u8 = 1;
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Registers a client on a volume. Who may do that was decided before: `credential` is only remembered.
-    OpenSession { volume: String, client: String, credential: u64, read_only: bool, now: Time },
+    OpenSession {
+        volume: String,
+        client: String,
+        credential: u64,
+        read_only: bool,
+        now: Time,
+    },
     /// The client leaves: its locks and its reply table go; later commands of it are refused. Idempotent.
-    CloseSession { session: SessionId },
+    CloseSession {
+        session: SessionId,
+    },
     /// The same, decided by the leader because the client has been silent for its time to live.
-    ExpireSession { session: SessionId },
+    ExpireSession {
+        session: SessionId,
+    },
     /// A batch of one session: all operations in order, or none. `sequence` makes it happen once; replies of sequences
     /// below `acknowledged` are not needed any more.
-    Change { session: SessionId, sequence: u64, acknowledged: u64, now: Time, ops: Vec<Op> },
+    Change {
+        session: SessionId,
+        sequence: u64,
+        acknowledged: u64,
+        now: Time,
+        ops: Vec<Op>,
+    },
     /// Frees orphans that nobody has open, a bounded number of extents at a time.
-    Reap { tree: TreeId, inos: Vec<Ino> },
+    Reap {
+        tree: TreeId,
+        inos: Vec<Ino>,
+    },
     /// Frees a part of a deleted volume's tree.
-    ReapTree { tree: TreeId },
+    ReapTree {
+        tree: TreeId,
+    },
     /// Begins a collection epoch and condemns those of `chunks` that still have no reference. With no chunks at all it
     /// only begins the epoch (which ages what is releasable).
-    Condemn { chunks: Vec<ChunkId> },
+    Condemn {
+        chunks: Vec<ChunkId>,
+    },
     /// A store has deleted what these batches told it to.
-    ConfirmDelete { store: StoreId, epochs: Vec<u64> },
+    ConfirmDelete {
+        store: StoreId,
+        epochs: Vec<u64>,
+    },
     /// Announces a store. `info.id` 0 finds it by its disks or its address, or gives it the next id.
-    RegisterStore { info: StoreInfo },
-    CreateVolume { name: String, policy: VolumePolicy, now: Time },
+    RegisterStore {
+        info: StoreInfo,
+    },
+    CreateVolume {
+        name: String,
+        policy: VolumePolicy,
+        now: Time,
+    },
     /// Refused while sessions are open on it. The tree is freed afterwards by [`Command::ReapTree`].
-    DeleteVolume { name: String },
+    DeleteVolume {
+        name: String,
+    },
     /// Admits whoever knows the secret behind `hash`, once.
-    CreateToken { hash: [u8; 32], role: Role, grant: ClientGrant, expires: Time },
+    CreateToken {
+        hash: [u8; 32],
+        role: Role,
+        grant: ClientGrant,
+        expires: Time,
+    },
     /// Spends a token. `key` is the hash of the joiner's public key: the same joiner that asks again gets the same id.
-    UseToken { hash: [u8; 32], key: [u8; 32], role: Role, address: String, now: Time },
+    UseToken {
+        hash: [u8; 32],
+        key: [u8; 32],
+        role: Role,
+        address: String,
+        now: Time,
+    },
     /// Remembers the address of a metadata server; id 0 gives it the next id.
-    AddMeta { info: MetaInfo },
+    AddMeta {
+        info: MetaInfo,
+    },
 }
 
 /// What a command came to.
@@ -60,21 +107,38 @@ pub enum Outcome {
     /// Nothing happened; one sentence for people.
     Refused(String),
     /// `OpenSession`.
-    Session { session: SessionId, volume: Volume, read_only: bool },
+    Session {
+        session: SessionId,
+        volume: Volume,
+        read_only: bool,
+    },
     /// `Change`, the first time and every time after.
     Changed(BatchReply),
     /// `Reap`: these were too large for one command; ask again.
-    Reaped { left: Vec<Ino> },
+    Reaped {
+        left: Vec<Ino>,
+    },
     /// `ReapTree`: whether nothing is left of it.
-    TreeReaped { done: bool },
+    TreeReaped {
+        done: bool,
+    },
     /// `Condemn`: the collection epoch begun, and how many chunks were condemned.
-    Condemned { epoch: u64, chunks: u64 },
+    Condemned {
+        epoch: u64,
+        chunks: u64,
+    },
     /// `RegisterStore`.
-    Store { id: StoreId, map_epoch: u64 },
+    Store {
+        id: StoreId,
+        map_epoch: u64,
+    },
     /// `CreateVolume`.
     Volume(Volume),
     /// `UseToken`: the member's number within its role, and what a client may do.
-    Member { id: u64, grant: ClientGrant },
+    Member {
+        id: u64,
+        grant: ClientGrant,
+    },
     /// `AddMeta`.
     Meta(MetaId),
 }

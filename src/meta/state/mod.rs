@@ -31,7 +31,7 @@ mod tests;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use self::tx::Tx;
 use super::command::{Command, Outcome};
@@ -49,12 +49,14 @@ pub struct State {
     kv: SharedKv,
     /// Held for writing while a batch goes to the index and for reading by views: a view spans several keys.
     gate: RwLock<()>,
+    /// One list of commands at a time: they are worked out against an index that nothing else changes.
+    applying: Mutex<()>,
     damaged: AtomicBool,
 }
 
 impl State {
     pub fn new(kv: SharedKv) -> State {
-        State { kv, gate: RwLock::new(()), damaged: AtomicBool::new(false) }
+        State { kv, gate: RwLock::new(()), applying: Mutex::new(()), damaged: AtomicBool::new(false) }
     }
 
     /// Reads one consistent moment. Keep it short: commands wait meanwhile.
@@ -91,6 +93,7 @@ impl State {
     }
 
     fn try_apply(&self, position: &[u8], commands: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, StateError> {
+        let _applying = self.applying.lock();
         let mut tx = Tx::new(&*self.kv);
         let mut outcomes = Vec::with_capacity(commands.len());
         for bytes in commands {
@@ -102,7 +105,7 @@ impl State {
             outcomes.push(outcome.encode());
         }
         tx.put_raw(schema::position_key(), position.to_vec());
-        // Only now: reads go on while the commands are worked out against the index, which nothing else changes.
+        // Only now: reads go on while the commands are worked out.
         let _gate = self.gate.write();
         self.kv.write(tx.into_batch())?;
         Ok(outcomes)
@@ -131,9 +134,10 @@ impl Machine for State {
     }
 
     fn load(&self, position: &[u8], input: &mut dyn io::Read) -> io::Result<()> {
+        let _applying = self.applying.lock();
         let _gate = self.gate.write();
         let loaded = dump::load(&*self.kv, position, input);
-        self.damaged.store(false, Ordering::Release);
+        self.damaged.store(loaded.is_err(), Ordering::Release);
         loaded
     }
 }

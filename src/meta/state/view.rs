@@ -162,13 +162,7 @@ impl<'kv> View<'kv> {
     ///
     /// # Errors
     /// `NotFound`; `IsDirectory` or `Invalid` for what has no data.
-    pub fn extents(
-        &self,
-        tree: TreeId,
-        ino: Ino,
-        offset: u64,
-        len: u64,
-    ) -> Result<(Attr, Vec<Extent>), StateError> {
+    pub fn extents(&self, tree: TreeId, ino: Ino, offset: u64, len: u64) -> Result<(Attr, Vec<Extent>), StateError> {
         let inode = self.tx.file(tree, ino)?;
         let mut extents = Vec::new();
         if inode.attr.allocated_bytes > 0 && len > 0 {
