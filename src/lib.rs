@@ -9,5 +9,7 @@ pub mod kv;
 pub mod meta;
 pub mod net;
 pub mod placement;
+pub mod remote;
+pub mod store;
 pub mod types;
 pub mod wire;
