@@ -12,5 +12,8 @@ pub mod kv;
 pub mod meta;
 pub mod net;
 pub mod telemetry;
+pub mod placement;
+pub mod remote;
+pub mod store;
 pub mod types;
 pub mod wire;
