@@ -7,8 +7,12 @@
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod crypto;
+pub mod daemon;
+pub mod host;
 pub mod kv;
 pub mod meta;
 pub mod net;
+pub mod telemetry;
 pub mod types;
 pub mod wire;

@@ -10,8 +10,8 @@ use crate::config::roles::CommonConfig;
 
 /// Where the file is when nobody says, and it need not be there.
 const FILE_DEFAULT: &str = "/etc/holdfast/holdfast.toml";
-/// A token is a few hundred bytes; a file that is longer is the wrong file.
-const TOKEN_BYTES_MAX: u64 = 4096;
+/// A token is a few hundred bytes, at most 8 KiB; of a longer file (the wrong one) no more is read.
+const TOKEN_BYTES_MAX: u64 = 16 << 10;
 
 /// Lays flags, environment, file and defaults over one another.
 ///
