@@ -293,6 +293,9 @@ pub struct JoinArgs {
     /// The credential file to make
     #[arg(long, value_name = "FILE")]
     pub credential: PathBuf,
+    /// What the token is for: client or admin
+    #[arg(long, default_value = "client")]
+    pub role: HolderArg,
     #[command(flatten)]
     pub join: JoinWith,
 }
@@ -322,6 +325,22 @@ pub enum ConfigCommand {
     },
     /// Print an annotated file of all settings with their defaults
     Example,
+}
+
+/// Who holds a credential file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HolderArg {
+    Client,
+    Admin,
+}
+
+impl From<HolderArg> for Role {
+    fn from(holder: HolderArg) -> Role {
+        match holder {
+            HolderArg::Client => Role::Client,
+            HolderArg::Admin => Role::Admin,
+        }
+    }
 }
 
 impl From<RoleArg> for Role {

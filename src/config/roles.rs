@@ -69,9 +69,10 @@ section! {
     MetaConfig = "meta" {
         /// The data directory: identity, Raft log, snapshots and index. Held by one process at a time.
         dir: PathBuf = "/var/lib/holdfast/meta",
-        /// Where clients, stores and the other metadata servers reach it, as this host sees it (address:port).
-        listen: String = "0.0.0.0:7400",
-        /// The address others are told (host:port). Empty: the one it listens on, which then must not be 0.0.0.0.
+        /// Where it listens (address:port, UDP), for clients, stores and the other metadata servers. Empty: as when it
+        /// was made.
+        listen: String = "",
+        /// The address others are told (host:port). Empty: the one it listens on, which must not be 0.0.0.0 then.
         advertise: String = "",
     }
 }
@@ -83,9 +84,9 @@ section! {
         dir: PathBuf = "/var/lib/holdfast/store",
         /// One directory per disk to pool, each on a filesystem of its own.
         disks: Vec<PathBuf> = Vec::<String>::new(),
-        /// Where clients and other stores reach it, as this host sees it (address:port).
-        listen: String = "0.0.0.0:7410",
-        /// The address others are told (host:port). Empty: the one it listens on, which then must not be 0.0.0.0.
+        /// Where it listens (address:port, UDP), for clients and other stores. Empty: as when it was made.
+        listen: String = "",
+        /// The address others are told (host:port). Empty: the one it listens on, which must not be 0.0.0.0 then.
         advertise: String = "",
         /// Failure domain: copies of a chunk go to different hosts. Empty: this host's name.
         host: String = "",
