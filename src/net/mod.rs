@@ -4,6 +4,16 @@
 //! two traits: [`Transport`] to call others and [`Service`] to be called. The second implementation of both is
 //! simulated.
 
+mod fault;
+mod frame;
+mod pool;
+pub mod quic;
+mod serving;
+mod settings;
+pub mod sim;
+#[cfg(test)]
+mod tests;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
