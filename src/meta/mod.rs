@@ -1,3 +1,5 @@
 //! The metadata service.
 
+pub mod command;
 pub mod raft;
+pub mod state;
