@@ -13,6 +13,7 @@ pub mod host;
 pub mod kv;
 pub mod meta;
 pub mod net;
+pub mod remote;
 pub mod telemetry;
 pub mod types;
 pub mod wire;

@@ -148,16 +148,18 @@ fn open(request: &Request<'_>) -> Outcome<Member> {
     let text = std::fs::read_to_string(dir.path().join(ADDRESS_FILE)).or_fail(|| dir.path().display().to_string())?;
     let made: Addresses = toml::from_str(&text).or_fail(|| format!("{}/{ADDRESS_FILE}", dir.path().display()))?;
     let listen = if request.listen.is_empty() { &made.listen } else { request.listen };
-    let advertise = match (request.advertise, request.listen) {
-        ("", "") => made.advertise.clone(),
-        // The same socket as before, told to others as before.
-        ("", listen) if listen == made.listen => made.advertise.clone(),
-        ("", listen) => listen.to_string(),
-        (advertise, _) => advertise.to_string(),
+    let advertise = match (request.advertise, request.role) {
+        // The Raft group knows it by that name, wherever it listens.
+        ("", Role::Meta) => made.advertise.clone(),
+        ("", _) if listen == made.listen => made.advertise.clone(),
+        ("", _) => listen.to_string(),
+        (given, _) => given.to_string(),
     };
     if request.role == Role::Meta && advertise != made.advertise {
         let known = made.advertise;
-        return Err(Failure::new(format!("this metadata server is known to its cluster as {known}, not as {advertise}")));
+        return Err(Failure::new(format!(
+            "this metadata server is known to its cluster as {known}, not as {advertise}"
+        )));
     }
     Ok(Member { dir, credential, listen: resolve(listen)?, advertise })
 }

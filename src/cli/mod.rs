@@ -4,13 +4,27 @@
 //! nothing about data. Every command checks all it can before its first side effect, and fails with one sentence.
 
 pub mod args;
+mod cluster;
 mod config;
+mod daemon;
 mod detach;
+mod dial;
+mod down;
 mod failure;
+mod join;
+mod member;
+mod meta;
 mod mount;
 mod mount_helper;
 mod mountpoint;
+mod operator;
 mod settings;
+mod status;
+mod store;
+mod table;
+mod token;
+mod up;
+mod volume;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -42,9 +56,19 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Outcome {
         Ok(cli) => cli,
         Err(error) => return explain(&error),
     };
+    let common = &cli.common;
     match cli.command {
-        Command::Config(args) => config::run(&cli.common, args),
-        _ => Err(Failure::new("not built yet")),
+        Command::Up(args) => up::run(common, args),
+        Command::Down(args) => down::run(common, args),
+        Command::Cluster(args) => cluster::run(common, args),
+        Command::Meta(args) => meta::run(common, args),
+        Command::Store(args) => store::run(common, args),
+        Command::Mount(args) => mount::run(common, args),
+        Command::Volume(args) => volume::run(common, args),
+        Command::Token(args) => token::run(common, args),
+        Command::Join(args) => join::run(common, args),
+        Command::Status(args) => status::run(common, args),
+        Command::Config(args) => config::run(common, args),
     }
 }
 

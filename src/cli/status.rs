@@ -126,7 +126,11 @@ fn stores(status: &ClusterStatus) -> Table {
     for store in &status.stores {
         let sum = |count: fn(&DiskReport) -> u64| store.disks.iter().map(count).fold(0, u64::saturating_add);
         let failed = store.disks.iter().filter(|disk| disk.failed).count();
-        let disks = if failed == 0 { store.disks.len().to_string() } else { format!("{} ({failed} failed)", store.disks.len()) };
+        let disks = if failed == 0 {
+            store.disks.len().to_string()
+        } else {
+            format!("{} ({failed} failed)", store.disks.len())
+        };
         table.row([
             store.info.id.to_string(),
             store.info.address.clone(),

@@ -19,9 +19,7 @@ pub fn run(common: &CommonArgs, args: VolumeArgs) -> Outcome {
             operator::run(common, &args.admin, |cluster| create(cluster, args.name, policy))
         }
         VolumeCommand::List { json, admin } => operator::run(common, &admin, |cluster| list(cluster, json)),
-        VolumeCommand::Show { name, json, admin } => {
-            operator::run(common, &admin, |cluster| show(cluster, name, json))
-        }
+        VolumeCommand::Show { name, json, admin } => operator::run(common, &admin, |cluster| show(cluster, name, json)),
         VolumeCommand::Delete { name, admin } => operator::run(common, &admin, |cluster| delete(cluster, name)),
     }
 }

@@ -112,7 +112,12 @@ fn operator(layout: &Layout<'_>) -> Outcome<Operator> {
     Ok(Operator::new(Arc::new(MetaClient::new(transport, credential.metas))))
 }
 
-async fn start_store(layout: &Layout<'_>, n: usize, operator: &Operator, shutdown: Shutdown) -> Outcome<store::Running> {
+async fn start_store(
+    layout: &Layout<'_>,
+    n: usize,
+    operator: &Operator,
+    shutdown: Shutdown,
+) -> Outcome<store::Running> {
     let dir = layout.store_state(n);
     let disk = layout.store_disk(n);
     fs::create_dir_all(&disk).or_fail(|| format!("{} cannot be made", disk.display()))?;

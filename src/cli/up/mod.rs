@@ -40,12 +40,14 @@ pub fn run(common: &CommonArgs, args: UpArgs) -> Outcome {
     let config: UpConfig = settings.section()?;
     let (common, mount): (CommonConfig, MountConfig) = (settings.section()?, settings.section()?);
     let data = place::data_dir(&config)?;
-    let mountpoint = place::mount_dir(&config)?;
-    check_data(&data)?;
-    let mountpoint = prepare_mountpoint(&mountpoint)?;
+    let known = open_known(&data)?;
+    let mountpoint = prepare_mountpoint(&place::mount_dir(&config)?)?;
+    let mut dir = match known {
+        Some(dir) => dir,
+        None => DataDir::create(&data, place::KIND, chance::cluster_id(), 0).map_err(Failure::new)?,
+    };
     let mut report = Report::foreground();
     if args.detach {
-        make_dir(&data)?;
         match detach(&Layout(&data).log())? {
             Side::Parent(text) => {
                 print!("{text}");
@@ -53,31 +55,21 @@ pub fn run(common: &CommonArgs, args: UpArgs) -> Outcome {
             }
             Side::Child(child) => report = child,
         }
+        dir.sign().or_fail(|| data.display().to_string())?;
     }
-    let outcome = work(&common, mount, &data, &mountpoint, &mut report);
+    let outcome = work(&common, mount, &dir, &mountpoint, &mut report);
     if let Err(failure) = &outcome {
         report.failed(failure);
     }
     outcome
 }
 
-/// That the data directory is ours or free, before anything is made.
-fn check_data(data: &Path) -> Outcome {
-    if DataDir::is_vacant(data).or_else(|error| match is_only_log(data) {
-        true => Ok(true),
-        false => Err(Failure::new(error)),
-    })? {
-        return Ok(());
+/// The data directory, locked, if there is one; another `up` that holds it is met here, before its mount is.
+fn open_known(data: &Path) -> Outcome<Option<DataDir>> {
+    match DataDir::is_vacant(data).map_err(Failure::new)? {
+        true => Ok(None),
+        false => DataDir::open(data, place::KIND, None).map(Some).map_err(Failure::new),
     }
-    // Opened and closed: another `up` that holds it is met here, before its mount point is.
-    DataDir::open(data, place::KIND, None).map(drop).map_err(Failure::new)
-}
-
-/// A detached `up` that failed at once has left its log and nothing else.
-fn is_only_log(data: &Path) -> bool {
-    let Ok(entries) = fs::read_dir(data) else { return false };
-    let mut names = entries.flatten().map(|entry| entry.path());
-    names.all(|path| path == Layout(data).log())
 }
 
 /// The mount point as the kernel will name it: made if it is not there, freed of a dead mount.
@@ -94,34 +86,8 @@ fn prepare_mountpoint(path: &Path) -> Outcome<PathBuf> {
     Ok(path)
 }
 
-fn make_dir(path: &Path) -> Outcome {
-    use std::os::unix::fs::DirBuilderExt;
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.or_fail(|| format!("{} cannot be made", path.display()))
-}
-
-/// The data directory, locked.
-fn open_data(data: &Path) -> Outcome<DataDir> {
-    if is_only_log(data) {
-        // The log is open and lives on without its name for the moment it takes to make the directory.
-        let log = Layout(data).log();
-        let aside = log.with_extension("log.new");
-        return match fs::rename(&log, &aside) {
-            Ok(()) => Err(Failure::new(format!("{} is in the way", aside.display()))),
-            Err(_) => DataDir::create(data, place::KIND, chance::cluster_id(), 0).map_err(Failure::new),
-        };
-    }
-    DataDir::open(data, place::KIND, None).map_err(Failure::new)
-}
-
-fn work(
-    common: &CommonConfig,
-    mount: MountConfig,
-    data: &Path,
-    mountpoint: &Path,
-    report: &mut Report,
-) -> Outcome {
-    let dir = open_data(data)?;
+fn work(common: &CommonConfig, mount: MountConfig, dir: &DataDir, mountpoint: &Path, report: &mut Report) -> Outcome {
+    let data = dir.path();
     daemon::begin(common)?;
     dial::runtime()?.block_on(async {
         let mut signals = Signals::new()?;
