@@ -7,3 +7,4 @@ pub mod chance;
 pub mod clock;
 pub mod data_dir;
 pub mod file;
+pub mod space;
