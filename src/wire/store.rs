@@ -61,4 +61,6 @@ pub enum StoreError {
     DiskFailed(String),
     #[error("the request is malformed")]
     Invalid,
+    #[error("this certificate may not do that")]
+    NotAllowed,
 }
