@@ -4,7 +4,9 @@
 //!
 //! Modules are listed in layer order; imports point up this list only (`tests/tidy.rs` holds them to it).
 
+pub mod cli;
 pub mod client;
+pub mod config;
 pub mod crypto;
 pub mod daemon;
 pub mod host;

@@ -4,7 +4,7 @@
 //! lives. The kernel drops the lock with the process, so nothing stays behind after kill -9.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -48,7 +48,7 @@ pub struct DataDir {
     kind: String,
     cluster: ClusterId,
     member: u64,
-    _lock: File,
+    lock: File,
 }
 
 /// The identity file. Only `format` is read first: what else there is depends on it.
@@ -83,7 +83,7 @@ impl DataDir {
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             sync_dir(parent).map_err(failed)?;
         }
-        Ok(DataDir { path: path.into(), kind: kind.into(), cluster, member, _lock: lock })
+        Ok(DataDir { path: path.into(), kind: kind.into(), cluster, member, lock })
     }
 
     /// Opens the directory of a member of this kind, and of this cluster when one is given.
@@ -103,7 +103,7 @@ impl DataDir {
             return Err(DataDirError::OtherCluster { path: path.into(), found, wanted });
         }
         let lock = lock(path)?;
-        Ok(DataDir { path: path.into(), kind: identity.kind, cluster: found, member: identity.member, _lock: lock })
+        Ok(DataDir { path: path.into(), kind: identity.kind, cluster: found, member: identity.member, lock })
     }
 
     /// True when there is nothing at `path` yet: [`DataDir::create`] is the way, not [`DataDir::open`].
@@ -117,6 +117,14 @@ impl DataDir {
             Err(DataDirError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(true),
             Err(error) => Err(error),
         }
+    }
+
+    /// Writes this process's pid into the lock file. For a child that lives on with the lock its parent took.
+    ///
+    /// # Errors
+    /// From the file system; the lock is held all the same.
+    pub fn sign(&mut self) -> io::Result<()> {
+        sign(&mut self.lock)
     }
 
     pub fn path(&self) -> &Path {
@@ -192,9 +200,14 @@ fn lock(path: &Path) -> Result<File, DataDirError> {
         }
         Err(TryLockError::Error(source)) => return Err(failed(source)),
     }
-    file.set_len(0).map_err(failed)?;
-    writeln!(file, "{}", std::process::id()).map_err(failed)?;
+    sign(&mut file).map_err(failed)?;
     Ok(file)
+}
+
+fn sign(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
 }
 
 #[cfg(test)]
