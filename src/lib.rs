@@ -5,6 +5,7 @@
 //! Modules are listed in layer order; imports point up this list only (`tests/tidy.rs` holds them to it).
 
 pub mod client;
+pub mod fuse;
 pub mod kv;
 pub mod meta;
 pub mod net;
