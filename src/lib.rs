@@ -10,6 +10,7 @@ pub mod config;
 pub mod crypto;
 pub mod daemon;
 pub mod host;
+pub mod fuse;
 pub mod kv;
 pub mod meta;
 pub mod net;
