@@ -41,4 +41,37 @@ impl Extent {
     pub fn end(&self) -> u64 {
         self.offset + u64::from(self.len)
     }
+
+    /// The part of this extent within `from..to`; `None` when they do not touch.
+    pub fn slice(&self, from: u64, to: u64) -> Option<Extent> {
+        let (start, end) = (from.max(self.offset), to.min(self.end()));
+        if start >= end {
+            return None;
+        }
+        // Both fit: they are distances within one extent, whose length is a u32.
+        let (skip, len) = ((start - self.offset) as u32, (end - start) as u32);
+        let source = match &self.source {
+            Source::Chunk(part) => Source::Chunk(ChunkPart { offset: part.offset.saturating_add(skip), ..*part }),
+            Source::Inline(bytes) => {
+                let bytes = bytes.get(skip as usize..).unwrap_or_default();
+                Source::Inline(bytes.get(..len as usize).unwrap_or(bytes).to_vec())
+            }
+            Source::Unwritten => Source::Unwritten,
+        };
+        Some(Extent { offset: start, len, source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_keeps_its_bytes() {
+        let extent = Extent { offset: 10, len: 4, source: Source::Inline(b"abcd".to_vec()) };
+        assert_eq!(extent.slice(0, 10), None);
+        let middle = Extent { offset: 11, len: 2, source: Source::Inline(b"bc".to_vec()) };
+        assert_eq!(extent.slice(11, 13), Some(middle));
+        assert_eq!(extent.slice(0, 100), Some(extent));
+    }
 }
