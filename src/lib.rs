@@ -8,5 +8,6 @@ pub mod client;
 pub mod kv;
 pub mod meta;
 pub mod net;
+pub mod remote;
 pub mod types;
 pub mod wire;

@@ -1,0 +1,4 @@
+//! Typed stubs: how a process calls a metadata server or a store without knowing frames.
+
+pub mod meta;
+pub mod session;
