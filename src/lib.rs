@@ -5,6 +5,11 @@
 //! Modules are listed in layer order; imports point up this list only (`tests/tidy.rs` holds them to it).
 
 // Words: pure values.
+pub mod client;
+pub mod kv;
+pub mod meta;
+pub mod net;
+pub mod remote;
 pub mod types;
 
 pub mod config;
