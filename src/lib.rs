@@ -5,11 +5,6 @@
 //! Modules are listed in layer order; imports point up this list only (`tests/tidy.rs` holds them to it).
 
 // Words: pure values.
-pub mod client;
-pub mod kv;
-pub mod meta;
-pub mod net;
-pub mod remote;
 pub mod types;
 
 pub mod config;
@@ -37,4 +32,3 @@ pub mod store;
 // Doors.
 pub mod cli;
 pub mod fuse;
-

@@ -28,7 +28,6 @@
 //! When the session turns out to have expired, dirty data is lost: every handle of such a file reports it once.
 
 pub mod api;
-pub mod kernel;
 mod cache;
 pub mod chunks;
 mod core;
@@ -36,6 +35,7 @@ mod dirty;
 mod extents;
 mod files;
 mod inode;
+pub mod kernel;
 mod lease;
 mod locks;
 mod memory;
@@ -48,6 +48,7 @@ mod writeback;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
 use self::api::Result;
 use self::chunks::ChunkStore;
 use self::core::{Core, Parts};
@@ -56,6 +57,7 @@ use crate::remote::meta::{CallError, MetaClient};
 use crate::remote::session::MetaSession;
 use crate::types::limits::CLIENT_MEMORY_BYTES_DEFAULT;
 use crate::types::record::Volume;
+
 /// How a client is started.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
@@ -71,6 +73,7 @@ pub struct ClientConfig {
     /// How long the start waits for the cluster; `None` is for ever.
     pub start_patience: Option<Duration>,
 }
+
 impl ClientConfig {
     pub fn new(volume: impl Into<String>, name: impl Into<String>) -> ClientConfig {
         ClientConfig {
@@ -82,10 +85,14 @@ impl ClientConfig {
             start_patience: Some(Duration::from_secs(30)),
         }
     }
+}
+
 /// A client of one volume. Cheap to clone; [`Client::stop`] ends it.
 #[derive(Clone)]
 pub struct Client {
     core: Arc<Core>,
+}
+
 impl Client {
     /// Opens a session and starts the tasks that keep it. To be called within a tokio runtime.
     ///
@@ -110,17 +117,29 @@ impl Client {
         session::start(&core, heartbeat.term);
         writeback::start(&core);
         Ok(Client { core })
+    }
+
     /// The door's way to the kernel's pages; set before the first request is served.
     pub fn set_kernel(&self, kernel: Arc<dyn KernelCache>) {
         *self.core.kernel.write() = kernel;
+    }
+
     pub fn volume(&self) -> &Volume {
         &self.core.volume
+    }
+
     pub fn read_only(&self) -> bool {
         self.core.read_only
+    }
+
     /// The most memory that buffers and caches ever took together.
     pub fn memory_high_bytes(&self) -> u64 {
         self.core.memory.high_bytes()
+    }
+
     /// Makes everything durable, gives every lease back and closes the session.
+    ///
+    /// # Errors
     /// Something could not be made durable; the session is closed all the same.
     pub async fn stop(&self) -> Result<()> {
         let synced = self.core.sync().await;
@@ -128,3 +147,5 @@ impl Client {
         self.core.stopping.send_replace(true);
         let closed = self.core.session().close(Duration::from_secs(5)).await;
         synced.and(closed)
+    }
+}

@@ -55,11 +55,6 @@ impl Extent {
         }
         let skip = (from - self.offset) as u32;
         let len = (to - from) as u32;
-    /// The part of this extent within `from..to`; `None` when they do not touch.
-        let (start, end) = (from.max(self.offset), to.min(self.end()));
-        if start >= end {
-        // Both fit: they are distances within one extent, whose length is a u32.
-        let (skip, len) = ((start - self.offset) as u32, (end - start) as u32);
         let source = match &self.source {
             Source::Chunk(part) => Source::Chunk(ChunkPart { offset: part.offset.saturating_add(skip), ..*part }),
             Source::Inline(bytes) => {
@@ -186,7 +181,6 @@ fn insert(list: &mut Vec<Extent>, at: usize, piece: Extent) {
         && extent.join(next)
     {
         list.remove(piece + 1);
-        Some(Extent { offset: start, len, source })
     }
 }
 
@@ -331,11 +325,5 @@ mod tests {
         assert!(!Extent { offset: 0, len: 2, source: Source::Chunk(part) }.is_sound());
         assert!(!Extent { offset: 0, len: 2, source: Source::Inline(vec![1]) }.is_sound());
         assert!(!Extent { offset: u64::MAX, len: 2, source: Source::Unwritten }.is_sound());
-    fn a_slice_keeps_its_bytes() {
-        let extent = Extent { offset: 10, len: 4, source: Source::Inline(b"abcd".to_vec()) };
-        assert_eq!(extent.slice(0, 10), None);
-        let middle = Extent { offset: 11, len: 2, source: Source::Inline(b"bc".to_vec()) };
-        assert_eq!(extent.slice(11, 13), Some(middle));
-        assert_eq!(extent.slice(0, 100), Some(extent));
     }
 }
