@@ -41,12 +41,7 @@ impl Shared {
     }
 
     /// With the names locked.
-    pub(super) async fn apply_change(
-        &self,
-        leader: &Leader,
-        tree: TreeId,
-        change: &Change,
-    ) -> Result<MetaReply, Fail> {
+    pub(super) async fn apply_change(&self, leader: &Leader, tree: TreeId, change: &Change) -> Result<MetaReply, Fail> {
         let session = change.session;
         let touched = self.touched(tree, &change.ops)?;
         let guard = leader.begin_change(session, touched.changed).await?;

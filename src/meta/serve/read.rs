@@ -116,8 +116,7 @@ impl Reader<'_> {
         self.leader.before_read(self.session, key(self.tree, ino)).await?;
         self.shared.raft.read_barrier().await?;
         let claim = self.leader.acquire(self.session, key(self.tree, ino), want).await?;
-        let (attr, extents) =
-            self.or_give_back(claim, |view| view.extents(self.tree, ino, offset, len))?;
+        let (attr, extents) = self.or_give_back(claim, |view| view.extents(self.tree, ino, offset, len))?;
         Ok(granting(MetaBody::Extents { attr, extents }, claim))
     }
 

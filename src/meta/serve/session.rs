@@ -28,13 +28,8 @@ impl Shared {
         if grant.read_only && !read_only {
             return Err(Fail::Refused(format!("this credential may mount the volume {volume} read-only only")));
         }
-        let command = Command::OpenSession {
-            volume: volume.clone(),
-            client,
-            credential: peer.id,
-            read_only,
-            now: self.now(),
-        };
+        let command =
+            Command::OpenSession { volume: volume.clone(), client, credential: peer.id, read_only, now: self.now() };
         let (session, record) = match self.propose(&command).await? {
             Outcome::Session { session, volume, .. } => (session, volume),
             Outcome::Error(FsError::NotFound) => {
@@ -43,7 +38,8 @@ impl Shared {
             other => return Err(unexpected(other)),
         };
         leader.add_session(session, record.tree);
-        let opened = SessionOpened { session, volume: record, read_only, heartbeat: self.heartbeat_reply(leader.term)? };
+        let opened =
+            SessionOpened { session, volume: record, read_only, heartbeat: self.heartbeat_reply(leader.term)? };
         Ok(plain(MetaBody::Session(opened)))
     }
 
