@@ -22,3 +22,6 @@ pub mod state;
 pub mod stores;
 pub mod waiting;
 mod workers;
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,8 @@ use crate::types::record::MetaInfo;
 
 /// How long the workers may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
+/// A file of this name beside the index says that it holds what cannot be.
+const DAMAGED_MARK: &str = "index.damaged";
 /// How long a new cluster may take to elect its one member.
 const BOOTSTRAP_TRIES: u32 = 200;
 
@@ -41,6 +43,8 @@ pub struct MetaConfig {
 pub enum MetaError {
     #[error("the metadata index cannot be made: {0}")]
     Index(#[from] KvError),
+    #[error("the metadata index cannot be thrown away: {0}")]
+    Destroy(#[from] std::io::Error),
     #[error(transparent)]
     Raft(#[from] RaftError),
     #[error("the cluster could not be begun: {0}")]
@@ -50,6 +54,7 @@ pub enum MetaError {
 pub struct MetaServer {
     shared: Arc<Shared>,
     workers: Workers,
+    damaged_mark: PathBuf,
 }
 
 impl MetaServer {
@@ -62,7 +67,7 @@ impl MetaServer {
         authority: ClusterAuthority,
         transport: Arc<dyn Transport>,
     ) -> Result<MetaServer, MetaError> {
-        let state = Arc::new(State::new(open_index(&config.dir.join("index"))?));
+        let state = Arc::new(State::new(open_index(&config.dir.join("index"), &config.dir.join(DAMAGED_MARK))?));
         let raft_config = RaftConfig::new(config.dir.clone(), config.me.clone());
         let raft = RaftNode::start(raft_config, Arc::clone(&state) as _, transport).await?;
         let shared = Arc::new(Shared {
@@ -77,8 +82,9 @@ impl MetaServer {
             full: watch::Sender::new(false),
         });
         let workers = Workers::new(Shutdown::new());
+        let damaged_mark = config.dir.join(DAMAGED_MARK);
         workers::start(&shared, &workers, config.dir);
-        let server = MetaServer { shared, workers };
+        let server = MetaServer { shared, workers, damaged_mark };
         if config.first {
             server.begin(config.me).await?;
         }
@@ -95,6 +101,18 @@ impl MetaServer {
         self.shared.leader.borrow().is_some()
     }
 
+    /// Returns when this server has failed, with the reason: stop it and start it again. An index found damaged is
+    /// marked, and rebuilt by the next start.
+    pub async fn failed(&self) -> String {
+        let why = self.shared.raft.stopped().await;
+        if self.shared.state.damaged()
+            && let Err(error) = std::fs::write(&self.damaged_mark, b"")
+        {
+            tracing::error!(%error, "the damaged index could not be marked");
+        }
+        why
+    }
+
     pub async fn stop(self) {
         self.workers.stop(STOP_PATIENCE).await;
         self.shared.raft.stop().await;
@@ -102,7 +120,7 @@ impl MetaServer {
 
     /// Begins the Raft group with this server alone, and makes it known in the state.
     async fn begin(&self, me: MetaInfo) -> Result<(), MetaError> {
-        self.shared.raft.bootstrap().await?;
+        self.shared.raft.bootstrap().await.map_err(|error| MetaError::Begin(error.to_string()))?;
         let known = |info: &MetaInfo| *info == me;
         if self.shared.state.view(|view| view.metas()).is_ok_and(|metas| metas.iter().any(known)) {
             return Ok(());
@@ -122,7 +140,12 @@ impl MetaServer {
 }
 
 /// Opens the index, or begins an empty one when it does not open: Raft refills it from snapshot and log.
-fn open_index(dir: &Path) -> Result<SharedKv, KvError> {
+fn open_index(dir: &Path, damaged_mark: &Path) -> Result<SharedKv, MetaError> {
+    if damaged_mark.exists() {
+        tracing::warn!(dir = %dir.display(), "the metadata index was found damaged; it is rebuilt from the log");
+        SledKv::destroy(dir)?;
+        std::fs::remove_file(damaged_mark)?;
+    }
     match SledKv::open(dir) {
         Ok(index) => Ok(Arc::new(index)),
         Err(error) => {

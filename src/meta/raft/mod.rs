@@ -2,6 +2,18 @@
 //!
 //! Owns the Raft group, its log and its snapshots. Commands are bytes here; what they mean is behind [`Machine`].
 
+pub mod log;
+mod machine;
+mod network;
+pub mod node;
+mod receive;
+mod recover;
+mod snapshot;
+mod store;
+#[cfg(test)]
+mod tests;
+mod types;
+
 use std::io;
 
 /// What the committed commands are applied to: a replica that is a pure function of them.

@@ -88,6 +88,7 @@ impl From<ProposeError> for Fail {
     fn from(error: ProposeError) -> Fail {
         match error {
             ProposeError::NotLeader(hint) => Fail::NotLeader(hint),
+            ProposeError::TooLarge(_) => Fail::Fs(FsError::Invalid),
             // The command may still be applied: the client asks again with the same sequence.
             ProposeError::Unavailable(_) | ProposeError::Stopped => Fail::NotLeader(None),
         }
