@@ -12,6 +12,7 @@ mod dial;
 mod down;
 mod failure;
 mod join;
+mod map;
 mod member;
 mod meta;
 mod mount;
@@ -23,6 +24,7 @@ mod status;
 mod store;
 mod table;
 mod token;
+mod umount_helper;
 mod up;
 mod volume;
 
@@ -43,6 +45,7 @@ pub fn main() -> ExitCode {
     let program = Path::new(&name).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let (program, outcome) = match program.as_str() {
         "mount.holdfast" | "mount.fuse.holdfast" => ("mount.holdfast", mount_helper::run(arguments.collect())),
+        "umount.holdfast" | "umount.fuse.holdfast" => ("umount.holdfast", umount_helper::run(arguments.collect())),
         _ => ("holdfast", run(std::env::args_os())),
     };
     match outcome {

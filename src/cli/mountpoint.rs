@@ -1,9 +1,8 @@
-//! The directory a volume is mounted on: what is there now, and taking a mount away.
+//! The directory a volume is mounted on: what is there now. Looks and changes nothing; the door itself looks again when
+//! it mounts, and takes away what a dead process left.
 
-use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use crate::cli::failure::{Context, Failure, Outcome};
 
@@ -16,14 +15,6 @@ pub struct MountEntry {
     pub target: PathBuf,
     pub fs_type: String,
     pub source: String,
-}
-
-/// Why an unmount did not happen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum UnmountError {
-    /// Somebody has a file open or their working directory there.
-    Busy,
-    Failed(String),
 }
 
 /// The topmost mount at exactly this path, if it is a mount point.
@@ -40,17 +31,22 @@ pub fn is_dead(path: &Path) -> bool {
     matches!(std::fs::metadata(path), Err(error) if error.raw_os_error() == Some(libc::ENOTCONN))
 }
 
-/// That a volume can be mounted here, before anything is changed.
+/// That a volume can be mounted here, before anything is changed. A dead mount of ours is no obstacle.
 ///
 /// # Errors
 /// The path is not a directory, is a mount point already, or this machine has no FUSE.
 pub fn check_free(path: &Path) -> Outcome {
     check_fuse()?;
-    if let Some(entry) = mounted(path)? {
+    if is_dead(path) {
+        return Ok(());
+    }
+    let resolved = std::fs::canonicalize(path);
+    let path = resolved.or_fail(|| format!("the mount point {} cannot be used", path.display()))?;
+    if let Some(entry) = mounted(&path)? {
         let (path, kind, source) = (path.display(), entry.fs_type, entry.source);
         return Err(Failure::new(format!("{path} is busy: {source} (type {kind}) is mounted there")));
     }
-    match std::fs::metadata(path) {
+    match std::fs::metadata(&path) {
         Ok(found) if found.is_dir() => Ok(()),
         Ok(_) => Err(Failure::new(format!("the mount point {} is not a directory", path.display()))),
         Err(error) => Err(Failure::new(format!("the mount point {} cannot be used: {error}", path.display()))),
@@ -84,45 +80,9 @@ pub fn is_root() -> bool {
 }
 
 /// The program that mounts and unmounts for ordinary users.
-pub fn fusermount() -> Option<PathBuf> {
+fn fusermount() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join("fusermount3")).find(|program| program.is_file())
-}
-
-/// Takes the mount away; `lazily`: out of sight now, gone when the last user is.
-///
-/// # Errors
-/// `Busy` when somebody uses it (never when lazily), `Failed` otherwise.
-pub fn unmount(path: &Path, lazily: bool) -> Result<(), UnmountError> {
-    if is_root() { unmount_as_root(path, lazily) } else { unmount_by_fusermount(path, lazily) }
-}
-
-fn unmount_as_root(path: &Path, lazily: bool) -> Result<(), UnmountError> {
-    let target = CString::new(path.as_os_str().as_bytes()).map_err(|error| UnmountError::Failed(error.to_string()))?;
-    let flags = libc::UMOUNT_NOFOLLOW | if lazily { libc::MNT_DETACH } else { 0 };
-    // SAFETY: `target` is a NUL-terminated string that lives through the call.
-    if unsafe { libc::umount2(target.as_ptr(), flags) } == 0 {
-        return Ok(());
-    }
-    let error = std::io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::EBUSY) => Err(UnmountError::Busy),
-        _ => Err(UnmountError::Failed(error.to_string())),
-    }
-}
-
-fn unmount_by_fusermount(path: &Path, lazily: bool) -> Result<(), UnmountError> {
-    let failed = |why: String| UnmountError::Failed(why);
-    let program = fusermount().ok_or_else(|| failed("fusermount3 is not installed".to_string()))?;
-    let mut command = Command::new(program);
-    command.arg("-u").args(lazily.then_some("-z")).arg("--").arg(path).stdin(Stdio::null());
-    let output = command.output().map_err(|error| failed(error.to_string()))?;
-    let text = String::from_utf8_lossy(&output.stderr);
-    match output.status.success() {
-        true => Ok(()),
-        false if text.contains("busy") => Err(UnmountError::Busy),
-        false => Err(failed(text.trim().to_string())),
-    }
 }
 
 /// `36 35 98:0 /root /target opts - type source super`, with octal escapes in the names.

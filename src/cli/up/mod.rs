@@ -9,29 +9,25 @@ pub mod embedded;
 pub mod place;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use std::path::Path;
 
 use crate::cli::args::{CommonArgs, UpArgs};
 use crate::cli::detach::{Report, Side, detach};
 use crate::cli::failure::{Context, Failure, Outcome};
-use crate::cli::mount::{Mounted, Plan};
-use crate::cli::mountpoint::{self, UnmountError};
+use crate::cli::mount::{Mounted, Plan, Signals};
+use crate::cli::mount_helper::format_source;
+use crate::cli::mountpoint;
 use crate::cli::settings::settings;
 use crate::cli::up::embedded::{Embedded, VOLUME};
 use crate::cli::up::place::Layout;
 use crate::cli::{daemon, dial};
 use crate::config::layer::Flags;
 use crate::config::roles::{CommonConfig, MountConfig, UpConfig};
+use crate::config::value::HostPorts;
 use crate::crypto::identity::Credential;
-use crate::daemon::ready;
+use crate::fuse::options::MountOptions;
 use crate::host::chance;
 use crate::host::data_dir::DataDir;
-
-/// Between two tries to unmount what is busy.
-const BUSY_PAUSE: Duration = Duration::from_millis(500);
 
 /// # Errors
 /// Something is in the way of it (nothing is changed then), or a part of it fails.
@@ -41,7 +37,8 @@ pub fn run(common: &CommonArgs, args: UpArgs) -> Outcome {
     let (common, mount): (CommonConfig, MountConfig) = (settings.section()?, settings.section()?);
     let data = place::data_dir(&config)?;
     let known = open_known(&data)?;
-    let mountpoint = prepare_mountpoint(&place::mount_dir(&config)?)?;
+    let mountpoint = place::mount_dir(&config)?;
+    prepare_mountpoint(&mountpoint)?;
     let mut dir = match known {
         Some(dir) => dir,
         None => DataDir::create(&data, place::KIND, chance::cluster_id(), 0).map_err(Failure::new)?,
@@ -72,18 +69,13 @@ fn open_known(data: &Path) -> Outcome<Option<DataDir>> {
     }
 }
 
-/// The mount point as the kernel will name it: made if it is not there, freed of a dead mount.
-fn prepare_mountpoint(path: &Path) -> Outcome<PathBuf> {
+/// The mount point, made if it is not there; what a killed predecessor left mounted counts as free.
+fn prepare_mountpoint(path: &Path) -> Outcome {
     mountpoint::check_fuse()?;
-    if mountpoint::is_dead(path) {
-        mountpoint::unmount(path, true).map_err(|error| cannot_unmount(path, &error))?;
-    }
-    if !path.exists() {
+    if !mountpoint::is_dead(path) && !path.exists() {
         fs::create_dir_all(path).or_fail(|| format!("the mount point {} cannot be made", path.display()))?;
     }
-    let path = fs::canonicalize(path).or_fail(|| format!("the mount point {} cannot be used", path.display()))?;
-    mountpoint::check_free(&path)?;
-    Ok(path)
+    mountpoint::check_free(path)
 }
 
 fn work(common: &CommonConfig, mount: MountConfig, dir: &DataDir, mountpoint: &Path, report: &mut Report) -> Outcome {
@@ -96,87 +88,34 @@ fn work(common: &CommonConfig, mount: MountConfig, dir: &DataDir, mountpoint: &P
             () = signals.next() => return Err(Failure::new("interrupted before it was up")),
         };
         let credential = Credential::load(&Layout(data).client_credential()).map_err(Failure::new)?;
-        let metas = cluster.meta_address().parse().map_err(Failure::new)?;
-        let plan = Plan::new(credential, metas, VOLUME, mountpoint, &[], mount)?;
-        let mounted = match Mounted::start(plan).await {
-            Ok(mounted) => mounted,
-            Err(failure) => {
-                cluster.stop().await;
-                return Err(failure);
-            }
-        };
-        report.ready(&welcome(data, mountpoint));
-        ready::announce("up", 0, mountpoint.display());
-        run_until_unmounted(mounted, mountpoint, &mut signals).await;
-        ready::stopping();
+        let outcome = serve(&cluster, credential, mount, mountpoint, &mut signals, || {
+            report.ready(&welcome(data, mountpoint));
+        });
+        let outcome = outcome.await;
         cluster.stop().await;
-        Ok(())
+        outcome
     })
 }
 
-/// Ends when the volume is unmounted, by a signal or by others, and everything it had is synced.
-async fn run_until_unmounted(mut mounted: Mounted, mountpoint: &Path, signals: &mut Signals) {
-    tokio::select! {
-        () = mounted.ended() => {}
-        () = signals.next() => unmount(&mut mounted, mountpoint, signals).await,
-    }
-    mounted.stop().await;
-}
-
-async fn unmount(mounted: &mut Mounted, mountpoint: &Path, signals: &mut Signals) {
-    let mut said = false;
-    loop {
-        match mountpoint::unmount(mountpoint, false) {
-            Ok(()) => return,
-            Err(UnmountError::Busy) if !said => {
-                said = true;
-                let place = mountpoint.display();
-                eprintln!("holdfast: {place} is busy; waiting for its users (once more to take it away from them)");
-            }
-            Err(UnmountError::Busy) => {}
-            Err(error @ UnmountError::Failed(_)) => {
-                tracing::warn!("{}", cannot_unmount(mountpoint, &error).sentence());
-            }
-        }
-        tokio::select! {
-            () = mounted.ended() => return,
-            () = tokio::time::sleep(BUSY_PAUSE) => {}
-            () = signals.next() => {
-                if let Err(error) = mountpoint::unmount(mountpoint, true) {
-                    tracing::warn!("{}", cannot_unmount(mountpoint, &error).sentence());
-                }
-                return;
-            }
-        }
-    }
-}
-
-fn cannot_unmount(path: &Path, error: &UnmountError) -> Failure {
-    let why = match error {
-        UnmountError::Busy => "it is busy",
-        UnmountError::Failed(why) => why,
+/// Mounts the volume, says so, and serves it to its end.
+async fn serve(
+    cluster: &Embedded,
+    credential: Credential,
+    config: MountConfig,
+    mountpoint: &Path,
+    signals: &mut Signals,
+    say: impl FnOnce(),
+) -> Outcome {
+    let metas: HostPorts = cluster.meta_address().parse().map_err(Failure::new)?;
+    let mut options = MountOptions::new(VOLUME);
+    options.fsname = format_source(&metas, VOLUME);
+    let plan = Plan { metas, volume: VOLUME.into(), mountpoint: mountpoint.to_path_buf(), options, config };
+    let mounted = tokio::select! {
+        mounted = Mounted::start(credential, plan) => mounted?,
+        () = signals.next() => return Err(Failure::new("interrupted before it was mounted")),
     };
-    Failure::new(format!("{} cannot be unmounted: {why}", path.display()))
-}
-
-/// SIGINT and SIGTERM, counted: the second one says that the first was not heeded fast enough.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> Outcome<Signals> {
-        let hook = |kind| signal(kind).or_fail(|| "signals cannot be handled".to_string());
-        Ok(Signals { interrupt: hook(SignalKind::interrupt())?, terminate: hook(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
+    say();
+    mounted.run(signals).await
 }
 
 fn welcome(data: &Path, mountpoint: &Path) -> String {
