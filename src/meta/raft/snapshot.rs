@@ -119,18 +119,17 @@ impl SnapshotDir {
         self.dir.join(format!("{}-{number}.{TEMPORARY}", std::process::id()))
     }
 
-    /// Writes a snapshot whose body is what `dump` writes. `dumped` is dropped as soon as the body is complete.
+    /// Writes a snapshot whose body is what `dump` writes.
     ///
     /// # Errors
     /// `dump` or the disk failed; no snapshot was added.
-    pub fn write<G>(
+    pub fn write(
         &self,
         meta: RaftSnapshotMeta,
-        dumped: G,
         dump: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> io::Result<SnapshotFile> {
         let path = self.temporary();
-        let written = write_file(&path, &meta, dumped, dump).and_then(|file| {
+        let written = write_file(&path, &meta, dump).and_then(|file| {
             let bytes = file.metadata()?.len();
             self.publish(SnapshotFile { meta, path: path.clone(), file: Arc::new(file), bytes })
         });
@@ -214,10 +213,9 @@ fn name(meta: &RaftSnapshotMeta) -> String {
     }
 }
 
-fn write_file<G>(
+fn write_file(
     path: &Path,
     meta: &RaftSnapshotMeta,
-    dumped: G,
     dump: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<File> {
     let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(path)?;
@@ -228,7 +226,6 @@ fn write_file<G>(
     body.out.write_all(&header)?;
     dump(&mut body)?;
     body.finish()?;
-    drop(dumped);
     file.sync_all()?;
     Ok(file)
 }
