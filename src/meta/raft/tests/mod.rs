@@ -99,7 +99,8 @@ impl Machine for ToyMachine {
     /// Freezes every other time: both ways have to work.
     fn freeze(&self) -> io::Result<Option<FrozenDump>> {
         let commands = self.commands();
-        Ok((commands.len().is_multiple_of(2)).then(|| Box::new(move |out: &mut dyn io::Write| dump(&commands, out)) as _))
+        Ok((commands.len().is_multiple_of(2))
+            .then(|| Box::new(move |out: &mut dyn io::Write| dump(&commands, out)) as _))
     }
 
     fn load(&self, position: &[u8], input: &mut dyn io::Read) -> io::Result<()> {
