@@ -2,3 +2,6 @@
 
 pub mod meta;
 pub mod session;
+
+#[cfg(test)]
+pub mod fake;
