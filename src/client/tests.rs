@@ -334,11 +334,11 @@ async fn chunks_are_put_again_when_told() {
     let cluster = Cluster::new();
     let client = cluster.client().await;
     let (ino, handle) = create(&client, "f").await;
-    write(&client, ino, handle, 0, &pattern(100_000, 1)).await;
+    write(&client, ino, handle, 0, &pattern(50_000, 1)).await;
     cluster.meta.fault(|faults| faults.put_again = true);
     client.fsync(ino, Some(handle)).await.unwrap();
-    assert_eq!(cluster.chunks.puts.load(Ordering::Relaxed), 4);
-    assert_eq!(cluster.meta.attr(ino).unwrap().size, 100_000);
+    assert_eq!(cluster.chunks.puts.load(Ordering::Relaxed), 2);
+    assert_eq!(cluster.meta.attr(ino).unwrap().size, 50_000);
 }
 
 #[tokio::test(start_paused = true)]
