@@ -281,16 +281,30 @@ impl Core {
             return (Err(FsError::ReadOnly), Vec::new());
         }
         loop {
-            let (era, session) = (self.era(), self.session());
-            let answer = session.change(ops.clone(), want).await;
-            let leased = self.install(era, answer.granted);
-            match answer.result {
-                Err(FsError::SessionExpired) if !answer.uncertain && !self.is_stopping() => {
-                    self.renewed(&session).await;
-                }
+            let session = self.session();
+            let (result, leased, uncertain) = self.submit_in(&session, ops.clone(), want).await;
+            match result {
+                Err(FsError::SessionExpired) if !uncertain && !self.is_stopping() => self.renewed(&session).await,
                 result => return (result, leased),
             }
         }
+    }
+
+    /// As [`Core::submit`] but under this session and no later one: what was buffered under its leases must not be
+    /// written after others may have had them. The flag: an expired session may have seen the operations before.
+    pub async fn submit_in(
+        &self,
+        session: &Arc<MetaSession>,
+        ops: Vec<Op>,
+        want: Hold,
+    ) -> (Result<BatchReply>, Vec<Ino>, bool) {
+        let era = self.era();
+        let answer = session.change(ops, want).await;
+        let leased = self.install(era, answer.granted);
+        if answer.result == Err(FsError::SessionExpired) {
+            self.expired.notify_one();
+        }
+        (answer.result, leased, answer.uncertain)
     }
 
     /// Changes the tree. `apply` is called with the replies when all operations were done.

@@ -149,3 +149,6 @@ impl Client {
         synced.and(closed)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -59,7 +59,7 @@ impl Core {
             match self.flush_then(&node, Scope::All, vec![op.clone()], alone()).await {
                 Ok(done) => replies = done,
                 // The data is lost, and its handles will say so; the attributes can be set all the same.
-                Err(FsError::NoSpace | FsError::QuotaExceeded) => {}
+                Err(FsError::NoSpace | FsError::QuotaExceeded | FsError::SessionExpired) => {}
                 Err(error) => return Err(error),
             }
         }
