@@ -369,9 +369,8 @@ pub(super) fn reap(tx: &mut Tx<'_>, tree: TreeId, inos: &[Ino]) -> Result<Outcom
     let mut budget = REAP_EXTENTS_MAX;
     let mut left = Vec::new();
     for ino in inos {
-        if budget == 0 {
-            left.push(*ino);
-        } else if !reap_one(tx, tree, *ino, &mut budget)? {
+        let done = budget > 0 && reap_one(tx, tree, *ino, &mut budget)?;
+        if !done {
             left.push(*ino);
         }
     }

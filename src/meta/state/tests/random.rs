@@ -10,7 +10,7 @@ use crate::types::record::MetaInfo;
 
 /// Operations of the long run, and how many go by between two looks at everything.
 const STEPS: usize = 10_000;
-const LOOK_EVERY: usize = 25;
+const LOOK_EVERY: usize = 100;
 /// Inodes that the reference holds at most: names are few, so collisions are many.
 const INODES_MAX: usize = 60;
 
@@ -89,7 +89,7 @@ pub fn random_op(dice: &mut Dice, cast: &Cast) -> Op {
         }
         13 => Op::SetAttr { ino, set: SetAttr { size: Some(offset), ..SetAttr::default() } },
         14 => write(ino, WriteAt::Offset(offset), inline(&[dice.below(200) as u8 + 1; 70]), 70),
-        15 => write(ino, WriteAt::End, chunk(dice.below(8) as u8 + 1, u64::MAX), CHUNK as u32),
+        15 => write(ino, WriteAt::End, chunk(dice.below(8) as u8 + 1, u64::MAX), 1000),
         16 => write(ino, WriteAt::Offset(offset), chunk(dice.below(8) as u8 + 1, u64::MAX), len.min(CHUNK) as u32),
         17 => Op::CopyRange { from: ino, from_offset: offset, to: other, to_offset: dice.offset(), len },
         _ => {
