@@ -4,19 +4,31 @@
 //!
 //! Modules are listed in layer order; imports point up this list only (`tests/tidy.rs` holds them to it).
 
-pub mod cli;
-pub mod client;
+// Words: pure values.
+pub mod types;
+
 pub mod config;
+pub mod placement;
+pub mod wire;
+
+// Ground: what every process stands on.
+pub mod host;
+pub mod telemetry;
+
 pub mod crypto;
 pub mod daemon;
-pub mod host;
-pub mod fuse;
 pub mod kv;
-pub mod meta;
+
+// Talk.
 pub mod net;
-pub mod telemetry;
-pub mod placement;
+
 pub mod remote;
+
+// The engines. None imports another.
+pub mod client;
+pub mod meta;
 pub mod store;
-pub mod types;
-pub mod wire;
+
+// Doors.
+pub mod cli;
+pub mod fuse;

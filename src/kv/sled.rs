@@ -280,8 +280,7 @@ mod tests {
         store.flush().unwrap();
         drop(store);
         scribble(&path.join(DATA));
-        let read = SledKv::open(&path).and_then(|store| store.scan(b"", None).map(|pair| pair.map(drop)).collect());
-        let read: Result<(), KvError> = read;
+        let read = SledKv::open(&path).and_then(|store| store.scan(b"", None).try_for_each(|pair| pair.map(drop)));
         assert!(read.is_err());
         assert!(SledKv::open(&path).is_err(), "a suspect index opened");
         SledKv::destroy(&path).unwrap();

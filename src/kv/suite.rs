@@ -4,11 +4,12 @@ use std::thread;
 
 use super::{Batch, Kv, Pair};
 
+type Case = fn(&dyn Kv);
 type Make<'a> = &'a dyn Fn() -> Box<dyn Kv>;
 
 /// Runs every case on an empty store of its own.
 pub fn run(make: Make) {
-    let cases: &[(&str, fn(&dyn Kv))] = &[
+    let cases: &[(&str, Case)] = &[
         ("get, put, delete", puts_and_deletes),
         ("later changes of a batch win", later_changes_win),
         ("scans keep their bounds", scans_keep_bounds),

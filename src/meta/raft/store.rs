@@ -156,12 +156,12 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn purge(&mut self, log_id: RaftLogId) -> Result<(), io::Error> {
-        let there = self.log.range();
-        if log_id.index >= there.end {
-            // A snapshot from the leader went past everything here.
+        // Past the end: a snapshot from the leader has replaced everything here.
+        let replaces_all = log_id.index >= self.log.range().end;
+        let spare = (self.spare)();
+        if replaces_all || spare.is_some_and(|spare| spare >= log_id.index) {
             return self.log.purge(log_point(&log_id));
         }
-        let Some(spare) = (self.spare)() else { return Ok(()) };
-        self.log.point(log_id.index.min(spare)).map_or(Ok(()), |point| self.log.purge(point))
+        spare.and_then(|spare| self.log.point(spare)).map_or(Ok(()), |point| self.log.purge(point))
     }
 }

@@ -118,7 +118,10 @@ fn finish(shared: &Shared, written: &io::Result<()>, after: After) {
         poison(shared, &format!("the log failed: {error}"));
     }
     for done in after.waiting {
-        done(written.as_ref().map(|()| ()).map_err(|error| io::Error::new(error.kind(), error.to_string())));
+        done(match written {
+            Ok(()) => Ok(()),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        });
     }
     let Some(below) = after.delete_below.filter(|_| written.is_ok()) else { return };
     // Segments that cannot be deleted now are found and deleted by the next purge after a restart.

@@ -1,6 +1,5 @@
 //! The group as a whole, in one process: toy machines over [`MemoryKv`], and a network that can be cut.
 
-mod cluster;
 mod group;
 mod single;
 mod suite;
