@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cli::args::{ClusterArgs, ClusterCommand, CommonArgs, InitArgs};
+use crate::cli::args::{ClusterArgs, ClusterCommand, CommonArgs};
 use crate::cli::dial::Joined;
 use crate::cli::failure::{Context, Failure, Outcome};
 use crate::cli::member::{self, Addresses, Member};

@@ -174,10 +174,6 @@ impl Member {
         let key = std::fs::read(&path).or_fail(|| path.display().to_string())?;
         ClusterAuthority::from_parts(&self.credential.identity.ca_der, &key).or_fail(|| path.display().to_string())
     }
-
-    pub fn identity_file(&self) -> PathBuf {
-        self.dir.path().join(IDENTITY_FILE)
-    }
 }
 
 /// An address to listen on, as a socket has it.

@@ -17,8 +17,9 @@ use crate::cli::detach::{Report, Side, detach};
 use crate::cli::failure::{Context, Failure, Outcome};
 use crate::cli::mount_helper::format_source;
 use crate::cli::settings::{absolute, settings, token};
+use crate::cli::stores::Chunks;
 use crate::cli::up::place::user_dir;
-use crate::cli::{daemon, dial, join, map, mountpoint};
+use crate::cli::{daemon, dial, join, mountpoint, stores};
 use crate::client::{Client, ClientConfig};
 use crate::config::layer::Flags;
 use crate::config::roles::{CommonConfig, MountConfig};
@@ -50,7 +51,10 @@ pub fn run(common: &CommonArgs, args: MountArgs) -> Outcome {
     let mountpoint = absolute(&args.mountpoint)?;
     mountpoint::check_free(&mountpoint)?;
     if !common.credential.as_os_str().is_empty() {
-        words.credential.get_or_insert_with(|| common.credential.clone());
+        words.credential = Some(match words.credential {
+            Some(named) => named,
+            None => absolute(&common.credential)?,
+        });
     }
     let access = Access::choose(words.credential, token(&common)?.as_deref())?;
     let mut report = Report::foreground();
@@ -81,7 +85,7 @@ fn work(common: &CommonConfig, access: Access, plan: Plan, report: &mut Report) 
             mounted = Mounted::start(credential, plan) => mounted?,
             () = signals.next() => return Err(Failure::new("interrupted before it was mounted")),
         };
-        ready::announce("mount", mounted.session_number(), place);
+        ready::announce("mount", mounted.volume_number(), place);
         report.ready("");
         mounted.run(&mut signals).await
     })
@@ -183,8 +187,8 @@ impl Mounted {
         let metas = plan.metas.0.iter().map(ToString::to_string).collect();
         let meta = Arc::new(MetaClient::new(transport.clone(), metas));
         let patience = plan.config.patience.0;
-        let (table, follower) = map::follow(&meta, patience).await?;
-        let store = Arc::new(StoreClient::new(transport, table, StoreClientOptions::default()));
+        let (table, follower) = stores::follow(&meta, patience).await?;
+        let store = Arc::new(Chunks(StoreClient::new(transport, table, StoreClientOptions::default())));
         let client = Client::start(client_config(&plan), meta, store).await;
         let client = client.or_fail(|| format!("volume {} cannot be mounted", plan.volume))?;
         match attach(&client, &plan).await {
@@ -217,8 +221,8 @@ impl Mounted {
         stopped.or_fail(|| "not everything could be made durable".to_string())
     }
 
-    /// Lets go without serving: something else has failed.
-    pub fn session_number(&self) -> u64 {
+    /// The volume's number: what the readiness line calls this mount.
+    pub fn volume_number(&self) -> u64 {
         self.client.volume().id.0
     }
 

@@ -144,6 +144,11 @@ impl Settings {
         T::deserialize(value).map_err(|error| bad_value(section, key, origin, &error.to_string()))
     }
 
+    /// Nobody has chosen this value.
+    pub fn is_default(&self, section: &'static str, key: &'static str) -> bool {
+        matches!(self.values.get(&(section, key)), Some((_, Origin::Default)))
+    }
+
     /// Every value with its origin, as TOML with comments; of one section, or of all.
     pub fn print(&self, only: Option<&str>) -> String {
         let mut text = String::new();

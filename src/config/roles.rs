@@ -51,7 +51,7 @@ section! {
     CommonConfig = "common" {
         /// What is logged: a level (error, warn, info, debug, trace), or levels by module as in
         /// "info,holdfast::meta=debug".
-        log: String = "info",
+        log: String = "info,openraft=warn",
         /// How log lines look: "text" or "json" (one object a line).
         log_format: LogFormat = "text",
         /// Where the credential file of an operator's command or of a mount is. Empty: the data directory of a

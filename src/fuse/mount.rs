@@ -243,7 +243,9 @@ fn flags(options: &MountOptions) -> libc::c_ulong {
 }
 
 fn helper_options(options: &MountOptions) -> String {
-    let mut list = format!("fsname={},subtype={SUBTYPE},default_permissions,nosuid,nodev", options.fsname);
+    // A source that names several servers has commas in it.
+    let fsname = options.fsname.replace('\\', "\\\\").replace(',', "\\,");
+    let mut list = format!("fsname={fsname},subtype={SUBTYPE},default_permissions,nosuid,nodev");
     let choices = [
         (options.read_only, ",ro"),
         (!options.exec, ",noexec"),
@@ -359,6 +361,12 @@ mod tests {
     fn escapes_are_undone() {
         assert_eq!(unescape(b"a\\134b\\011"), b"a\\b\t");
         assert_eq!(unescape(b"a\\9\\04"), b"a\\9\\04");
+    }
+
+    #[test]
+    fn names_cannot_smuggle_options() {
+        let options = MountOptions { fsname: "a:1,suid\\,b".into(), allow_other: false, ..MountOptions::new("v") };
+        assert!(helper_options(&options).starts_with(r"fsname=a:1\,suid\\\,b,subtype="), "{}", helper_options(&options));
     }
 
     #[test]

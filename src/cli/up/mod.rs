@@ -29,12 +29,18 @@ use crate::fuse::options::MountOptions;
 use crate::host::chance;
 use crate::host::data_dir::DataDir;
 
+/// What goes to the terminal unless told otherwise: people want to see what to do next, not how it works.
+const LOG_ON_TERMINAL: &str = "warn,openraft=error";
+
 /// # Errors
 /// Something is in the way of it (nothing is changed then), or a part of it fails.
 pub fn run(common: &CommonArgs, args: UpArgs) -> Outcome {
     let settings = settings(common, Flags::from(&args))?;
     let config: UpConfig = settings.section()?;
-    let (common, mount): (CommonConfig, MountConfig) = (settings.section()?, settings.section()?);
+    let (mut common, mount): (CommonConfig, MountConfig) = (settings.section()?, settings.section()?);
+    if !args.detach && settings.is_default("common", "log") {
+        common.log = LOG_ON_TERMINAL.to_string();
+    }
     let data = place::data_dir(&config)?;
     let known = open_known(&data)?;
     let mountpoint = place::mount_dir(&config)?;
