@@ -90,7 +90,7 @@ fn find_mount(mountinfo: &[u8], path: &[u8]) -> Option<Listed> {
             source: text(fields.get(dash + 2))?,
         })
     };
-    mountinfo.split(|byte| *byte == b'\n').filter_map(parse).last()
+    mountinfo.split(|byte| *byte == b'\n').filter_map(parse).next_back()
 }
 
 /// Undoes the kernel's octal escapes: `\040` is a space.

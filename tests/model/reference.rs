@@ -137,7 +137,12 @@ impl State {
     }
 
     /// Changes the bytes of a file within the capacity, and its size to what `change` returns.
-    fn change_data(&mut self, ino: Ino, adds_at_most: u64, change: impl FnOnce(&mut sparse::Sparse, u64) -> u64) -> Result<()> {
+    fn change_data(
+        &mut self,
+        ino: Ino,
+        adds_at_most: u64,
+        change: impl FnOnce(&mut sparse::Sparse, u64) -> u64,
+    ) -> Result<()> {
         if self.allocated_bytes + adds_at_most > self.capacity_bytes {
             return Err(FsError::NoSpace);
         }
