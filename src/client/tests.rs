@@ -118,8 +118,8 @@ async fn what_is_leased_costs_nothing() {
     let cluster = Cluster::new();
     let client = cluster.client().await;
     let (ino, handle) = create(&client, "f").await;
-    assert!(client.try_lookup(Ino::ROOT, &name("f")).is_none(), "the directory is not leased yet");
-    client.lookup(Ino::ROOT, name("f")).await.unwrap();
+    assert!(client.try_lookup(Ino::ROOT, &name("f")).is_some(), "an own create is known without asking");
+    assert!(client.try_getattr(Ino::ROOT).is_some(), "and so is what it made of the directory");
     assert_eq!(client.lookup(Ino::ROOT, name("nothing")).await, Err(FsError::NotFound));
     assert_eq!(client.try_lookup(Ino::ROOT, &name("nothing")), Some(Err(FsError::NotFound)));
     assert_eq!(client.try_write(ino, handle, at(0, b"hello")), Some(Ok(5)));
@@ -190,6 +190,15 @@ async fn the_other_sees_what_was_written_last() {
 
 #[tokio::test(start_paused = true)]
 async fn appends_of_two_are_neither_lost_nor_torn() {
+    append_from_two(7).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn appends_of_two_on_real_threads() {
+    append_from_two(1).await;
+}
+
+async fn append_from_two(pause_ms: u64) {
     let cluster = Cluster::new();
     let (a, b) = (cluster.client().await, cluster.client().await);
     let (ino, ha) = create(&a, "log").await;
@@ -199,11 +208,13 @@ async fn appends_of_two_are_neither_lost_nor_torn() {
             let data = [who, record, who ^ record, 0xFF];
             client.write(ino, handle, WriteRequest { append: true, ..at(0, &data) }).await.unwrap();
             if record % 10 == 0 {
-                tokio::time::sleep(Duration::from_millis(u64::from(record) * 7)).await;
+                tokio::time::sleep(Duration::from_millis(u64::from(record) * pause_ms)).await;
             }
         }
     };
-    tokio::join!(append(a.clone(), ha, 1), append(b.clone(), hb, 2));
+    let (one, two) = (tokio::spawn(append(a.clone(), ha, 1)), tokio::spawn(append(b.clone(), hb, 2)));
+    one.await.unwrap();
+    two.await.unwrap();
     let all = read(&a, ino, ha, 0, 10_000).await;
     assert_eq!(all.len(), 800);
     let mut next = [0u8; 3];
@@ -448,6 +459,99 @@ async fn locks_are_waited_for_and_given_up() {
     let changes = cluster.meta.count("change");
     a.flush(ino, handle, 9).await.unwrap();
     assert_eq!(cluster.meta.count("change"), changes, "a close without locks asks nobody");
+}
+
+#[tokio::test(start_paused = true)]
+async fn appends_beside_own_changes_go_to_the_true_end() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    let (ino, handle) = create(&client, "log").await;
+    let renaming = tokio::spawn({
+        let client = client.clone();
+        async move {
+            for _ in 0..100 {
+                client.setxattr(ino, b"user.x".to_vec(), vec![1], crate::types::op::XattrMode::Set).await.unwrap();
+            }
+        }
+    });
+    let mut size = 0;
+    for record in 0..400u32 {
+        let data = record.to_le_bytes();
+        client.write(ino, handle, WriteRequest { append: true, ..at(0, &data) }).await.unwrap();
+        size += 4;
+        assert_eq!(client.getattr(ino).await.unwrap().size, size, "what was written before is counted");
+        if record % 7 == 0 {
+            let syncing = client.clone();
+            tokio::spawn(async move { syncing.fsync(ino, Some(handle)).await });
+        }
+    }
+    renaming.await.unwrap();
+    let all = read(&client, ino, handle, 0, 10_000).await;
+    let records: Vec<u32> = all.chunks(4).map(|record| u32::from_le_bytes(record.try_into().unwrap())).collect();
+    assert_eq!(records, (0..400).collect::<Vec<u32>>());
+}
+
+/// One operation after another, each on one of two clients, against a byte vector: whatever the leases do in between,
+/// the next call sees what the last one did.
+async fn take_turns(seed: u64) {
+    let cluster = Cluster::new();
+    let small = |config: &mut ClientConfig| config.memory_bytes = 2 << 20;
+    let clients = [cluster.client_with(small).await, cluster.client_with(small).await];
+    let (ino, first) = create(&clients[0], "f").await;
+    let handles = [first, clients[1].open(ino, RW).await.unwrap()];
+    let mut model: Vec<u8> = Vec::new();
+    let mut random = seed * 2 + 1;
+    let mut next = |bound: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % bound
+    };
+    for step in 0..150u64 {
+        let who = next(2) as usize;
+        let (client, handle) = (&clients[who], handles[who]);
+        match next(9) {
+            0..=2 => {
+                let len = if next(4) == 0 { next(200_000) } else { next(3_000) } as usize + 1;
+                let (offset, data) = (next(300_000) as usize, pattern(len, step as u8));
+                model.resize(model.len().max(offset + len), 0);
+                model[offset..offset + len].copy_from_slice(&data);
+                write(client, ino, handle, offset as u64, &data).await;
+            }
+            3 => {
+                let data = pattern(next(500) as usize + 1, step as u8);
+                model.extend(&data);
+                client.write(ino, handle, WriteRequest { append: true, ..at(0, &data) }).await.unwrap();
+            }
+            4 => {
+                let size = next(400_000);
+                model.resize(size as usize, 0);
+                let set = SetAttr { size: Some(size), ..SetAttr::default() };
+                assert_eq!(client.setattr(ino, set).await.unwrap().size, size);
+            }
+            5 => client.fsync(ino, Some(handle)).await.unwrap(),
+            6 => tokio::time::sleep(Duration::from_millis(next(1_500))).await,
+            7 if next(8) == 0 => cluster.meta.fail_over(),
+            _ => {
+                let (from, len) = (next(400_000) as usize, next(150_000) as usize);
+                let end = (from + len).min(model.len());
+                let seen = read(client, ino, handle, from as u64, len as u32).await;
+                assert!(seen == model[from.min(end)..end], "seed {seed}, step {step}: bytes differ");
+            }
+        }
+        assert_eq!(client.getattr(ino).await.unwrap().size, model.len() as u64, "seed {seed}, step {step}");
+    }
+    for client in &clients {
+        client.stop().await.unwrap();
+    }
+    assert_eq!(cluster.meta.attr(ino).unwrap().size, model.len() as u64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_clients_taking_turns_are_one_file() {
+    for seed in 1..=20 {
+        take_turns(seed).await;
+    }
 }
 
 /// A kernel whose page drop writes a dirty page back, as `msync` would.

@@ -66,7 +66,8 @@ async fn run(core: Arc<Core>) {
             slow = 0;
             core.give_back_idle();
             core.nodes.sweep();
-            core.tell_access_times().await;
+            let telling = core.clone();
+            core.runtime.spawn(async move { telling.tell_access_times().await });
         }
     }
 }

@@ -266,10 +266,10 @@ impl State {
             | CloseSession { session }
             | Yield { session, .. }
             | CancelLock { session, .. }
-            | Reclaim { session, .. } => {
-                if !self.sessions.contains_key(session) {
-                    return reply(MetaBody::Error(FsError::SessionExpired));
-                }
+            | Reclaim { session, .. }
+                if self.is_gone(session) =>
+            {
+                return reply(MetaBody::Error(FsError::SessionExpired));
             }
             Lookup { session, .. }
             | Parent { session, .. }
@@ -318,6 +318,10 @@ impl State {
             Change { session, sequence, ops, want, .. } => self.change(*session, *sequence, ops, *want, has_chunk),
             other => self.read(other),
         }
+    }
+
+    fn is_gone(&self, session: &SessionId) -> bool {
+        !self.sessions.contains_key(session)
     }
 
     fn tally(&mut self, kind: &'static str) {
@@ -419,10 +423,8 @@ impl State {
         let (body, granted) = match request {
             Lookup { session, dir, name, want } => {
                 let entry = self.inodes.get(dir).and_then(|inode| inode.entries.get(name)).copied();
-                if let Some(ino) = entry {
-                    if !self.clear(*session, ino, Lease::Read) {
-                        return None;
-                    }
+                if entry.is_some_and(|ino| !self.clear(*session, ino, Lease::Read)) {
+                    return None;
                 }
                 self.tally("lookup");
                 let mut granted = self.grant(*session, *dir, Hold { lease: want.lease, open: false });
