@@ -1,1 +1,7 @@
-fn main() {}
+//! Every role and every command of Holdfast; see `holdfast::cli`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    holdfast::cli::main()
+}

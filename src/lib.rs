@@ -4,9 +4,31 @@
 //!
 //! Modules are listed in layer order; imports point up this list only (`tests/tidy.rs` holds them to it).
 
-pub mod client;
-pub mod kv;
-pub mod meta;
-pub mod net;
+// Words: pure values.
 pub mod types;
+
+pub mod config;
+pub mod placement;
 pub mod wire;
+
+// Ground: what every process stands on.
+pub mod host;
+pub mod telemetry;
+
+pub mod crypto;
+pub mod daemon;
+pub mod kv;
+
+// Talk.
+pub mod net;
+
+pub mod remote;
+
+// The engines. None imports another.
+pub mod client;
+pub mod meta;
+pub mod store;
+
+// Doors.
+pub mod cli;
+pub mod fuse;

@@ -37,7 +37,29 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("fuse", &["types", "config", "telemetry", "daemon", "client"]),
     ("container", &["types", "config", "host", "daemon", "telemetry", "remote"]),
     ("admin", &["types", "config", "crypto", "daemon", "telemetry", "remote"]),
-    ("cli", &["types", "config", "crypto", "daemon", "remote", "client", "container"]),
+    // The command line assembles every role, so it alone sees everything.
+    (
+        "cli",
+        &[
+            "types",
+            "config",
+            "placement",
+            "wire",
+            "host",
+            "telemetry",
+            "daemon",
+            "crypto",
+            "kv",
+            "net",
+            "remote",
+            "meta",
+            "store",
+            "client",
+            "fuse",
+            "container",
+            "admin",
+        ],
+    ),
 ];
 
 /// `(third-party crate, the only places that may name it)`.

@@ -1,3 +1,160 @@
 //! The filesystem client: POSIX semantics over leases, caches and write-back. Knows no kernel.
+//!
+//! # What is kept where
+//!
+//! All coherence is here: the kernel above caches nothing but the pages of mmaps. An inode on which a read lease is held
+//! is answered from memory; a file on which a write lease is held also takes writes into memory. Chunk bytes are
+//! immutable and need no lease. Without a lease every operation goes to the leader alone ("one-shot") and is durable
+//! when it returns. Every change of the namespace is one-shot, exactly once.
+//!
+//! # Order
+//!
+//! * Data before pointer: chunks are durable on their write quorum before the command that refers to them is sent.
+//! * The flushes of one file are committed one after the other.
+//! * A change of a file's attributes, of its extents (truncate, fallocate, copy), and of its names (rename, link) is
+//!   committed after, or in one command with, what was written to that file before.
+//! * Across files nothing is promised but by fsync: of unsynced writes to two files either may survive without the other.
+//!
+//! # Who waits for whom
+//!
+//! A recall never waits for a request that waits for the leader: writers are buffered, not parked, until the last flush
+//! of the wind-down, and readers are answered one-shot. Notifications of the kernel are made from tasks of the recall,
+//! with no lock held. Waiting for memory never holds the lock of a flush.
+//!
+//! # When the cluster is away
+//!
+//! Requests wait (or fail with EIO after the volume's patience). The session's life is counted from the sending of the
+//! last heartbeat that was acknowledged; when it has run out no lease is used and the kernel's pages are dropped.
+//! When the session turns out to have expired, dirty data is lost: every handle of such a file reports it once.
 
 pub mod api;
+mod cache;
+pub mod chunks;
+mod core;
+mod dirty;
+mod extents;
+mod files;
+mod inode;
+pub mod kernel;
+mod lease;
+mod locks;
+mod memory;
+mod ops;
+mod readahead;
+mod recall;
+mod session;
+mod writeback;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use self::api::Result;
+use self::chunks::ChunkStore;
+use self::core::{Core, Parts};
+use self::kernel::{KernelCache, NoKernel};
+use crate::remote::meta::{CallError, MetaClient};
+use crate::remote::session::MetaSession;
+use crate::types::id::Ino;
+use crate::types::limits::CLIENT_MEMORY_BYTES_DEFAULT;
+use crate::types::record::Volume;
+
+/// How a client is started.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// The volume's name.
+    pub volume: String,
+    /// What this client is called in `status`: its host, usually.
+    pub name: String,
+    pub read_only: bool,
+    /// Never tell the cluster about times of access.
+    pub noatime: bool,
+    /// Bound over buffers and caches together.
+    pub memory_bytes: u64,
+    /// How long the start waits for the cluster; `None` is for ever.
+    pub start_patience: Option<Duration>,
+}
+
+impl ClientConfig {
+    pub fn new(volume: impl Into<String>, name: impl Into<String>) -> ClientConfig {
+        ClientConfig {
+            volume: volume.into(),
+            name: name.into(),
+            read_only: false,
+            noatime: false,
+            memory_bytes: CLIENT_MEMORY_BYTES_DEFAULT,
+            start_patience: Some(Duration::from_secs(30)),
+        }
+    }
+}
+
+/// A client of one volume. Cheap to clone; [`Client::stop`] ends it.
+#[derive(Clone)]
+pub struct Client {
+    core: Arc<Core>,
+}
+
+impl Client {
+    /// Opens a session and starts the tasks that keep it. To be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// The cluster does not answer, or the volume, or our right to it, is not there.
+    pub async fn start(
+        config: ClientConfig,
+        meta: Arc<MetaClient>,
+        store: Arc<dyn ChunkStore>,
+    ) -> std::result::Result<Client, CallError> {
+        let opening =
+            MetaSession::open(meta.clone(), &config.volume, &config.name, config.read_only, config.start_patience);
+        let (session, opened, sent) = opening.await?;
+        let (volume, read_only) = (opened.volume, opened.read_only || config.read_only);
+        let heartbeat = opened.heartbeat;
+        let parts = Parts { config, volume, read_only, meta, store, session };
+        let core = Arc::new(Core::new(parts, Arc::new(NoKernel)));
+        core.life.confirm(sent);
+        core.clock.set(heartbeat.now_ns);
+        core.epoch.store(heartbeat.collection_epoch, Ordering::Relaxed);
+        core.opened_term.store(heartbeat.term, Ordering::Relaxed);
+        core.refresh_space().await;
+        session::start(&core, heartbeat.term);
+        writeback::start(&core);
+        // The root has to be known for when the cluster is away.
+        if let Err(error) = core.getattr(Ino::ROOT).await {
+            tracing::warn!(%error, "the root of the volume was not read");
+        }
+        Ok(Client { core })
+    }
+
+    /// The door's way to the kernel's pages; set before the first request is served.
+    pub fn set_kernel(&self, kernel: Arc<dyn KernelCache>) {
+        *self.core.kernel.write() = kernel;
+    }
+
+    pub fn volume(&self) -> &Volume {
+        &self.core.volume
+    }
+
+    pub fn read_only(&self) -> bool {
+        self.core.read_only
+    }
+
+    /// The most memory that buffers and caches ever took together.
+    pub fn memory_high_bytes(&self) -> u64 {
+        self.core.memory.high_bytes()
+    }
+
+    /// Makes everything durable, gives every lease back and closes the session.
+    ///
+    /// # Errors
+    /// Something could not be made durable; the session is closed all the same.
+    pub async fn stop(&self) -> Result<()> {
+        let synced = self.core.sync().await;
+        self.core.tell_access_times().await;
+        self.core.stopping.send_replace(true);
+        let closed = self.core.session().close(Duration::from_secs(5)).await;
+        synced.and(closed)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,17 @@
 //! two traits: [`Transport`] to call others and [`Service`] to be called. The second implementation of both is
 //! simulated.
 
+mod fault;
+mod frame;
+mod pool;
+mod probe;
+pub mod quic;
+mod serving;
+pub mod settings;
+pub mod sim;
+#[cfg(test)]
+mod tests;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;

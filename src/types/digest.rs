@@ -27,6 +27,23 @@ impl ChunkId {
     }
 }
 
+/// The BLAKE3 hash of bytes that are no chunk: names a certificate, stores a secret so that it can be recognised and not
+/// read.
+pub fn fingerprint(bytes: &[u8]) -> [u8; 32] {
+    *blake3::hash(bytes).as_bytes()
+}
+
+/// A key of its own for one purpose, derived from secret `material`. `purpose` is a constant sentence, unique in the
+/// program.
+pub fn derived_key(purpose: &str, material: &[u8]) -> [u8; 32] {
+    blake3::derive_key(purpose, material)
+}
+
+/// Authenticates `bytes` under `key`: who does not know the key cannot make it.
+pub fn keyed(key: &[u8; 32], bytes: &[u8]) -> [u8; 32] {
+    *blake3::keyed_hash(key, bytes).as_bytes()
+}
+
 impl fmt::Display for ChunkId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(out, "{byte:02x}"))

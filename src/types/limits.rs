@@ -21,6 +21,9 @@ pub const CHUNK_BYTES_MAX: u32 = 4 << 20;
 /// Data up to this many bytes rides inside a metadata command instead of in a chunk: an fsync then costs one round
 /// trip and one group fsync.
 pub const INLINE_BYTES_MAX: u32 = 16 << 10;
+/// Bytes of one file that may be inline at a time, in all its blocks. A write that would exceed it fails with `TooBig`:
+/// put the bytes as chunks instead.
+pub const INLINE_FILE_BYTES_MAX: u64 = 1 << 20;
 /// An extent list of one block longer than this is rewritten as one chunk in the background.
 pub const BLOCK_EXTENTS_SOFT_MAX: usize = 32;
 
@@ -57,5 +60,6 @@ const _: () = assert!(CHUNK_BYTES_DEFAULT.is_power_of_two());
 const _: () = assert!(CHUNK_BYTES_MIN <= CHUNK_BYTES_DEFAULT && CHUNK_BYTES_DEFAULT <= CHUNK_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES_MAX as usize <= BULK_BYTES_MAX);
 const _: () = assert!(INLINE_BYTES_MAX <= CHUNK_BYTES_MIN);
+const _: () = assert!(INLINE_BYTES_MAX as u64 <= INLINE_FILE_BYTES_MAX);
 const _: () = assert!(COMMAND_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(SESSION_CLIENT_TTL_MS + 2 * SESSION_HEARTBEAT_MS < SESSION_TTL_MS);

@@ -172,6 +172,44 @@ pub struct MetaReply {
     pub granted: Vec<Claim>,
 }
 
+impl MetaRequest {
+    /// Whose request it is, of those that belong to a session.
+    pub fn session(&self) -> Option<SessionId> {
+        match self {
+            MetaRequest::Heartbeat { session }
+            | MetaRequest::Subscribe { session }
+            | MetaRequest::Reclaim { session, .. }
+            | MetaRequest::CloseSession { session }
+            | MetaRequest::Yield { session, .. }
+            | MetaRequest::Lookup { session, .. }
+            | MetaRequest::Parent { session, .. }
+            | MetaRequest::GetAttr { session, .. }
+            | MetaRequest::ReadLink { session, .. }
+            | MetaRequest::ReadDir { session, .. }
+            | MetaRequest::GetXattr { session, .. }
+            | MetaRequest::ListXattr { session, .. }
+            | MetaRequest::GetExtents { session, .. }
+            | MetaRequest::Seek { session, .. }
+            | MetaRequest::StatFs { session }
+            | MetaRequest::TestLock { session, .. }
+            | MetaRequest::Change { session, .. }
+            | MetaRequest::WaitLock { session, .. }
+            | MetaRequest::CancelLock { session, .. } => Some(*session),
+            MetaRequest::OpenSession { .. }
+            | MetaRequest::StoreHeartbeat { .. }
+            | MetaRequest::RegisterStore { .. }
+            | MetaRequest::CreateVolume { .. }
+            | MetaRequest::ListVolumes
+            | MetaRequest::ShowVolume { .. }
+            | MetaRequest::DeleteVolume { .. }
+            | MetaRequest::CreateToken { .. }
+            | MetaRequest::Status
+            | MetaRequest::Members
+            | MetaRequest::GetMap => None,
+        }
+    }
+}
+
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub enum MetaBody {
     /// The request was refused, or failed.

@@ -9,7 +9,7 @@ pub enum StoreRequest {
     /// Store chunks: their bytes follow one another in the bulk. Answered when all are durable. `epoch` is the
     /// collection epoch the writer knows: a copy last put before it is marked as put at it.
     Put { epoch: u64, chunks: Vec<PutChunk> },
-    /// `len` bytes from `offset` of one chunk, checked.
+    /// `len` bytes from `offset` of one chunk, checked; with `len` 0 all from there to its end.
     Get { id: ChunkId, offset: u32, len: u32 },
     /// Which of these are here?
     Has { ids: Vec<ChunkId> },
@@ -61,4 +61,6 @@ pub enum StoreError {
     DiskFailed(String),
     #[error("the request is malformed")]
     Invalid,
+    #[error("this certificate may not do that")]
+    NotAllowed,
 }

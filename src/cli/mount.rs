@@ -1,0 +1,343 @@
+//! `holdfast mount`: a client and its FUSE mount.
+//!
+//! In order: options and mount point are checked, the process goes to the background unless told not to, the credential
+//! is read (or a token is given for one), the client opens its session (an unknown volume ends here), and only then is
+//! anything mounted. The command returns when the volume is mounted. `umount` from outside ends the process, SIGTERM
+//! unmounts first.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+
+use crate::cli::args::{CommonArgs, MountArgs};
+use crate::cli::detach::{Report, Side, detach};
+use crate::cli::failure::{Context, Failure, Outcome};
+use crate::cli::mount_helper::format_source;
+use crate::cli::settings::{absolute, settings, token};
+use crate::cli::stores::Chunks;
+use crate::cli::up::place::user_dir;
+use crate::cli::{daemon, dial, join, mountpoint, stores};
+use crate::client::{Client, ClientConfig};
+use crate::config::layer::Flags;
+use crate::config::roles::{CommonConfig, MountConfig};
+use crate::config::value::HostPorts;
+use crate::crypto::identity::Credential;
+use crate::crypto::token::JoinToken;
+use crate::daemon::ready;
+use crate::fuse::invalidate::Invalidator;
+use crate::fuse::options::{AccessTimes, MountOptions};
+use crate::fuse::session::{Mount, MountError};
+use crate::net::Transport;
+use crate::net::quic::QuicEndpoint;
+use crate::remote::meta::MetaClient;
+use crate::remote::store::{StoreClient, StoreClientOptions};
+use crate::types::record::Role;
+
+/// Where a mount's credential is when nobody says.
+const CREDENTIAL_DEFAULT: &str = "/etc/holdfast/client.credential";
+/// Between two tries to unmount what is busy.
+const BUSY_PAUSE: Duration = Duration::from_millis(500);
+
+/// # Errors
+/// Something cannot be used, the cluster refuses, or the mount fails; nothing is mounted then.
+pub fn run(common: &CommonArgs, args: MountArgs) -> Outcome {
+    let settings = settings(common, Flags::from(&args))?;
+    let (common, config): (CommonConfig, MountConfig) = (settings.section()?, settings.section()?);
+    let mut words = Words::parse(&args.options)?;
+    let options = words.mount_options(&args.metas, &args.volume)?;
+    let mountpoint = absolute(&args.mountpoint)?;
+    mountpoint::check_free(&mountpoint)?;
+    if !common.credential.as_os_str().is_empty() {
+        words.credential = Some(match words.credential {
+            Some(named) => named,
+            None => absolute(&common.credential)?,
+        });
+    }
+    let access = Access::choose(words.credential, token(&common)?.as_deref())?;
+    let mut report = Report::foreground();
+    if !args.foreground {
+        match detach(&log_file(&config, &args.volume)?)? {
+            Side::Parent(text) => {
+                print!("{text}");
+                return Ok(());
+            }
+            Side::Child(child) => report = child,
+        }
+    }
+    let plan = Plan { metas: args.metas, volume: args.volume, mountpoint, options, config };
+    let outcome = work(&common, access, plan, &mut report);
+    if let Err(failure) = &outcome {
+        report.failed(failure);
+    }
+    outcome
+}
+
+fn work(common: &CommonConfig, access: Access, plan: Plan, report: &mut Report) -> Outcome {
+    daemon::begin(common)?;
+    dial::runtime()?.block_on(async {
+        let mut signals = Signals::new()?;
+        let credential = access.credential().await?;
+        let place = plan.mountpoint.display().to_string();
+        let mounted = tokio::select! {
+            mounted = Mounted::start(credential, plan) => mounted?,
+            () = signals.next() => return Err(Failure::new("interrupted before it was mounted")),
+        };
+        ready::announce("mount", mounted.volume_number(), place);
+        report.ready("");
+        mounted.run(&mut signals).await
+    })
+}
+
+/// What stands behind `-o`: our own words, and what is the filesystem's.
+#[derive(Debug, Default)]
+struct Words {
+    credential: Option<PathBuf>,
+    rest: Vec<String>,
+}
+
+impl Words {
+    fn parse(lists: &[String]) -> Outcome<Words> {
+        let mut words = Words::default();
+        for word in lists.iter().flat_map(|list| list.split(',')).filter(|word| !word.is_empty()) {
+            match word.strip_prefix("credential=") {
+                Some("") => return Err(Failure::usage("the mount option credential= names no file")),
+                Some(file) => words.credential = Some(absolute(Path::new(file))?),
+                None => words.rest.push(word.to_string()),
+            }
+        }
+        Ok(words)
+    }
+
+    fn mount_options(&self, metas: &HostPorts, volume: &str) -> Outcome<MountOptions> {
+        let mut options = MountOptions::parse(volume, &self.rest.join(",")).map_err(Failure::usage)?;
+        if !self.rest.iter().any(|word| word.starts_with("fsname=")) {
+            options.fsname = format_source(metas, volume);
+        }
+        Ok(options)
+    }
+}
+
+/// How this client shows who it is.
+enum Access {
+    File(PathBuf),
+    /// Spent once; the credential is kept in the file, or in memory only.
+    Token(JoinToken, Option<PathBuf>),
+}
+
+impl Access {
+    fn choose(file: Option<PathBuf>, token: Option<&str>) -> Outcome<Access> {
+        match (file, token) {
+            // A file that is there is as good as the token that made it: the same command mounts again.
+            (Some(file), _) if file.exists() => Ok(Access::File(file)),
+            (Some(file), Some(token)) => {
+                join::check_absent(&file)?;
+                Ok(Access::Token(dial::parse_token(token)?, Some(file)))
+            }
+            (Some(file), None) => Err(Failure::new(format!("the credential {} is not there", file.display()))),
+            (None, Some(token)) => Ok(Access::Token(dial::parse_token(token)?, None)),
+            (None, None) if Path::new(CREDENTIAL_DEFAULT).exists() => Ok(Access::File(CREDENTIAL_DEFAULT.into())),
+            (None, None) => Err(Failure::new(format!(
+                "no credential: name one with --credential FILE, bring a token, or put it at {CREDENTIAL_DEFAULT}"
+            ))),
+        }
+    }
+
+    async fn credential(self) -> Outcome<Credential> {
+        match self {
+            Access::File(file) => Credential::load(&file).or_fail(|| "the credential cannot be used".to_string()),
+            Access::Token(token, file) => {
+                let credential = join::redeem(&token, Role::Client).await?;
+                if let Some(file) = file {
+                    join::save(&credential, &file)?;
+                }
+                Ok(credential)
+            }
+        }
+    }
+}
+
+/// What to mount, and how.
+pub struct Plan {
+    pub metas: HostPorts,
+    pub volume: String,
+    pub mountpoint: PathBuf,
+    pub options: MountOptions,
+    pub config: MountConfig,
+}
+
+/// A volume that is mounted.
+pub struct Mounted {
+    mount: Mount,
+    client: Client,
+    endpoint: Arc<QuicEndpoint>,
+    follower: JoinHandle<()>,
+}
+
+impl Mounted {
+    /// Opens a session, then mounts.
+    ///
+    /// # Errors
+    /// The cluster does not answer or refuses, or the mount point cannot be used; nothing is mounted then.
+    pub async fn start(credential: Credential, plan: Plan) -> Outcome<Mounted> {
+        let endpoint = Arc::new(QuicEndpoint::bind(None, &credential.identity).map_err(Failure::new)?);
+        let transport: Arc<dyn Transport> = endpoint.clone();
+        let metas = plan.metas.0.iter().map(ToString::to_string).collect();
+        let meta = Arc::new(MetaClient::new(transport.clone(), metas));
+        let patience = plan.config.patience.0;
+        let (table, follower) = stores::follow(&meta, patience).await?;
+        let store = Arc::new(Chunks(StoreClient::new(transport, table, StoreClientOptions::default())));
+        let client = Client::start(client_config(&plan), meta, store).await;
+        let client = client.or_fail(|| format!("volume {} cannot be mounted", plan.volume))?;
+        match attach(&client, &plan).await {
+            Ok(mount) => Ok(Mounted { mount, client, endpoint, follower }),
+            Err(failure) => {
+                // Nothing was written through it: what this reports does not matter beside the failure.
+                let _ = client.stop().await;
+                Err(failure)
+            }
+        }
+    }
+
+    /// Serves until the volume is unmounted: by others, or by a signal. A busy volume is tried again; a second signal
+    /// takes it away from its users. Everything is synced when this returns.
+    ///
+    /// # Errors
+    /// The mount ended badly, or something could not be made durable.
+    pub async fn run(self, signals: &mut Signals) -> Outcome {
+        let ended = tokio::select! {
+            ended = self.mount.wait() => ended,
+            () = signals.next() => {
+                ready::stopping();
+                self.unmount(signals).await
+            }
+        };
+        let stopped = self.client.stop().await;
+        self.follower.abort();
+        self.endpoint.close().await;
+        ended.map_err(Failure::new)?;
+        stopped.or_fail(|| "not everything could be made durable".to_string())
+    }
+
+    /// The volume's number: what the readiness line calls this mount.
+    pub fn volume_number(&self) -> u64 {
+        self.client.volume().id.0
+    }
+
+    async fn unmount(&self, signals: &mut Signals) -> Result<(), MountError> {
+        let mut said = false;
+        loop {
+            match self.mount.unmount().await {
+                Err(MountError::InUse(path)) => {
+                    if !said {
+                        let path = path.display();
+                        eprintln!(
+                            "holdfast: {path} is busy; waiting for its users (once more takes it away from them)"
+                        );
+                    }
+                    said = true;
+                }
+                other => return other,
+            }
+            tokio::select! {
+                ended = self.mount.wait() => return ended,
+                () = tokio::time::sleep(BUSY_PAUSE) => {}
+                () = signals.next() => return self.mount.detach(),
+            }
+        }
+    }
+}
+
+fn client_config(plan: &Plan) -> ClientConfig {
+    let mut config = ClientConfig::new(plan.volume.clone(), host_name());
+    config.read_only = plan.options.read_only;
+    config.noatime = plan.options.access_times == AccessTimes::Never;
+    config.memory_bytes = plan.config.memory.0;
+    config.start_patience = Some(plan.config.patience.0);
+    config
+}
+
+async fn attach(client: &Client, plan: &Plan) -> Outcome<Mount> {
+    let cache = Invalidator::new();
+    client.set_kernel(cache.clone());
+    let (fs, runtime) = (Arc::new(client.clone()), tokio::runtime::Handle::current());
+    let (mountpoint, options) = (plan.mountpoint.clone(), plan.options.clone());
+    let mounting = move || Mount::start(fs, &mountpoint, &options, runtime, cache);
+    let mount = tokio::task::spawn_blocking(mounting).await.or_fail(|| "the mount failed".to_string())?;
+    mount.map_err(Failure::new)
+}
+
+/// This host's name, as others know it.
+pub fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "localhost".to_string() } else { name.to_string() }
+}
+
+fn log_file(config: &MountConfig, volume: &str) -> Outcome<PathBuf> {
+    if !config.log_file.as_os_str().is_empty() {
+        return absolute(&config.log_file);
+    }
+    let name = format!("mount-{}.log", volume.replace('/', "_"));
+    let dir = match mountpoint::is_root() {
+        true => PathBuf::from("/var/log/holdfast"),
+        false => user_dir("XDG_STATE_HOME", ".local/state", "--log-file")?.join("holdfast"),
+    };
+    Ok(dir.join(name))
+}
+
+/// SIGINT and SIGTERM, counted: the second one says that the first was not heeded fast enough.
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Inside a runtime.
+    ///
+    /// # Errors
+    /// The handlers cannot be installed.
+    pub fn new() -> Outcome<Signals> {
+        let hook = |kind| signal(kind).or_fail(|| "signals cannot be handled".to_string());
+        Ok(Signals { interrupt: hook(SignalKind::interrupt())?, terminate: hook(SignalKind::terminate())? })
+    }
+
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_words_are_taken_out_of_the_options() {
+        let words = Words::parse(&["ro,credential=/c".to_string(), "nosuid".to_string()]).unwrap();
+        assert_eq!(words.credential, Some(PathBuf::from("/c")));
+        let options = words.mount_options(&"a:1".parse().unwrap(), "v").unwrap();
+        assert!(options.read_only && !options.suid);
+        assert_eq!(options.fsname, "a:1:/v");
+        assert_eq!(Words::parse(&["credential=".to_string()]).unwrap_err().code(), 2);
+        let unknown = Words::parse(&["frobnicate".to_string()]).unwrap();
+        assert_eq!(unknown.mount_options(&"a:1".parse().unwrap(), "v").unwrap_err().code(), 2);
+    }
+
+    #[test]
+    fn a_credential_or_a_token_is_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (there, absent) = (dir.path().join("there"), dir.path().join("absent"));
+        std::fs::write(&there, "").unwrap();
+        let token = JoinToken::create([1; 32], vec!["a:1".into()]).encode();
+        assert!(matches!(Access::choose(Some(there), Some(&token)), Ok(Access::File(_))));
+        assert!(matches!(Access::choose(Some(absent.clone()), Some(&token)), Ok(Access::Token(_, Some(_)))));
+        assert!(matches!(Access::choose(None, Some(&token)), Ok(Access::Token(_, None))));
+        assert!(Access::choose(Some(absent), None).is_err());
+        assert!(Access::choose(None, Some("hf1.nonsense")).is_err());
+    }
+}

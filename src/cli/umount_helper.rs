@@ -1,0 +1,75 @@
+//! The helper that umount(8) runs for a mount of ours: `umount.fuse.holdfast DIR [-fnlrv]`.
+//!
+//! The kernel does not tell a FUSE server of an unmount in time to wait for it; so everything is synced first, and
+//! `umount` returns when it is durable.
+
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::cli::failure::{Context, Failure, Outcome};
+use crate::cli::mountpoint::{FS_TYPE, is_dead, mounted};
+use crate::fuse::session::sync_mount;
+
+/// Serves one call by umount(8); `arguments` without the program's name.
+///
+/// # Errors
+/// The call is malformed (2); nothing of ours is mounted there, it is busy, or it could not be synced (1).
+pub fn run(arguments: Vec<OsString>) -> Outcome {
+    let (path, flags) = parse(arguments)?;
+    if is_dead(&path) {
+        return unmount(&path, flags);
+    }
+    let path = std::fs::canonicalize(&path).or_fail(|| format!("{} cannot be used", path.display()))?;
+    match mounted(&path)? {
+        Some(entry) if entry.fs_type == FS_TYPE => {}
+        _ => return Err(Failure::new(format!("no Holdfast volume is mounted on {}", path.display()))),
+    }
+    // By force means without waiting for a cluster that may be away.
+    if flags & libc::MNT_FORCE == 0 {
+        sync_mount(&path).or_fail(|| format!("{} could not be synced", path.display()))?;
+    }
+    unmount(&path, flags)
+}
+
+fn parse(arguments: Vec<OsString>) -> Outcome<(PathBuf, libc::c_int)> {
+    let mut path = None;
+    let mut flags = libc::UMOUNT_NOFOLLOW;
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        match argument.to_string_lossy().strip_prefix('-') {
+            // A type or a namespace: known already, or umount(8)'s own business.
+            Some("t" | "N") => drop(arguments.next()),
+            Some(letters) => {
+                flags |= if letters.contains('l') { libc::MNT_DETACH } else { 0 };
+                flags |= if letters.contains('f') { libc::MNT_FORCE } else { 0 };
+            }
+            None => path = Some(PathBuf::from(&argument)),
+        }
+    }
+    let path = path.ok_or_else(|| Failure::usage("use it as: umount.holdfast DIR [-fl]"))?;
+    Ok((path, flags))
+}
+
+fn unmount(path: &Path, flags: libc::c_int) -> Outcome {
+    let target = CString::new(path.as_os_str().as_bytes()).or_fail(|| "the mount point has a NUL".to_string())?;
+    // SAFETY: `target` is a NUL-terminated string that lives through the call.
+    if unsafe { libc::umount2(target.as_ptr(), flags) } == 0 {
+        return Ok(());
+    }
+    let error = std::io::Error::last_os_error();
+    Err(Failure::new(format!("{} cannot be unmounted: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn umount_8_may_pass_flags_anywhere() {
+        let parse = |line: &str| parse(line.split(' ').map(OsString::from).collect());
+        assert_eq!(parse("/mnt -l").unwrap(), ("/mnt".into(), libc::UMOUNT_NOFOLLOW | libc::MNT_DETACH));
+        assert_eq!(parse("-n -t fuse.holdfast /mnt").unwrap(), ("/mnt".into(), libc::UMOUNT_NOFOLLOW));
+        assert_eq!(parse("-l").unwrap_err().code(), 2);
+    }
+}

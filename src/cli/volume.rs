@@ -1,0 +1,125 @@
+//! `holdfast volume`: make, list, show and delete volumes.
+
+use serde_json::{Value, json};
+
+use crate::cli::args::{CommonArgs, VolumeArgs, VolumeCommand, VolumeCreateArgs};
+use crate::cli::failure::{Failure, Outcome};
+use crate::cli::operator::{self, Operator, misfit};
+use crate::cli::table::Table;
+use crate::config::value::{ByteSize, Span};
+use crate::remote::meta::{MetaBody, MetaRequest};
+use crate::types::record::{Volume, VolumePolicy, VolumeUsage};
+
+/// # Errors
+/// The cluster refused or did not answer.
+pub fn run(common: &CommonArgs, args: VolumeArgs) -> Outcome {
+    match args.command {
+        VolumeCommand::Create(args) => {
+            let policy = policy(&args)?;
+            operator::run(common, &args.admin, |cluster| create(cluster, args.name, policy))
+        }
+        VolumeCommand::List { json, admin } => operator::run(common, &admin, |cluster| list(cluster, json)),
+        VolumeCommand::Show { name, json, admin } => operator::run(common, &admin, |cluster| show(cluster, name, json)),
+        VolumeCommand::Delete { name, admin } => operator::run(common, &admin, |cluster| delete(cluster, name)),
+    }
+}
+
+/// A volume as JSON.
+pub fn to_json(volume: &Volume, usage: &VolumeUsage) -> Value {
+    json!({
+        "id": volume.id.0,
+        "name": volume.name,
+        "replicas": volume.policy.replicas,
+        "chunk_bytes": volume.policy.chunk_bytes,
+        "quota_bytes": volume.policy.quota_bytes,
+        "quota_inodes": volume.policy.quota_inodes,
+        "patience_ms": volume.policy.patience_ms,
+        "inodes": usage.inodes,
+        "allocated_bytes": usage.allocated_bytes,
+    })
+}
+
+/// Volumes for people, one a line.
+pub fn table<'a>(volumes: impl IntoIterator<Item = &'a (Volume, VolumeUsage)>) -> Table {
+    let mut table = Table::new(&["VOLUME", "COPIES", "CHUNK", "QUOTA", "USED", "INODES"]);
+    for (volume, usage) in volumes {
+        let policy = &volume.policy;
+        table.row([
+            volume.name.clone(),
+            policy.replicas.to_string(),
+            ByteSize(policy.chunk_bytes.into()).to_string(),
+            limit(policy.quota_bytes),
+            crate::cli::table::bytes(usage.allocated_bytes),
+            usage.inodes.to_string(),
+        ]);
+    }
+    table
+}
+
+fn limit(bytes: u64) -> String {
+    if bytes == 0 { "none".to_string() } else { ByteSize(bytes).to_string() }
+}
+
+fn policy(args: &VolumeCreateArgs) -> Outcome<VolumePolicy> {
+    let defaults = VolumePolicy::default();
+    let chunk_bytes = match args.chunk_size {
+        Some(size) => u32::try_from(size.0).map_err(|_| Failure::usage(format!("a chunk of {size} is too large")))?,
+        None => defaults.chunk_bytes,
+    };
+    let patience = args.patience.unwrap_or_default();
+    Ok(VolumePolicy {
+        replicas: args.replicas.unwrap_or(defaults.replicas),
+        chunk_bytes,
+        quota_bytes: args.quota.unwrap_or_default().0,
+        quota_inodes: args.quota_inodes.unwrap_or(defaults.quota_inodes),
+        patience_ms: u64::try_from(patience.0.as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
+async fn create(cluster: Operator, name: String, policy: VolumePolicy) -> Outcome {
+    match cluster.ask(MetaRequest::CreateVolume { name, policy }).await? {
+        MetaBody::Volume(volume, _) => {
+            println!("volume {} made: {} copies", volume.name, volume.policy.replicas);
+            Ok(())
+        }
+        _ => Err(misfit()),
+    }
+}
+
+async fn list(cluster: Operator, as_json: bool) -> Outcome {
+    let MetaBody::Volumes(volumes) = cluster.ask(MetaRequest::ListVolumes).await? else { return Err(misfit()) };
+    match as_json {
+        true => println!("{:#}", Value::from_iter(volumes.iter().map(|(volume, usage)| to_json(volume, usage)))),
+        false => print!("{}", table(&volumes)),
+    }
+    Ok(())
+}
+
+async fn show(cluster: Operator, name: String, as_json: bool) -> Outcome {
+    let MetaBody::Volume(volume, usage) = cluster.ask(MetaRequest::ShowVolume { name }).await? else {
+        return Err(misfit());
+    };
+    if as_json {
+        println!("{:#}", to_json(&volume, &usage));
+        return Ok(());
+    }
+    let policy = &volume.policy;
+    let waits = std::time::Duration::from_millis(policy.patience_ms);
+    println!("volume       {} (number {})", volume.name, volume.id);
+    println!("copies       {}", policy.replicas);
+    println!("chunk size   {}", ByteSize(policy.chunk_bytes.into()));
+    println!("quota        {} bytes, {} inodes", limit(policy.quota_bytes), policy.quota_inodes);
+    println!("patience     {}", if waits.is_zero() { "for ever".to_string() } else { Span(waits).to_string() });
+    println!("holds        {} in {} inodes", crate::cli::table::bytes(usage.allocated_bytes), usage.inodes);
+    Ok(())
+}
+
+async fn delete(cluster: Operator, name: String) -> Outcome {
+    match cluster.ask(MetaRequest::DeleteVolume { name: name.clone() }).await? {
+        MetaBody::Done => {
+            println!("volume {name} deleted");
+            Ok(())
+        }
+        _ => Err(misfit()),
+    }
+}

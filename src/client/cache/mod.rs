@@ -1,0 +1,3 @@
+//! Caches: what may be forgotten at any time.
+
+pub mod chunk;

@@ -1,0 +1,399 @@
+//! The middle of the client: what every operation goes through to ask the leader and to change the tree.
+//!
+//! [`Core::ask`] asks, takes what was granted, and outlives an expired session. [`Core::change`] changes, exactly once,
+//! in a task of its own: a caller who goes away does not leave the caches ignorant of what was done.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, Semaphore, watch};
+
+use super::ClientConfig;
+use super::api::Result;
+use super::cache::chunk::ChunkCache;
+use super::chunks::ChunkStore;
+use super::files::Files;
+use super::inode::{Asked, Node, Nodes};
+use super::kernel::KernelCache;
+use super::lease::Life;
+use super::locks::LockNotes;
+use super::memory::Memory;
+use crate::remote::meta::MetaClient;
+use crate::remote::session::{Answer, MetaSession};
+use crate::types::attr::{Attr, FileKind, SetAttr, Time};
+use crate::types::error::FsError;
+use crate::types::id::Ino;
+use crate::types::name::Name;
+use crate::types::op::{BatchReply, Op, OpReply};
+use crate::types::record::{SpaceReport, Volume};
+use crate::types::session::{Claim, Hold, Lease};
+
+pub struct Core {
+    pub config: ClientConfig,
+    pub volume: Volume,
+    pub read_only: bool,
+    pub block_bytes: u64,
+    pub meta: Arc<MetaClient>,
+    pub store: Arc<dyn ChunkStore>,
+    pub kernel: RwLock<Arc<dyn KernelCache>>,
+    pub runtime: tokio::runtime::Handle,
+    pub nodes: Nodes,
+    pub files: Files,
+    pub cache: Arc<ChunkCache>,
+    pub memory: Arc<Memory>,
+    pub locks: LockNotes,
+    pub life: Life,
+    pub clock: Clock,
+    /// Files with something to flush.
+    pub dirty: Mutex<BTreeSet<Ino>>,
+    /// Inodes with a time of access to tell.
+    pub touched: Mutex<BTreeSet<Ino>>,
+    /// Background flushes under way at once.
+    pub flushes: Semaphore,
+    pub space: Mutex<SpaceReport>,
+    /// The root's attributes as last seen, for when the cluster is away.
+    pub root: Mutex<Option<Attr>>,
+    /// The collection epoch that puts carry.
+    pub epoch: AtomicU64,
+    /// Grows with every new leader and session: what an earlier one granted is void.
+    era: AtomicU64,
+    /// The term in which the session was opened.
+    pub opened_term: AtomicU64,
+    session: RwLock<Arc<MetaSession>>,
+    renewals: watch::Sender<u64>,
+    pub expired: Notify,
+    pub stopping: watch::Sender<bool>,
+}
+
+/// The leader's clock as seen from here.
+#[derive(Default)]
+pub struct Clock {
+    ahead_ns: AtomicI64,
+}
+
+impl Clock {
+    pub fn set(&self, leader_ns: i64) {
+        self.ahead_ns.store(leader_ns.saturating_sub(local_ns()), Ordering::Relaxed);
+    }
+
+    pub fn now(&self) -> Time {
+        let ns = local_ns().saturating_add(self.ahead_ns.load(Ordering::Relaxed));
+        Time { sec: ns.div_euclid(1_000_000_000), nsec: ns.rem_euclid(1_000_000_000) as u32 }
+    }
+}
+
+fn local_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// An answer whose grants were taken.
+pub struct Told<T> {
+    pub result: Result<T>,
+    leased: Vec<Ino>,
+}
+
+impl<T> Told<T> {
+    /// The answer brought a lease on this inode that is in force.
+    pub fn brought(&self, ino: Ino) -> bool {
+        self.leased.contains(&ino)
+    }
+}
+
+/// What a change is about, besides its operations.
+#[derive(Default)]
+pub struct Touch {
+    /// Inodes whose attributes it changes.
+    pub inos: Vec<Ino>,
+    /// Names that it makes or removes.
+    pub names: Vec<(Ino, Name)>,
+    /// It moves bytes of these files about: their extents are not what they were.
+    pub reshapes: bool,
+    /// A hold wanted on the inode made or touched.
+    pub want: Hold,
+}
+
+/// What is done with the outcome of a change, before any other change is told its own.
+pub type Apply = Box<dyn FnOnce(&Core, &[OpReply], &Outcome) + Send>;
+
+/// How a change went by, for its effects on the caches.
+pub struct Outcome {
+    pub begun: Asked,
+    leased: Vec<Ino>,
+}
+
+impl Outcome {
+    /// Keeps the attributes that the change was answered with.
+    pub fn learn(&self, core: &Core, attr: &Attr) {
+        let node = core.nodes.node(attr.ino);
+        let mut state = node.lock();
+        if state.held_since(self.begun, self.leased.contains(&attr.ino)) && !state.is_changing() {
+            state.learn(attr);
+        }
+    }
+
+    /// Notes a name as it is after the change.
+    pub fn name(&self, core: &Core, dir: Ino, name: Name, ino: Option<Ino>) {
+        let node = core.nodes.node(dir);
+        let mut state = node.lock();
+        if state.held_since(self.begun, self.leased.contains(&dir)) {
+            state.dir.learn(name, ino);
+        }
+    }
+
+    pub fn brought(&self, ino: Ino) -> bool {
+        self.leased.contains(&ino)
+    }
+}
+
+pub struct Parts {
+    pub config: ClientConfig,
+    pub volume: Volume,
+    pub read_only: bool,
+    pub meta: Arc<MetaClient>,
+    pub store: Arc<dyn ChunkStore>,
+    pub session: MetaSession,
+}
+
+impl Core {
+    pub fn new(parts: Parts, kernel: Arc<dyn KernelCache>) -> Core {
+        let Parts { config, volume, read_only, meta, store, session } = parts;
+        let block_bytes = u64::from(volume.policy.chunk_bytes.max(1));
+        let memory = Arc::new(Memory::new(config.memory_bytes));
+        Core {
+            read_only,
+            block_bytes,
+            meta,
+            store: store.clone(),
+            kernel: RwLock::new(kernel),
+            runtime: tokio::runtime::Handle::current(),
+            nodes: Nodes::new(block_bytes),
+            files: Files::default(),
+            cache: Arc::new(ChunkCache::new(store, memory.clone())),
+            memory,
+            locks: LockNotes::default(),
+            life: Life::new(),
+            clock: Clock::default(),
+            dirty: Mutex::default(),
+            touched: Mutex::default(),
+            flushes: Semaphore::new(super::writeback::FLUSHES_MAX),
+            space: Mutex::default(),
+            root: Mutex::default(),
+            epoch: AtomicU64::new(0),
+            era: AtomicU64::new(0),
+            opened_term: AtomicU64::new(0),
+            session: RwLock::new(Arc::new(session)),
+            renewals: watch::channel(0).0,
+            expired: Notify::new(),
+            stopping: watch::channel(false).0,
+            config,
+            volume,
+        }
+    }
+
+    pub fn session(&self) -> Arc<MetaSession> {
+        self.session.read().clone()
+    }
+
+    pub fn kernel(&self) -> Arc<dyn KernelCache> {
+        self.kernel.read().clone()
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    pub fn era(&self) -> u64 {
+        self.era.load(Ordering::Acquire)
+    }
+
+    /// Whatever is granted in answer to what was asked before is void.
+    pub fn next_era(&self) -> u64 {
+        self.era.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    pub fn renewals(&self) -> watch::Receiver<u64> {
+        self.renewals.subscribe()
+    }
+
+    pub fn renew(&self, session: MetaSession) {
+        *self.session.write() = Arc::new(session);
+        self.renewals.send_modify(|count| *count += 1);
+    }
+
+    /// Asks the leader; when the session turns out to have expired, again under the next.
+    pub async fn ask<T, F>(&self, call: impl Fn(Arc<MetaSession>) -> F) -> Told<T>
+    where
+        F: Future<Output = Answer<T>>,
+    {
+        loop {
+            let (era, session) = (self.era(), self.session());
+            let answer = call(session.clone()).await;
+            let leased = self.install(era, answer.granted);
+            match answer.result {
+                Err(FsError::SessionExpired) if !self.is_stopping() => self.renewed(&session).await,
+                result => return Told { result, leased },
+            }
+        }
+    }
+
+    /// Takes grants of the era given. Returns the inodes on which a lease came with them.
+    pub fn install(&self, era: u64, granted: Vec<Claim>) -> Vec<Ino> {
+        let mut leased = Vec::new();
+        for claim in granted {
+            let node = self.nodes.node(claim.ino);
+            let mut state = node.lock();
+            // Under the state's lock: a reclaim raises the era first and then collects what is held.
+            if self.era() == era && state.grant(claim.hold, claim.grant) && claim.hold.lease > Lease::None {
+                leased.push(claim.ino);
+            }
+            // Refused what was asked for; while it is quiet nothing is asked for and this says nothing.
+            if claim.hold.lease == Lease::None && state.want(Lease::Read) == Lease::Read {
+                state.quiet();
+            }
+        }
+        leased
+    }
+
+    /// Waits until an expired session was replaced.
+    pub async fn renewed(&self, expired: &Arc<MetaSession>) {
+        let mut renewals = self.renewals();
+        let mut stopping = self.stopping.subscribe();
+        loop {
+            renewals.mark_unchanged();
+            if self.session().id() != expired.id() {
+                return;
+            }
+            self.expired.notify_one();
+            tokio::select! {
+                _ = renewals.changed() => {}
+                _ = stopping.wait_for(|stopping| *stopping) => return,
+            }
+        }
+    }
+
+    /// Sends operations, once, and takes what was granted.
+    ///
+    /// # Errors
+    /// The first operation that failed, or `SessionExpired` when it is not known whether they were done.
+    pub async fn submit(&self, ops: Vec<Op>, want: Hold) -> (Result<BatchReply>, Vec<Ino>) {
+        if self.read_only {
+            return (Err(FsError::ReadOnly), Vec::new());
+        }
+        loop {
+            let session = self.session();
+            let (result, leased, uncertain) = self.submit_in(&session, ops.clone(), want).await;
+            match result {
+                Err(FsError::SessionExpired) if !uncertain && !self.is_stopping() => self.renewed(&session).await,
+                result => return (result, leased),
+            }
+        }
+    }
+
+    /// As [`Core::submit`] but under this session and no later one: what was buffered under its leases must not be
+    /// written after others may have had them. The flag: an expired session may have seen the operations before.
+    pub async fn submit_in(
+        &self,
+        session: &Arc<MetaSession>,
+        ops: Vec<Op>,
+        want: Hold,
+    ) -> (Result<BatchReply>, Vec<Ino>, bool) {
+        let era = self.era();
+        let answer = session.change(ops, want).await;
+        let leased = self.install(era, answer.granted);
+        if answer.result == Err(FsError::SessionExpired) {
+            self.expired.notify_one();
+        }
+        (answer.result, leased, answer.uncertain)
+    }
+
+    /// Changes the tree. `apply` is called with the replies when all operations were done.
+    ///
+    /// # Errors
+    /// The first operation that failed; then nothing happened.
+    pub async fn change(self: &Arc<Self>, ops: Vec<Op>, touch: Touch, apply: Apply) -> Result<Vec<OpReply>> {
+        let core = self.clone();
+        let task = self.runtime.spawn(async move {
+            let begun = core.nodes.asked();
+            let nodes = core.begin(&touch);
+            let (result, leased) = core.submit(ops, touch.want).await;
+            nodes.iter().for_each(|node| node.lock().end_change());
+            match result? {
+                BatchReply::Done(replies) => {
+                    apply(&core, &replies, &Outcome { begun, leased });
+                    Ok(replies)
+                }
+                BatchReply::Failed { error, .. } => Err(error),
+            }
+        });
+        task.await.map_err(|_| FsError::Io)?
+    }
+
+    pub fn begin(&self, touch: &Touch) -> Vec<Arc<Node>> {
+        let nodes: Vec<Arc<Node>> = touch.inos.iter().map(|ino| self.nodes.node(*ino)).collect();
+        for node in &nodes {
+            let mut state = node.lock();
+            state.begin_change();
+            if touch.reshapes {
+                state.extents.forget();
+            }
+        }
+        for (dir, name) in &touch.names {
+            self.nodes.node(*dir).lock().dir.forget(name);
+        }
+        nodes
+    }
+
+    /// An operation that changes nothing and is answered with a directory's attributes: added to a change in it, it
+    /// saves the question after.
+    pub fn refresh(&self, dir: Ino) -> Option<Op> {
+        let leased = self.nodes.find(dir).is_some_and(|node| node.lock().leased(&self.life));
+        leased.then(|| Op::SetAttr { ino: dir, set: SetAttr::default() })
+    }
+
+    /// Keeps attributes that were asked for, and lays over them what is buffered here. `None`: a flush or a change of
+    /// our own crossed the answer, so that what it lacks may be buffered no more; ask again.
+    pub fn keep_attr<T>(&self, asked: Asked, told: &Told<T>, attr: Attr) -> Option<Attr> {
+        let Some(node) = self.nodes.find(attr.ino) else { return Some(attr) };
+        let mut state = node.lock();
+        let kept = state.accepts(asked, told.brought(attr.ino));
+        if kept {
+            state.learn(&attr);
+        }
+        if attr.ino == Ino::ROOT {
+            *self.root.lock() = Some(attr.clone());
+        }
+        let whole = kept || attr.kind != FileKind::File || state.undisturbed(asked);
+        whole.then(|| state.overlay(attr))
+    }
+
+    /// Gives leases back, until the leader has heard.
+    pub async fn yield_claims(&self, claims: Vec<Claim>) {
+        let session = self.session();
+        while self.session().id() == session.id() {
+            match session.yield_leases(claims.clone()).await.result {
+                Ok(()) | Err(FsError::SessionExpired) => break,
+                Err(_) if self.is_stopping() => break,
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+        for claim in &claims {
+            if let Some(node) = self.nodes.find(claim.ino) {
+                node.lock().held.yielded();
+                node.moved.notify_waiters();
+            }
+        }
+    }
+
+    /// Free space is short enough for writes to meet the end of it.
+    pub fn space_is_low(&self) -> bool {
+        let space = *self.space.lock();
+        space.total_bytes > 0 && space.free_bytes.saturating_sub(self.memory.dirty_bytes()) < LOW_SPACE_BYTES
+    }
+}
+
+/// With less than this left, writes go through at once, so that the one that does not fit is the one that fails.
+const LOW_SPACE_BYTES: u64 = 64 << 20;

@@ -1,0 +1,335 @@
+//! Written bytes that are not yet in the cluster. Pure.
+//!
+//! Two layers: *fresh* runs take writes, *frozen* ones are on their way (a flush froze them) and never change. What is
+//! read sees fresh over frozen over what the cluster has. Runs are sorted, never overlap within a layer, and never
+//! cross a block, so each becomes one chunk.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+/// A file's dirty bytes.
+#[derive(Debug)]
+pub struct Dirty {
+    block_bytes: u64,
+    fresh: BTreeMap<u64, Vec<u8>>,
+    fresh_bytes: u64,
+    frozen: BTreeMap<u64, Bytes>,
+    whole_blocks: usize,
+}
+
+/// Which runs a flush takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Blocks that are dirty from end to end.
+    Whole,
+    All,
+}
+
+impl Dirty {
+    pub fn new(block_bytes: u64) -> Dirty {
+        Dirty { block_bytes, fresh: BTreeMap::new(), fresh_bytes: 0, frozen: BTreeMap::new(), whole_blocks: 0 }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.fresh.is_empty() && self.frozen.is_empty()
+    }
+
+    pub fn has_fresh(&self) -> bool {
+        !self.fresh.is_empty()
+    }
+
+    /// Blocks that are fresh from end to end.
+    pub fn whole_blocks(&self) -> usize {
+        self.whole_blocks
+    }
+
+    /// Bytes of both layers.
+    pub fn bytes(&self) -> u64 {
+        self.fresh_bytes + self.frozen.values().map(|run| run.len() as u64).sum::<u64>()
+    }
+
+    /// One past the last dirty byte.
+    pub fn end(&self) -> Option<u64> {
+        let fresh = self.fresh.last_key_value().map(|(start, run)| start + run.len() as u64);
+        let frozen = self.frozen.last_key_value().map(|(start, run)| start + run.len() as u64);
+        fresh.max(frozen)
+    }
+
+    /// Takes a write. Returns by how many bytes the fresh layer grew.
+    pub fn write(&mut self, offset: u64, data: &[u8]) -> u64 {
+        let before = self.fresh_bytes;
+        let mut done = 0;
+        while done < data.len() {
+            let at = offset + done as u64;
+            let room = self.block_bytes - at % self.block_bytes;
+            let len = usize::try_from(room).unwrap_or(usize::MAX).min(data.len() - done);
+            self.write_in_block(at, &data[done..done + len]);
+            done += len;
+        }
+        self.fresh_bytes - before
+    }
+
+    fn write_in_block(&mut self, at: u64, data: &[u8]) {
+        let end = at + data.len() as u64;
+        let block = at - at % self.block_bytes;
+        let before = self.fresh.range(block..=at).next_back().map(|(start, run)| (*start, run.len() as u64));
+        if let Some((start, len)) = before.filter(|(start, len)| start + len >= at) {
+            let next = self.fresh.range(at + 1..=end).next().is_some();
+            if !next || start + len >= end {
+                return self.extend_run(start, at, data);
+            }
+        }
+        self.merge(at, data);
+    }
+
+    /// The common case: the write lies within or at the end of one run and touches no other.
+    fn extend_run(&mut self, start: u64, at: u64, data: &[u8]) {
+        let block_bytes = self.block_bytes;
+        let Some(run) = self.fresh.get_mut(&start) else { return };
+        let before = run.len();
+        let skip = (at - start) as usize;
+        let overlap = (before - skip).min(data.len());
+        run[skip..skip + overlap].copy_from_slice(&data[..overlap]);
+        reserve(run, data.len() - overlap, (block_bytes - start % block_bytes) as usize);
+        run.extend_from_slice(&data[overlap..]);
+        self.fresh_bytes += (run.len() - before) as u64;
+        if before as u64 != block_bytes && run.len() as u64 == block_bytes {
+            self.whole_blocks += 1;
+        }
+    }
+
+    /// The general case: joins every run of the block that overlaps or touches.
+    fn merge(&mut self, at: u64, data: &[u8]) {
+        let end = at + data.len() as u64;
+        let block = at - at % self.block_bytes;
+        let touching: Vec<u64> = self
+            .fresh
+            .range(block..(block + self.block_bytes).min(end + 1))
+            .filter(|(start, run)| *start + run.len() as u64 >= at)
+            .map(|(start, _)| *start)
+            .collect();
+        let first = touching.first().copied().unwrap_or(at).min(at);
+        let mut joined = Vec::new();
+        for start in touching {
+            let Some(run) = self.fresh.remove(&start) else { continue };
+            self.fresh_bytes -= run.len() as u64;
+            if run.len() as u64 == self.block_bytes {
+                self.whole_blocks -= 1;
+            }
+            let skip = (start - first) as usize;
+            if joined.len() < skip + run.len() {
+                joined.resize(skip + run.len(), 0);
+            }
+            joined[skip..skip + run.len()].copy_from_slice(&run);
+        }
+        let skip = (at - first) as usize;
+        if joined.len() < skip + data.len() {
+            joined.resize(skip + data.len(), 0);
+        }
+        joined[skip..skip + data.len()].copy_from_slice(data);
+        self.fresh_bytes += joined.len() as u64;
+        if joined.len() as u64 == self.block_bytes {
+            self.whole_blocks += 1;
+        }
+        self.fresh.insert(first, joined);
+    }
+
+    /// Freezes what the scope takes, for a flush; nothing may be frozen already. The runs also stay here until
+    /// [`Dirty::settle`].
+    pub fn freeze(&mut self, scope: Scope) -> Vec<(u64, Bytes)> {
+        let take: Vec<u64> = match scope {
+            Scope::All => self.fresh.keys().copied().collect(),
+            Scope::Whole => {
+                let whole = self.fresh.iter().filter(|(_, run)| run.len() as u64 == self.block_bytes);
+                whole.map(|(start, _)| *start).collect()
+            }
+        };
+        for start in take {
+            let Some(run) = self.fresh.remove(&start) else { continue };
+            self.fresh_bytes -= run.len() as u64;
+            self.frozen.insert(start, run.into());
+        }
+        self.whole_blocks = 0;
+        self.frozen.iter().map(|(start, run)| (*start, run.clone())).collect()
+    }
+
+    /// The frozen runs are in the cluster (or given up). Returns how many bytes they were.
+    pub fn settle(&mut self) -> u64 {
+        std::mem::take(&mut self.frozen).values().map(|run| run.len() as u64).sum()
+    }
+
+    /// The flush did not come about: the frozen runs are dirty again, under what was written since. Returns by how
+    /// many bytes there are fewer now, because some were overwritten.
+    pub fn thaw(&mut self) -> u64 {
+        let before = self.bytes();
+        let newer = std::mem::take(&mut self.fresh);
+        self.fresh_bytes = 0;
+        self.whole_blocks = 0;
+        for (start, run) in std::mem::take(&mut self.frozen) {
+            self.write(start, &run);
+        }
+        for (start, run) in newer {
+            self.write(start, &run);
+        }
+        before - self.bytes()
+    }
+
+    /// Forgets the fresh runs. Returns how many bytes they were.
+    pub fn drop_fresh(&mut self) -> u64 {
+        self.fresh.clear();
+        self.whole_blocks = 0;
+        std::mem::take(&mut self.fresh_bytes)
+    }
+
+    /// The dirty parts of `from..to`, as `(offset, length)` in order without overlap; each lies in one run of one
+    /// layer, and is read with [`Dirty::copy`] or [`Dirty::frozen_slice`].
+    pub fn covered(&self, from: u64, to: u64) -> Vec<(u64, u64)> {
+        let mut spans: Vec<(u64, u64)> = Vec::new();
+        let fresh = overlapping(&self.fresh, self.block_bytes, from, to, Vec::len);
+        let frozen = overlapping(&self.frozen, self.block_bytes, from, to, Bytes::len);
+        let mut all: Vec<(u64, u64)> = fresh.chain(frozen).collect();
+        all.sort_unstable();
+        for (start, end) in all {
+            match spans.last_mut() {
+                Some((first, len)) if *first + *len >= start => *len = (*len).max(end - *first),
+                _ => spans.push((start, end - start)),
+            }
+        }
+        spans
+    }
+
+    /// Lays the dirty bytes over `out`, which begins at `from`.
+    pub fn copy(&self, from: u64, out: &mut [u8]) {
+        let to = from + out.len() as u64;
+        for (start, end) in overlapping(&self.frozen, self.block_bytes, from, to, Bytes::len) {
+            copy_run(&self.frozen, start, end, from, out, |run| run);
+        }
+        for (start, end) in overlapping(&self.fresh, self.block_bytes, from, to, Vec::len) {
+            copy_run(&self.fresh, start, end, from, out, |run| run);
+        }
+    }
+}
+
+/// Doubles as `Vec` does, but never beyond the block.
+fn reserve(run: &mut Vec<u8>, more: usize, block: usize) {
+    if run.capacity() - run.len() < more {
+        let target = (run.capacity() * 2).max(run.len() + more).min(block.max(run.len() + more));
+        run.reserve_exact(target - run.len());
+    }
+}
+
+/// The parts of runs within `from..to`.
+fn overlapping<R>(
+    runs: &BTreeMap<u64, R>,
+    block_bytes: u64,
+    from: u64,
+    to: u64,
+    len: impl Fn(&R) -> usize,
+) -> impl Iterator<Item = (u64, u64)> {
+    let block = from - from % block_bytes;
+    runs.range(block..to.max(block)).filter_map(move |(start, run)| {
+        let (start, end) = ((*start).max(from), (start + len(run) as u64).min(to));
+        (start < end).then_some((start, end))
+    })
+}
+
+fn copy_run<R>(runs: &BTreeMap<u64, R>, start: u64, end: u64, from: u64, out: &mut [u8], bytes: impl Fn(&R) -> &[u8]) {
+    let Some((first, run)) = runs.range(..=start).next_back() else { return };
+    let source = &bytes(run)[(start - first) as usize..(end - first) as usize];
+    out[(start - from) as usize..(end - from) as usize].copy_from_slice(source);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BLOCK: u64 = 64;
+
+    fn check(dirty: &Dirty, model: &[Option<u8>]) {
+        let mut out = vec![0xEE; model.len()];
+        dirty.copy(0, &mut out);
+        for (at, byte) in model.iter().enumerate() {
+            assert_eq!(out[at], byte.unwrap_or(0xEE), "at {at}");
+        }
+        let covered: u64 = dirty.covered(0, model.len() as u64).iter().map(|(_, len)| len).sum();
+        assert_eq!(covered, model.iter().filter(|byte| byte.is_some()).count() as u64);
+        let whole = model.chunks(BLOCK as usize).filter(|block| block.len() as u64 == BLOCK);
+        if dirty.frozen.is_empty() {
+            assert_eq!(dirty.whole_blocks(), whole.filter(|block| block.iter().all(Option::is_some)).count());
+            assert_eq!(dirty.bytes(), covered);
+        }
+        for (start, run) in &dirty.fresh {
+            assert!(start % BLOCK + run.len() as u64 <= BLOCK, "a run crosses a block");
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Write(u64, Vec<u8>),
+        Freeze(bool),
+        Settle,
+        Thaw,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (0u64..250, prop::collection::vec(1u8..200, 1..100)).prop_map(|(at, data)| Step::Write(at, data)),
+            1 => any::<bool>().prop_map(Step::Freeze),
+            1 => Just(Step::Settle),
+            1 => Just(Step::Thaw),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_what_is_read(steps in prop::collection::vec(step(), 1..40)) {
+            let mut dirty = Dirty::new(BLOCK);
+            let mut fresh: Vec<Option<u8>> = vec![None; 384];
+            let mut frozen = fresh.clone();
+            for step in steps {
+                match step {
+                    Step::Write(at, data) => {
+                        dirty.write(at, &data);
+                        data.iter().enumerate().for_each(|(i, byte)| fresh[at as usize + i] = Some(*byte));
+                    }
+                    Step::Freeze(all) if frozen.iter().all(Option::is_none) => {
+                        let scope = if all { Scope::All } else { Scope::Whole };
+                        for (start, run) in dirty.freeze(scope) {
+                            for i in start as usize..start as usize + run.len() {
+                                frozen[i] = fresh[i].take();
+                            }
+                        }
+                        if all {
+                            prop_assert!(!dirty.has_fresh());
+                        }
+                    }
+                    Step::Freeze(_) => {}
+                    Step::Settle => {
+                        dirty.settle();
+                        frozen.fill(None);
+                    }
+                    Step::Thaw => {
+                        dirty.thaw();
+                        for (fresh, frozen) in fresh.iter_mut().zip(&mut frozen) {
+                            *fresh = fresh.or(frozen.take());
+                        }
+                    }
+                }
+                let seen: Vec<Option<u8>> = fresh.iter().zip(&frozen).map(|(fresh, frozen)| fresh.or(*frozen)).collect();
+                check(&dirty, &seen);
+            }
+        }
+    }
+
+    #[test]
+    fn growth_counts_only_new_bytes() {
+        let mut dirty = Dirty::new(BLOCK);
+        assert_eq!(dirty.write(0, &[1; 10]), 10);
+        assert_eq!(dirty.write(5, &[2; 10]), 5);
+        assert_eq!(dirty.write(60, &[3; 10]), 10);
+        assert_eq!(dirty.end(), Some(70));
+    }
+}

@@ -1,0 +1,164 @@
+//! What is known of a file's extents while a lease holds. Pure.
+//!
+//! Knowledge is per block: a known block without extents is a hole. Own writes that the leader has applied are applied
+//! here as well, so that a writer does not ask for what it has just told.
+
+use std::collections::BTreeMap;
+
+use crate::types::extent::Extent;
+
+/// Blocks remembered per file; beyond it everything is forgotten and asked for again.
+const BLOCKS_MAX: usize = 16 << 10;
+
+/// The known part of one file's extents.
+#[derive(Debug)]
+pub struct ExtentMap {
+    block_bytes: u64,
+    blocks: BTreeMap<u64, Vec<Extent>>,
+    /// Every block at or after this one that is not listed is known to be a hole.
+    empty_from: Option<u64>,
+}
+
+impl ExtentMap {
+    pub fn new(block_bytes: u64) -> ExtentMap {
+        ExtentMap { block_bytes, blocks: BTreeMap::new(), empty_from: None }
+    }
+
+    /// A file that has just been made: all hole.
+    pub fn set_empty(&mut self) {
+        self.blocks.clear();
+        self.empty_from = Some(0);
+    }
+
+    pub fn forget(&mut self) {
+        self.blocks.clear();
+        self.empty_from = None;
+    }
+
+    /// The extents of one block in order; `None` when not known.
+    pub fn block(&self, block: u64) -> Option<&[Extent]> {
+        match self.blocks.get(&block) {
+            Some(extents) => Some(extents),
+            None => self.empty_from.is_some_and(|from| block >= from).then_some(&[]),
+        }
+    }
+
+    /// The first block of `from..to` (bytes) that is not known.
+    pub fn first_unknown(&self, from: u64, to: u64) -> Option<u64> {
+        if from >= to {
+            return None;
+        }
+        // From there on a block is either listed or a hole.
+        let known_from = self.empty_from.unwrap_or(u64::MAX);
+        let last = ((to - 1) / self.block_bytes).min(known_from);
+        (from / self.block_bytes..=last).find(|block| self.block(*block).is_none())
+    }
+
+    /// The leader's answer for the whole blocks that `from..to` touches, of a file of `size` bytes.
+    pub fn learn(&mut self, from: u64, to: u64, size: u64, extents: &[Extent]) {
+        if self.blocks.len() >= BLOCKS_MAX {
+            self.forget();
+        }
+        let to = to.min(size.max(from + 1));
+        for block in from / self.block_bytes..=(to.max(from + 1) - 1) / self.block_bytes {
+            self.blocks.insert(block, Vec::new());
+        }
+        for extent in extents {
+            if let Some(known) = self.blocks.get_mut(&(extent.offset / self.block_bytes)) {
+                known.push(extent.clone());
+            }
+        }
+        let end = size.div_ceil(self.block_bytes);
+        self.empty_from = Some(self.empty_from.map_or(end, |from| from.min(end)));
+        // A file that shrank and grew again elsewhere is learned anew: between own changes the size is the leader's.
+    }
+
+    /// An own write that the leader has applied. Blocks that are not known stay unknown.
+    pub fn apply(&mut self, piece: &Extent) {
+        let mut at = piece.offset;
+        while at < piece.end() {
+            let block = at / self.block_bytes;
+            let end = ((block + 1) * self.block_bytes).min(piece.end());
+            let known_hole = !self.blocks.contains_key(&block) && self.block(block).is_some();
+            if known_hole {
+                self.blocks.insert(block, Vec::new());
+            }
+            if let (Some(extents), Some(part)) = (self.blocks.get_mut(&block), piece.slice(at, end)) {
+                lay_over(extents, part);
+            }
+            at = end;
+        }
+        if self.blocks.len() > BLOCKS_MAX {
+            self.forget();
+        }
+    }
+}
+
+/// Puts one extent over a sorted list, cutting what lies under it.
+pub fn lay_over(extents: &mut Vec<Extent>, new: Extent) {
+    let mut kept = Vec::with_capacity(extents.len() + 2);
+    for old in extents.drain(..) {
+        if old.end() <= new.offset || old.offset >= new.end() {
+            kept.push(old);
+            continue;
+        }
+        kept.extend(old.slice(old.offset, new.offset));
+        kept.extend(old.slice(new.end(), old.end()));
+    }
+    let at = kept.partition_point(|extent| extent.offset < new.offset);
+    kept.insert(at, new);
+    *extents = kept;
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::extent::Source;
+
+    fn inline(offset: u64, bytes: &[u8]) -> Extent {
+        Extent { offset, len: bytes.len() as u32, source: Source::Inline(bytes.to_vec()) }
+    }
+
+    fn flat(map: &ExtentMap, len: usize) -> Vec<u8> {
+        let mut out = vec![0; len];
+        for block in 0..len as u64 / map.block_bytes {
+            for extent in map.block(block).unwrap() {
+                let Source::Inline(bytes) = &extent.source else { panic!() };
+                out[extent.offset as usize..extent.end() as usize].copy_from_slice(bytes);
+            }
+        }
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn writes_lie_over_one_another(
+            writes in prop::collection::vec((0u64..200, prop::collection::vec(1u8.., 1..40)), 1..30),
+        ) {
+            let mut map = ExtentMap::new(32);
+            map.set_empty();
+            let mut model = vec![0; 256];
+            for (at, bytes) in writes {
+                map.apply(&inline(at, &bytes));
+                model[at as usize..at as usize + bytes.len()].copy_from_slice(&bytes);
+                prop_assert_eq!(&flat(&map, 256), &model);
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_not_asked_is_not_known() {
+        let mut map = ExtentMap::new(32);
+        assert_eq!(map.first_unknown(0, 10), Some(0));
+        map.learn(0, 64, 100, &[inline(3, b"x")]);
+        assert_eq!(map.first_unknown(0, 64), None);
+        assert_eq!(map.first_unknown(0, 65), Some(2));
+        assert_eq!(map.first_unknown(128, 1 << 40), None, "beyond the end there is nothing");
+        map.apply(&inline(64, b"y"));
+        assert_eq!(map.first_unknown(64, 65), Some(2), "half a block is not knowledge");
+        map.forget();
+        assert_eq!(map.first_unknown(0, 1), Some(0));
+    }
+}

@@ -1,0 +1,74 @@
+//! Open files: what a handle stands for.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::api::{Handle, OpenMode, Result};
+use super::inode::Node;
+use super::readahead::Stream;
+use crate::types::error::FsError;
+
+const SHARDS: usize = 32;
+
+/// One open file.
+pub struct OpenFile {
+    pub node: Arc<Node>,
+    pub mode: OpenMode,
+    /// How many failures of write-back this handle has reported.
+    reported: AtomicU64,
+    pub stream: Mutex<Stream>,
+}
+
+impl OpenFile {
+    pub fn new(node: Arc<Node>, mode: OpenMode) -> OpenFile {
+        let reported = node.lock().failure.count;
+        OpenFile { node, mode, reported: AtomicU64::new(reported), stream: Mutex::default() }
+    }
+
+    /// What write-back met since this handle was told last.
+    ///
+    /// # Errors
+    /// The failure, once.
+    pub fn report(&self) -> Result<()> {
+        let failure = self.node.lock().failure.clone();
+        let before = self.reported.swap(failure.count, Ordering::AcqRel);
+        match failure.error {
+            Some(error) if failure.count > before => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Every open file.
+#[derive(Default)]
+pub struct Files {
+    shards: [Mutex<HashMap<u64, Arc<OpenFile>>>; SHARDS],
+    last: AtomicU64,
+}
+
+impl Files {
+    pub fn insert(&self, file: OpenFile) -> Handle {
+        let handle = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        self.shard(handle).lock().insert(handle, Arc::new(file));
+        Handle(handle)
+    }
+
+    /// # Errors
+    /// `BadHandle` when it is not open.
+    pub fn find(&self, handle: Handle) -> Result<Arc<OpenFile>> {
+        self.shard(handle.0).lock().get(&handle.0).cloned().ok_or(FsError::BadHandle)
+    }
+
+    /// # Errors
+    /// `BadHandle` when it is not open.
+    pub fn remove(&self, handle: Handle) -> Result<Arc<OpenFile>> {
+        self.shard(handle.0).lock().remove(&handle.0).ok_or(FsError::BadHandle)
+    }
+
+    fn shard(&self, handle: u64) -> &Mutex<HashMap<u64, Arc<OpenFile>>> {
+        &self.shards[(handle % SHARDS as u64) as usize]
+    }
+}

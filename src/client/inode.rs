@@ -1,0 +1,428 @@
+//! What the client knows of one inode, and the table of all of them.
+//!
+//! Everything cached here is used only while a lease holds and the session lives ([`State::leased`]). What a reply
+//! brings is kept only if nothing happened meanwhile that could have made it old: see [`State::accepts`].
+//!
+//! Locks: a shard of the table, then the state of one inode; never two states at once, never across an await.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::api::DirItem;
+use super::dirty::Dirty;
+use super::extents::ExtentMap;
+use super::lease::{Held, Life};
+use crate::types::attr::{Attr, Time, mode_without_privileges};
+use crate::types::error::FsError;
+use crate::types::id::Ino;
+use crate::types::limits::LEASE_QUIET_MS;
+use crate::types::name::Name;
+use crate::types::session::{Hold, Lease};
+
+const SHARDS: usize = 64;
+/// Names cached per directory; beyond it all are forgotten.
+const ENTRIES_MAX: usize = 16 << 10;
+const PAGES_MAX: usize = 64;
+
+/// One inode.
+pub struct Node {
+    pub ino: Ino,
+    state: Mutex<State>,
+    /// Flushes of this file, and changes that must not overtake them, one at a time.
+    pub flushing: tokio::sync::Mutex<()>,
+    /// A recall ended, a yield arrived, the session was renewed.
+    pub moved: Notify,
+    /// When it was last used, in the table's own count.
+    used: AtomicU64,
+}
+
+/// The changing part.
+pub struct State {
+    pub held: Held,
+    stamps: Arc<AtomicU64>,
+    /// When the lease was gained or lost last: what was asked before is not kept after.
+    tenure: u64,
+    /// When a change of our own began or ended last.
+    crossed: u64,
+    changes: u32,
+    /// The newest version seen: anything older is old news.
+    version: u64,
+    attr: Option<Attr>,
+    pub dir: DirCache,
+    pub xattrs: HashMap<Vec<u8>, Option<Vec<u8>>>,
+    pub xattr_names: Option<Vec<Vec<u8>>>,
+    pub target: Option<Vec<u8>>,
+    pub extents: ExtentMap,
+    pub dirty: Dirty,
+    pub dirty_since: Option<Instant>,
+    /// Of the newest buffered write.
+    pub mtime: Option<Time>,
+    pub clear_privileges: bool,
+    /// Noticed by readers and not told yet.
+    pub atime: Option<Time>,
+    pub opens: u32,
+    pub writers: u32,
+    pub idle_since: Option<Instant>,
+    /// The kernel may hold pages: it was opened since they were last dropped.
+    pub pages: bool,
+    /// A recall is in its last flush: writers wait.
+    pub writes_blocked: bool,
+    pub failure: Failure,
+    /// Leases were refused or recalled a moment ago: not to be asked for before this.
+    ask_after: Option<Instant>,
+    /// The session that had it open has expired and the inode is gone.
+    pub stale: bool,
+    /// Pieces written per block since its extents were last counted.
+    pub pieces: HashMap<u64, u32>,
+}
+
+/// What write-back met, for every handle to report once.
+#[derive(Clone, Debug, Default)]
+pub struct Failure {
+    pub count: u64,
+    pub error: Option<FsError>,
+}
+
+/// Names of a directory.
+#[derive(Default)]
+pub struct DirCache {
+    entries: HashMap<Name, Option<Ino>>,
+    pages: HashMap<u64, Arc<Vec<DirItem>>>,
+    pub parent: Option<Ino>,
+}
+
+/// When a question was asked, on the table's count of gains, losses and own changes. Good for every inode: a lookup does
+/// not know which one it will be told of.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked(u64);
+
+impl Node {
+    fn new(ino: Ino, block_bytes: u64, stamps: Arc<AtomicU64>) -> Node {
+        let state = State {
+            held: Held::default(),
+            stamps,
+            tenure: 0,
+            crossed: 0,
+            changes: 0,
+            version: 0,
+            attr: None,
+            dir: DirCache::default(),
+            xattrs: HashMap::new(),
+            xattr_names: None,
+            target: None,
+            extents: ExtentMap::new(block_bytes),
+            dirty: Dirty::new(block_bytes),
+            dirty_since: None,
+            mtime: None,
+            clear_privileges: false,
+            atime: None,
+            opens: 0,
+            writers: 0,
+            idle_since: None,
+            pages: false,
+            writes_blocked: false,
+            failure: Failure::default(),
+            ask_after: None,
+            stale: false,
+            pieces: HashMap::new(),
+        };
+        let flushing = tokio::sync::Mutex::new(());
+        Node { ino, state: Mutex::new(state), flushing, moved: Notify::new(), used: AtomicU64::new(0) }
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+}
+
+impl State {
+    /// At least a read lease that may be used now.
+    pub fn leased(&self, life: &Life) -> bool {
+        self.held.lease() >= Lease::Read && life.alive()
+    }
+
+    /// A write lease that may be used now.
+    pub fn owned(&self, life: &Life) -> bool {
+        self.held.lease() == Lease::Write && life.alive()
+    }
+
+    /// The lease to ask for, if this is the moment to ask.
+    pub fn want(&self, lease: Lease) -> Lease {
+        let quiet = self.ask_after.is_some_and(|after| Instant::now() < after);
+        if quiet || !self.held.may_ask() { Lease::None } else { lease }
+    }
+
+    pub fn quiet(&mut self) {
+        self.ask_after = Some(Instant::now() + Duration::from_millis(LEASE_QUIET_MS));
+    }
+
+    /// A reply may be kept: a lease holds now and has held since the question was asked, or came with the reply, and no
+    /// change of our own crossed it.
+    pub fn accepts(&self, asked: Asked, came_with_lease: bool) -> bool {
+        self.changes == 0 && self.crossed <= asked.0 && self.held_since(asked, came_with_lease)
+    }
+
+    /// As [`State::accepts`] for the reply to a change of our own that began at `asked`.
+    pub fn held_since(&self, asked: Asked, came_with_lease: bool) -> bool {
+        self.held.lease() >= Lease::Read && (self.tenure <= asked.0 || came_with_lease)
+    }
+
+    /// Changes of our own are under way.
+    pub fn is_changing(&self) -> bool {
+        self.changes > 0
+    }
+
+    /// Nothing happened since the question that could make the answer, with what was buffered then, a torn one.
+    pub fn undisturbed(&self, asked: Asked) -> bool {
+        self.changes == 0 && self.crossed <= asked.0 && self.tenure <= asked.0
+    }
+
+    fn stamp(&self) -> u64 {
+        self.stamps.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Takes a grant. Returns whether it is in force.
+    pub fn grant(&mut self, hold: Hold, grant: u64) -> bool {
+        let before = self.held.lease();
+        let taken = self.held.grant(hold, grant);
+        if taken && before == Lease::None && hold.lease > Lease::None {
+            self.tenure = self.stamp();
+        }
+        if taken && hold.lease == Lease::None && before > Lease::None {
+            self.forget();
+        }
+        taken
+    }
+
+    /// The lease is gone, and what was known under it.
+    pub fn forget(&mut self) {
+        self.tenure = self.stamp();
+        self.attr = None;
+        self.dir = DirCache::default();
+        self.xattrs = HashMap::new();
+        self.xattr_names = None;
+        self.target = None;
+        self.extents.forget();
+        self.pieces = HashMap::new();
+    }
+
+    /// A change of our own begins: attributes are not to be answered from here until it is done.
+    pub fn begin_change(&mut self) {
+        self.begin_flush();
+        self.attr = None;
+        self.dir.pages.clear();
+    }
+
+    /// A flush begins: what is buffered here lies over what it changes, so nothing needs to be forgotten.
+    pub fn begin_flush(&mut self) {
+        self.changes += 1;
+        self.crossed = self.stamp();
+    }
+
+    pub fn end_change(&mut self) {
+        self.changes -= 1;
+        self.crossed = self.stamp();
+    }
+
+    /// Keeps attributes, if a lease holds and they are no older than what was seen.
+    pub fn learn(&mut self, attr: &Attr) {
+        let fresh = attr.version >= self.version;
+        self.version = self.version.max(attr.version);
+        if fresh && self.held.lease() >= Lease::Read {
+            self.attr = Some(attr.clone());
+        }
+    }
+
+    /// As the leader last told, without what is buffered here.
+    pub fn base(&self) -> Option<&Attr> {
+        self.attr.as_ref()
+    }
+
+    /// Attributes as programs are to see them.
+    pub fn visible(&self) -> Option<Attr> {
+        self.attr.as_ref().map(|attr| self.overlay(attr.clone()))
+    }
+
+    /// Lays what is buffered here over what the leader told.
+    pub fn overlay(&self, mut attr: Attr) -> Attr {
+        if let Some(end) = self.dirty.end() {
+            let limit = attr.size.max(end).next_multiple_of(512);
+            attr.allocated_bytes = attr.allocated_bytes.max((attr.allocated_bytes + self.dirty.bytes()).min(limit));
+            attr.size = attr.size.max(end);
+        }
+        if let Some(mtime) = self.mtime {
+            attr.mtime = mtime;
+            attr.ctime = attr.ctime.max(mtime);
+        }
+        if let Some(atime) = self.atime {
+            attr.atime = attr.atime.max(atime);
+        }
+        if self.clear_privileges {
+            attr.mode = mode_without_privileges(attr.mode);
+        }
+        attr
+    }
+
+    /// The end of file as programs are to see it.
+    pub fn size(&self) -> Option<u64> {
+        let base = self.attr.as_ref()?.size;
+        Some(self.dirty.end().map_or(base, |end| end.max(base)))
+    }
+
+    /// A time of access that the leader has been told of.
+    pub fn keep_atime(&mut self, atime: Time) {
+        if let Some(attr) = &mut self.attr {
+            attr.atime = attr.atime.max(atime);
+        }
+    }
+
+    /// Nothing needs it to stay in memory.
+    pub fn is_idle(&self) -> bool {
+        self.opens == 0 && self.dirty.is_empty() && self.held.may_ask() && self.changes == 0 && self.atime.is_none()
+    }
+
+    pub fn fail(&mut self, error: FsError) {
+        self.failure = Failure { count: self.failure.count + 1, error: Some(error) };
+    }
+}
+
+impl DirCache {
+    /// `Some(None)`: known not to be there.
+    pub fn entry(&self, name: &Name) -> Option<Option<Ino>> {
+        self.entries.get(name).copied()
+    }
+
+    pub fn learn(&mut self, name: Name, ino: Option<Ino>) {
+        if self.entries.len() >= ENTRIES_MAX {
+            self.entries.clear();
+        }
+        self.entries.insert(name, ino);
+    }
+
+    pub fn forget(&mut self, name: &Name) {
+        self.entries.remove(name);
+    }
+
+    pub fn page(&self, after: u64) -> Option<Arc<Vec<DirItem>>> {
+        self.pages.get(&after).cloned()
+    }
+
+    pub fn learn_page(&mut self, after: u64, items: Arc<Vec<DirItem>>) {
+        if self.pages.len() < PAGES_MAX {
+            self.pages.insert(after, items);
+        }
+    }
+}
+
+/// Every inode something is known of.
+pub struct Nodes {
+    shards: Vec<Mutex<HashMap<Ino, Arc<Node>>>>,
+    block_bytes: u64,
+    clock: AtomicU64,
+    stamps: Arc<AtomicU64>,
+}
+
+/// How many sweeps an inode that nothing is held on is remembered for: a grant that its recall has overtaken may still
+/// be on its way.
+const SWEEPS_KEPT: u64 = 90;
+
+impl Nodes {
+    pub fn new(block_bytes: u64) -> Nodes {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Nodes { shards, block_bytes, clock: AtomicU64::new(0), stamps: Arc::default() }
+    }
+
+    /// To be called before a question is sent.
+    pub fn asked(&self) -> Asked {
+        Asked(self.stamps.load(Ordering::Acquire))
+    }
+
+    pub fn find(&self, ino: Ino) -> Option<Arc<Node>> {
+        let node = self.shard(ino).lock().get(&ino).cloned()?;
+        node.used.store(self.clock.load(Ordering::Relaxed), Ordering::Relaxed);
+        Some(node)
+    }
+
+    pub fn node(&self, ino: Ino) -> Arc<Node> {
+        let mut shard = self.shard(ino).lock();
+        let node = shard.entry(ino).or_insert_with(|| Arc::new(Node::new(ino, self.block_bytes, self.stamps.clone())));
+        node.used.store(self.clock.load(Ordering::Relaxed), Ordering::Relaxed);
+        node.clone()
+    }
+
+    pub fn all(&self) -> Vec<Arc<Node>> {
+        self.shards.iter().flat_map(|shard| shard.lock().values().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// Drops what nothing is held on and nobody uses, and moves the count on.
+    pub fn sweep(&self) {
+        let now = self.clock.fetch_add(1, Ordering::Relaxed) + 1;
+        for shard in &self.shards {
+            shard.lock().retain(|_, node| {
+                // Only the table holds it: nobody can be about to use it while the shard is locked.
+                let alone = Arc::strong_count(node) == 1;
+                let recent = node.used.load(Ordering::Relaxed) + SWEEPS_KEPT > now;
+                !alone || recent || {
+                    let state = node.lock();
+                    !state.is_idle() || state.held.hold() != Hold::default() || state.failure.error.is_some()
+                }
+            });
+        }
+    }
+
+    /// Idle inodes, those longest unused first.
+    pub fn coldest(&self, count: usize) -> Vec<Arc<Node>> {
+        let mut idle = self.all();
+        idle.retain(|node| node.lock().is_idle());
+        idle.sort_by_key(|node| node.used.load(Ordering::Relaxed));
+        idle.truncate(count);
+        idle
+    }
+
+    fn shard(&self, ino: Ino) -> &Mutex<HashMap<Ino, Arc<Node>>> {
+        &self.shards[(ino.0 % SHARDS as u64) as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const READ: Hold = Hold { lease: Lease::Read, open: false };
+
+    #[test]
+    fn an_answer_from_before_the_lease_is_not_kept() {
+        let nodes = Nodes::new(64);
+        let node = nodes.node(Ino(5));
+        let early = nodes.asked();
+        assert!(node.lock().grant(READ, 1));
+        assert!(!node.lock().accepts(early, false), "somebody may have changed it between this answer and the grant");
+        assert!(node.lock().accepts(early, true));
+        assert!(node.lock().accepts(nodes.asked(), false));
+    }
+
+    #[test]
+    fn an_answer_that_an_own_change_crossed_is_not_kept() {
+        let nodes = Nodes::new(64);
+        let node = nodes.node(Ino(5));
+        node.lock().grant(READ, 1);
+        let before = nodes.asked();
+        node.lock().begin_change();
+        let during = nodes.asked();
+        assert!(!node.lock().accepts(during, true));
+        node.lock().end_change();
+        assert!(!node.lock().accepts(before, false));
+        assert!(!node.lock().accepts(during, false));
+        assert!(node.lock().accepts(nodes.asked(), false));
+    }
+}

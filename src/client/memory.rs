@@ -1,0 +1,127 @@
+//! The client's memory bound: how much is dirty and cached, and who has to wait.
+//!
+//! Dirty bytes may take half of the bound, cached chunk pieces three eighths; the rest is for inodes. A writer that
+//! finds its half full waits until a flush has given some back.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::Notify;
+
+/// Rough cost of one cached inode with its share of entries.
+const NODE_BYTES: u64 = 2 << 10;
+
+pub struct Memory {
+    dirty_bytes_max: u64,
+    cache_bytes_max: u64,
+    nodes_max: usize,
+    dirty_bytes: AtomicU64,
+    cached_bytes: AtomicU64,
+    high_bytes: AtomicU64,
+    room: Notify,
+    pressure: Notify,
+}
+
+impl Memory {
+    pub fn new(bound_bytes: u64) -> Memory {
+        Memory {
+            dirty_bytes_max: bound_bytes / 2,
+            cache_bytes_max: bound_bytes / 8 * 3,
+            nodes_max: (bound_bytes / 8 / NODE_BYTES).max(64) as usize,
+            dirty_bytes: AtomicU64::new(0),
+            cached_bytes: AtomicU64::new(0),
+            high_bytes: AtomicU64::new(0),
+            room: Notify::new(),
+            pressure: Notify::new(),
+        }
+    }
+
+    pub fn cache_bytes_max(&self) -> u64 {
+        self.cache_bytes_max
+    }
+
+    pub fn nodes_max(&self) -> usize {
+        self.nodes_max
+    }
+
+    pub fn dirty_bytes(&self) -> u64 {
+        self.dirty_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The most that buffers and caches ever took together.
+    pub fn high_bytes(&self) -> u64 {
+        self.high_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Takes room for dirty bytes, if there is some. A single write larger than the share gets it when nothing else is
+    /// dirty.
+    pub fn try_take(&self, bytes: u64) -> bool {
+        let fits = |dirty: u64| (dirty == 0 || dirty + bytes <= self.dirty_bytes_max).then_some(dirty + bytes);
+        let taken = self.dirty_bytes.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits).is_ok();
+        if taken {
+            self.note_high();
+        } else {
+            self.pressure.notify_one();
+        }
+        taken
+    }
+
+    /// Waits for room.
+    pub async fn take(&self, bytes: u64) {
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            if self.try_take(bytes) {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    pub fn give(&self, bytes: u64) {
+        if bytes > 0 {
+            let before = self.dirty_bytes.fetch_sub(bytes, Ordering::AcqRel);
+            debug_assert!(before >= bytes, "more dirty bytes given back than taken");
+            self.room.notify_waiters();
+        }
+    }
+
+    /// Somebody waits for room, or soon will: half of the share is taken.
+    pub fn is_tight(&self) -> bool {
+        self.dirty_bytes() > self.dirty_bytes_max / 2
+    }
+
+    /// Returns when a writer found no room.
+    pub async fn pressed(&self) {
+        self.pressure.notified().await;
+    }
+
+    pub fn cached(&self, grown: u64, shrunk: u64) {
+        self.cached_bytes.fetch_add(grown, Ordering::Relaxed);
+        self.cached_bytes.fetch_sub(shrunk, Ordering::Relaxed);
+        self.note_high();
+    }
+
+    fn note_high(&self) {
+        let now = self.dirty_bytes.load(Ordering::Relaxed) + self.cached_bytes.load(Ordering::Relaxed);
+        self.high_bytes.fetch_max(now, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn writers_wait_for_room() {
+        let memory = Memory::new(1_000);
+        memory.take(400).await;
+        assert!(!memory.try_take(200));
+        let waiter = memory.take(200);
+        tokio::pin!(waiter);
+        assert!(futures_util::poll!(waiter.as_mut()).is_pending());
+        memory.give(400);
+        waiter.await;
+        assert_eq!((memory.dirty_bytes(), memory.high_bytes()), (200, 400));
+    }
+}

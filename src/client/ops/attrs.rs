@@ -1,0 +1,190 @@
+//! Attributes, symlink targets and extended attributes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::client::api::Result;
+use crate::client::core::{Apply, Core, Touch};
+use crate::client::dirty::Scope;
+use crate::types::attr::{Attr, SetAttr};
+use crate::types::error::FsError;
+use crate::types::id::Ino;
+use crate::types::op::{Op, OpReply, XattrMode};
+use crate::types::session::{Hold, Lease};
+
+const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
+const XATTRS_MAX: usize = 256;
+
+impl Core {
+    pub fn try_getattr(&self, ino: Ino) -> Option<Attr> {
+        let known = self.nodes.find(ino).and_then(|node| {
+            let state = node.lock();
+            state.visible().filter(|_| state.leased(&self.life))
+        });
+        match known {
+            // A kubelet that asks for the root must not hang on a cluster that is away.
+            None if ino == Ino::ROOT && !self.life.alive() => self.root.lock().clone(),
+            known => known,
+        }
+    }
+
+    pub async fn getattr(&self, ino: Ino) -> Result<Attr> {
+        let node = self.nodes.node(ino);
+        loop {
+            if let Some(attr) = self.try_getattr(ino) {
+                return Ok(attr);
+            }
+            let asked = self.nodes.asked();
+            let (want, bare) = {
+                let state = node.lock();
+                let lease = if state.writers > 0 { Lease::Write } else { Lease::Read };
+                (Hold { lease: state.want(lease), open: state.opens > 0 }, state.dirty.is_empty())
+            };
+            let told = self.ask(|session| async move { session.getattr(ino, want).await }).await;
+            let attr = told.result.clone()?;
+            match self.keep_attr(asked, &told, attr.clone()) {
+                Some(attr) => return Ok(attr),
+                // Nothing was buffered when the question was asked: the answer lacks nothing that was done before.
+                None if bare => return Ok(self.overlaid(attr)),
+                None => {}
+            }
+        }
+    }
+
+    /// What was written before is committed before, or with it: later than a write, an explicit time stays.
+    pub async fn setattr(self: &Arc<Self>, ino: Ino, set: SetAttr) -> Result<Attr> {
+        let node = self.nodes.node(ino);
+        let sets_atime = set.atime.is_some();
+        let alone = || touch_of(ino, set.size.is_some());
+        let op = Op::SetAttr { ino, set: set.clone() };
+        let buffered = {
+            let state = node.lock();
+            !state.dirty.is_empty() || state.mtime.is_some()
+        };
+        let mut replies = Vec::new();
+        if buffered {
+            match self.flush_then(&node, Scope::All, vec![op.clone()], alone()).await {
+                Ok(done) => replies = done,
+                // The data is lost, and its handles will say so; the attributes can be set all the same.
+                Err(FsError::NoSpace | FsError::QuotaExceeded | FsError::SessionExpired) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if replies.is_empty() {
+            let apply: Apply = Box::new(|core, replies, outcome| {
+                if let Some(OpReply::Attr(attr)) = replies.first() {
+                    outcome.learn(core, attr);
+                }
+            });
+            replies = self.change(vec![op], alone(), apply).await?;
+        }
+        if sets_atime {
+            node.lock().atime = None;
+        }
+        match replies.into_iter().next() {
+            Some(OpReply::Attr(attr)) => Ok(self.overlaid(attr)),
+            _ => Err(FsError::Io),
+        }
+    }
+
+    pub async fn readlink(&self, ino: Ino) -> Result<Vec<u8>> {
+        let node = self.nodes.node(ino);
+        let known = {
+            let state = node.lock();
+            state.target.clone().filter(|_| state.leased(&self.life))
+        };
+        if let Some(target) = known {
+            return Ok(target);
+        }
+        let asked = self.nodes.asked();
+        let told = self.ask(|session| async move { session.readlink(ino).await }).await;
+        let target = told.result.clone()?;
+        let mut state = node.lock();
+        if state.accepts(asked, told.brought(ino)) {
+            state.target = Some(target.clone());
+        }
+        Ok(target)
+    }
+
+    pub async fn getxattr(&self, ino: Ino, name: Vec<u8>) -> Result<Vec<u8>> {
+        let node = self.nodes.node(ino);
+        {
+            let state = node.lock();
+            if state.leased(&self.life) {
+                if let Some(known) = state.xattrs.get(&name) {
+                    return known.clone().ok_or(FsError::NoAttribute);
+                }
+                if name == ACCESS_ACL && state.base().is_some_and(|attr| !attr.has_acl) {
+                    return Err(FsError::NoAttribute);
+                }
+            }
+        }
+        let asked = self.nodes.asked();
+        let ask = name.clone();
+        let told = self
+            .ask(|session| {
+                let name = ask.clone();
+                async move { session.getxattr(ino, name).await }
+            })
+            .await;
+        let mut state = node.lock();
+        if state.accepts(asked, told.brought(ino)) {
+            if state.xattrs.len() >= XATTRS_MAX {
+                state.xattrs = HashMap::new();
+            }
+            match &told.result {
+                // Large values are rare and would not be counted against the memory bound.
+                Ok(value) if value.len() <= 1024 => {
+                    state.xattrs.insert(name, Some(value.clone()));
+                }
+                Err(FsError::NoAttribute) => {
+                    state.xattrs.insert(name, None);
+                }
+                _ => {}
+            }
+        }
+        told.result
+    }
+
+    pub async fn listxattr(&self, ino: Ino) -> Result<Vec<Vec<u8>>> {
+        let node = self.nodes.node(ino);
+        let known = {
+            let state = node.lock();
+            state.xattr_names.clone().filter(|_| state.leased(&self.life))
+        };
+        if let Some(names) = known {
+            return Ok(names);
+        }
+        let asked = self.nodes.asked();
+        let told = self.ask(|session| async move { session.listxattr(ino).await }).await;
+        let names = told.result.clone()?;
+        let mut state = node.lock();
+        if names.len() <= XATTRS_MAX && state.accepts(asked, told.brought(ino)) {
+            state.xattr_names = Some(names.clone());
+        }
+        Ok(names)
+    }
+
+    pub async fn setxattr(self: &Arc<Self>, ino: Ino, name: Vec<u8>, value: Vec<u8>, mode: XattrMode) -> Result<()> {
+        self.change_xattr(ino, name.clone(), Op::SetXattr { ino, name, value, mode }).await
+    }
+
+    pub async fn removexattr(self: &Arc<Self>, ino: Ino, name: Vec<u8>) -> Result<()> {
+        self.change_xattr(ino, name.clone(), Op::RemoveXattr { ino, name }).await
+    }
+
+    async fn change_xattr(self: &Arc<Self>, ino: Ino, name: Vec<u8>, op: Op) -> Result<()> {
+        {
+            let node = self.nodes.node(ino);
+            let mut state = node.lock();
+            state.xattrs.remove(&name);
+            state.xattr_names = None;
+        }
+        let touch = Touch { inos: vec![ino], want: Hold::default(), ..Touch::default() };
+        self.change(vec![op], touch, Box::new(|_, _, _| {})).await.map(|_| ())
+    }
+}
+
+fn touch_of(ino: Ino, reshapes: bool) -> Touch {
+    Touch { inos: vec![ino], reshapes, ..Touch::default() }
+}

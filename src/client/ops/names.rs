@@ -1,0 +1,278 @@
+//! Names: look up, list, make, link, rename, remove.
+
+use std::sync::Arc;
+
+use crate::client::api::{DirItem, Handle, NewInode, OpenMode, Result};
+use crate::client::core::{Apply, Core, Touch};
+use crate::types::attr::Attr;
+use crate::types::error::FsError;
+use crate::types::id::Ino;
+use crate::types::name::Name;
+use crate::types::op::{Create, NewNode, Op, OpReply, RenameMode};
+use crate::types::session::{Hold, Lease};
+
+impl Core {
+    pub fn try_lookup(&self, dir: Ino, name: &Name) -> Option<Result<Attr>> {
+        let node = self.nodes.find(dir)?;
+        let entry = {
+            let state = node.lock();
+            state.dir.entry(name).filter(|_| state.leased(&self.life))?
+        };
+        match entry {
+            Some(ino) => self.try_getattr(ino).map(Ok),
+            None => Some(Err(FsError::NotFound)),
+        }
+    }
+
+    pub async fn lookup(&self, dir: Ino, name: Name) -> Result<Attr> {
+        if let Some(known) = self.try_lookup(dir, &name) {
+            return known;
+        }
+        let node = self.nodes.node(dir);
+        let asked = self.nodes.asked();
+        let want = Hold { lease: node.lock().want(Lease::Read), open: false };
+        let told = self
+            .ask(|session| {
+                let name = name.clone();
+                async move { session.lookup(dir, name, want).await }
+            })
+            .await;
+        {
+            let mut state = node.lock();
+            if state.accepts(asked, told.brought(dir)) {
+                match &told.result {
+                    Ok(attr) => state.dir.learn(name, Some(attr.ino)),
+                    Err(FsError::NotFound) => state.dir.learn(name, None),
+                    Err(_) => {}
+                }
+            }
+        }
+        let attr = told.result.clone()?;
+        let ino = attr.ino;
+        match self.keep_attr(asked, &told, attr) {
+            Some(attr) => Ok(attr),
+            None => self.getattr(ino).await,
+        }
+    }
+
+    pub async fn parent(&self, dir: Ino) -> Result<Attr> {
+        let node = self.nodes.node(dir);
+        let known = {
+            let state = node.lock();
+            state.dir.parent.filter(|_| state.leased(&self.life))
+        };
+        if let Some(parent) = known {
+            return self.getattr(parent).await;
+        }
+        let asked = self.nodes.asked();
+        let told = self.ask(|session| async move { session.parent(dir).await }).await;
+        let attr = told.result.clone()?;
+        let parent = attr.ino;
+        {
+            let mut state = node.lock();
+            if state.accepts(asked, told.brought(dir)) {
+                state.dir.parent = Some(parent);
+            }
+        }
+        match self.keep_attr(asked, &told, attr) {
+            Some(attr) => Ok(attr),
+            None => self.getattr(parent).await,
+        }
+    }
+
+    pub async fn readdir(&self, dir: Ino, after: u64) -> Result<Vec<DirItem>> {
+        let node = self.nodes.node(dir);
+        let known = {
+            let state = node.lock();
+            state.dir.page(after).filter(|_| state.leased(&self.life))
+        };
+        if let Some(items) = known {
+            return Ok(items.to_vec());
+        }
+        let asked = self.nodes.asked();
+        let want = Hold { lease: node.lock().want(Lease::Read), open: false };
+        let told = self.ask(|session| async move { session.readdir(dir, after, want).await }).await;
+        let page = told.result.clone()?;
+        let items: Vec<DirItem> = page
+            .entries
+            .into_iter()
+            .map(|entry| DirItem { name: entry.name, ino: entry.ino, kind: entry.kind, cookie: entry.cookie })
+            .collect();
+        let mut state = node.lock();
+        if state.accepts(asked, told.brought(dir)) {
+            for item in &items {
+                state.dir.learn(item.name.clone(), Some(item.ino));
+            }
+            state.dir.learn_page(after, Arc::new(items.clone()));
+        }
+        Ok(items)
+    }
+
+    pub async fn make(self: &Arc<Self>, dir: Ino, name: Name, new: NewInode) -> Result<Attr> {
+        self.create_node(dir, name, new, true, Hold { lease: Lease::Read, open: false }).await
+    }
+
+    pub async fn create(
+        self: &Arc<Self>,
+        dir: Ino,
+        name: Name,
+        new: NewInode,
+        exclusive: bool,
+        mode: OpenMode,
+    ) -> Result<(Attr, Handle)> {
+        if self.read_only {
+            // Without `O_EXCL` this may be a file that is there.
+            return Err(if exclusive { FsError::ReadOnly } else { self.read_only_create(dir, name).await });
+        }
+        let lease = if mode.write { Lease::Write } else { Lease::Read };
+        let attr = self.create_node(dir, name, new, exclusive, Hold { lease, open: true }).await?;
+        let handle = self.open(attr.ino, mode).await?;
+        Ok((attr, handle))
+    }
+
+    async fn read_only_create(&self, dir: Ino, name: Name) -> FsError {
+        match self.lookup(dir, name).await {
+            Ok(_) | Err(FsError::NotFound) => FsError::ReadOnly,
+            Err(error) => error,
+        }
+    }
+
+    async fn create_node(
+        self: &Arc<Self>,
+        dir: Ino,
+        name: Name,
+        new: NewInode,
+        exclusive: bool,
+        want: Hold,
+    ) -> Result<Attr> {
+        let NewInode { node, mode, umask, owner } = new;
+        let is_dir = matches!(node, NewNode::Dir);
+        let create = Create { dir, name: name.clone(), node, mode, umask, uid: owner.uid, gid: owner.gid, exclusive };
+        let mut ops = vec![Op::Create(create)];
+        ops.extend(self.refresh(dir));
+        let touch = Touch { inos: vec![dir], names: vec![(dir, name.clone())], want, reshapes: false };
+        let apply: Apply = Box::new(move |core, replies, outcome| {
+            for reply in replies {
+                match reply {
+                    OpReply::Entry { attr, created } => {
+                        outcome.name(core, dir, name.clone(), Some(attr.ino));
+                        outcome.learn(core, attr);
+                        let node = core.nodes.node(attr.ino);
+                        let mut state = node.lock();
+                        if *created && outcome.brought(attr.ino) && state.held.lease() == Lease::Write {
+                            state.extents.set_empty();
+                        }
+                        if *created && is_dir && outcome.brought(attr.ino) {
+                            state.dir.parent = Some(dir);
+                        }
+                    }
+                    OpReply::Attr(attr) => outcome.learn(core, attr),
+                    _ => {}
+                }
+            }
+        });
+        let replies = self.change(ops, touch, apply).await?;
+        match replies.into_iter().next() {
+            Some(OpReply::Entry { attr, .. }) => Ok(self.overlaid(attr)),
+            _ => Err(FsError::Io),
+        }
+    }
+
+    /// What is buffered here laid over what the leader told.
+    pub fn overlaid(&self, attr: Attr) -> Attr {
+        match self.nodes.find(attr.ino) {
+            Some(node) => node.lock().overlay(attr),
+            None => attr,
+        }
+    }
+
+    pub async fn link(self: &Arc<Self>, ino: Ino, dir: Ino, name: Name) -> Result<Attr> {
+        self.flush_before(&self.nodes.node(ino)).await?;
+        let mut ops = vec![Op::Link { ino, dir, name: name.clone() }];
+        ops.extend(self.refresh(dir));
+        let touch = Touch { inos: vec![ino, dir], names: vec![(dir, name.clone())], ..Touch::default() };
+        let apply: Apply = Box::new(move |core, replies, outcome| {
+            for reply in replies {
+                match reply {
+                    OpReply::Entry { attr, .. } => {
+                        outcome.name(core, dir, name.clone(), Some(attr.ino));
+                        outcome.learn(core, attr);
+                    }
+                    OpReply::Attr(attr) => outcome.learn(core, attr),
+                    _ => {}
+                }
+            }
+        });
+        match self.change(ops, touch, apply).await?.into_iter().next() {
+            Some(OpReply::Entry { attr, .. }) => Ok(self.overlaid(attr)),
+            _ => Err(FsError::Io),
+        }
+    }
+
+    pub async fn remove(self: &Arc<Self>, dir: Ino, name: Name, is_dir: bool) -> Result<()> {
+        let op = |name: Name| if is_dir { Op::Rmdir { dir, name } } else { Op::Unlink { dir, name } };
+        let mut ops = vec![op(name.clone())];
+        ops.extend(self.refresh(dir));
+        let mut inos = vec![dir];
+        inos.extend(self.nodes.node(dir).lock().dir.entry(&name).flatten());
+        let touch = Touch { inos, names: vec![(dir, name.clone())], ..Touch::default() };
+        let core = self.clone();
+        let apply: Apply = Box::new(move |_, replies, outcome| {
+            for reply in replies {
+                match reply {
+                    OpReply::Removed { gone } => {
+                        outcome.name(&core, dir, name.clone(), None);
+                        gone.iter().for_each(|attr| core.lost_name(outcome, attr));
+                    }
+                    OpReply::Attr(attr) => outcome.learn(&core, attr),
+                    _ => {}
+                }
+            }
+        });
+        self.change(ops, touch, apply).await.map(|_| ())
+    }
+
+    /// An inode has lost a name; without any it is not kept open for nothing.
+    fn lost_name(self: &Arc<Self>, outcome: &crate::client::core::Outcome, attr: &Attr) {
+        outcome.learn(self, attr);
+        if attr.nlink == 0 {
+            self.let_go(&self.nodes.node(attr.ino));
+        }
+    }
+
+    pub async fn rename(self: &Arc<Self>, from: (Ino, Name), to: (Ino, Name), mode: RenameMode) -> Result<()> {
+        let moved = self.lookup(from.0, from.1.clone()).await?.ino;
+        self.flush_before(&self.nodes.node(moved)).await?;
+        let replaced = self.nodes.node(to.0).lock().dir.entry(&to.1).flatten();
+        if let Some(other) = replaced.filter(|_| mode == RenameMode::Exchange) {
+            self.flush_before(&self.nodes.node(other)).await?;
+        }
+        let op = Op::Rename { from_dir: from.0, from: from.1.clone(), to_dir: to.0, to: to.1.clone(), mode };
+        let mut ops = vec![op];
+        ops.extend(self.refresh(from.0));
+        ops.extend(self.refresh(to.0).filter(|_| from.0 != to.0));
+        let mut inos = vec![from.0, moved];
+        inos.extend((from.0 != to.0).then_some(to.0));
+        inos.extend(replaced.filter(|other| *other != moved));
+        let touch = Touch { inos, names: vec![from.clone(), to.clone()], ..Touch::default() };
+        let core = self.clone();
+        let apply: Apply = Box::new(move |_, replies, outcome| {
+            for reply in replies {
+                match reply {
+                    OpReply::Removed { gone } => {
+                        if mode != RenameMode::Exchange && replaced != Some(moved) {
+                            outcome.name(&core, from.0, from.1.clone(), None);
+                            outcome.name(&core, to.0, to.1.clone(), Some(moved));
+                        }
+                        core.nodes.node(moved).lock().dir.parent = None;
+                        replaced.iter().for_each(|other| core.nodes.node(*other).lock().dir.parent = None);
+                        gone.iter().for_each(|attr| core.lost_name(outcome, attr));
+                    }
+                    OpReply::Attr(attr) => outcome.learn(&core, attr),
+                    _ => {}
+                }
+            }
+        });
+        self.change(ops, touch, apply).await.map(|_| ())
+    }
+}

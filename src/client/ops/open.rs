@@ -1,0 +1,93 @@
+//! Opening and closing files.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::client::api::{Handle, OpenMode, Result};
+use crate::client::core::Core;
+use crate::client::dirty::Scope;
+use crate::client::files::OpenFile;
+use crate::client::inode::Node;
+use crate::types::error::FsError;
+use crate::types::id::Ino;
+use crate::types::session::Lease;
+
+impl Core {
+    pub fn try_open(&self, ino: Ino, mode: OpenMode) -> Option<Result<Handle>> {
+        if mode.write && self.read_only {
+            return Some(Err(FsError::ReadOnly));
+        }
+        let node = self.nodes.find(ino)?;
+        self.open_held(&node, mode, false).map(Ok)
+    }
+
+    pub async fn open(&self, ino: Ino, mode: OpenMode) -> Result<Handle> {
+        if mode.write && self.read_only {
+            return Err(FsError::ReadOnly);
+        }
+        let node = self.nodes.node(ino);
+        if let Some(handle) = self.open_held(&node, mode, false) {
+            return Ok(handle);
+        }
+        let lease = if mode.write { Lease::Write } else { Lease::Read };
+        loop {
+            self.hold_open(ino, lease).await?;
+            if let Some(handle) = self.open_held(&node, mode, true) {
+                return Ok(handle);
+            }
+        }
+    }
+
+    /// Opens under the hold that is there. A writer without a write lease is sent to ask for one first, unless `asked`.
+    fn open_held(&self, node: &Arc<Node>, mode: OpenMode, asked: bool) -> Option<Handle> {
+        {
+            let mut state = node.lock();
+            let lacks_lease = mode.write && !state.owned(&self.life) && state.want(Lease::Write) == Lease::Write;
+            if !state.held.open() || state.stale || (!asked && (lacks_lease || !self.life.alive())) {
+                return None;
+            }
+            state.opens += 1;
+            state.writers += u32::from(mode.write);
+            state.pages = true;
+            state.idle_since = None;
+        }
+        Some(self.files.insert(OpenFile::new(node.clone(), mode)))
+    }
+
+    pub fn release(self: &Arc<Self>, handle: Handle) -> Result<()> {
+        let file = self.files.remove(handle)?;
+        let orphan = {
+            let mut state = file.node.lock();
+            state.opens -= 1;
+            state.writers -= u32::from(file.mode.write);
+            if state.opens == 0 {
+                state.idle_since = Some(Instant::now());
+                state.stale = false;
+            }
+            state.opens == 0 && state.base().is_some_and(|attr| attr.nlink == 0)
+        };
+        if orphan {
+            self.let_go(&file.node);
+        }
+        Ok(())
+    }
+
+    pub async fn fsync(self: &Arc<Self>, ino: Ino, handle: Option<Handle>) -> Result<()> {
+        let Some(handle) = handle else {
+            // A directory, or a file by its inode: names are durable when they are made.
+            return self.flush(&self.nodes.node(ino), Scope::All).await;
+        };
+        let file = self.files.find(handle)?;
+        self.fsync_file(&file).await
+    }
+
+    pub async fn fsync_file(self: &Arc<Self>, file: &OpenFile) -> Result<()> {
+        let flushed = self.flush(&file.node, Scope::All).await;
+        // Data that is lost was noted for every handle; this one has heard of it now.
+        match file.report() {
+            Ok(()) if flushed == Err(FsError::Unreachable) => flushed,
+            reported => reported,
+        }
+    }
+}

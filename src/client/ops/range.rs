@@ -1,0 +1,54 @@
+//! Ranges: allocate, punch, zero, seek, copy.
+
+use std::sync::Arc;
+
+use crate::client::api::{Handle, Result};
+use crate::client::core::{Apply, Core, Touch};
+use crate::client::inode::Node;
+use crate::types::error::FsError;
+use crate::types::op::{FallocateMode, Op, OpReply};
+
+impl Core {
+    pub async fn fallocate(self: &Arc<Self>, handle: Handle, mode: FallocateMode, offset: u64, len: u64) -> Result<()> {
+        let file = self.files.find(handle)?;
+        if !file.mode.write {
+            return Err(FsError::BadHandle);
+        }
+        self.flush_before(&file.node).await?;
+        let ino = file.node.ino;
+        let touch = Touch { inos: vec![ino], reshapes: true, ..Touch::default() };
+        let apply: Apply = Box::new(|core, replies, outcome| {
+            if let Some(OpReply::Attr(attr)) = replies.first() {
+                outcome.learn(core, attr);
+            }
+        });
+        self.change(vec![Op::Fallocate { ino, mode, offset, len }], touch, apply).await.map(|_| ())
+    }
+
+    /// Everything was flushed.
+    pub async fn seek(&self, node: &Arc<Node>, offset: u64, hole: bool) -> Result<u64> {
+        let ino = node.ino;
+        self.ask(|session| async move { session.seek(ino, offset, hole).await }).await.result
+    }
+
+    pub async fn copy_range(self: &Arc<Self>, from: (Handle, u64), to: (Handle, u64), len: u64) -> Result<u64> {
+        let (source, target) = (self.files.find(from.0)?, self.files.find(to.0)?);
+        if !source.mode.read || !target.mode.write {
+            return Err(FsError::BadHandle);
+        }
+        self.flush_before(&source.node).await?;
+        self.flush_before(&target.node).await?;
+        let (from_ino, to_ino) = (source.node.ino, target.node.ino);
+        let op = Op::CopyRange { from: from_ino, from_offset: from.1, to: to_ino, to_offset: to.1, len };
+        let touch = Touch { inos: vec![to_ino], reshapes: true, ..Touch::default() };
+        let apply: Apply = Box::new(|core, replies, outcome| {
+            if let Some(OpReply::Copied { attr, .. }) = replies.first() {
+                outcome.learn(core, attr);
+            }
+        });
+        match self.change(vec![op], touch, apply).await?.first() {
+            Some(OpReply::Copied { bytes, .. }) => Ok(*bytes),
+            _ => Err(FsError::Io),
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Reading: the dirty bytes over the extents over nothing.
+//!
+//! Under a lease a read is planned under the inode's lock, from what is dirty and which extents are known, and then the
+//! chunk bytes are fetched; they are immutable, so the plan stays right whatever happens meanwhile. Without a lease the
+//! leader is asked for the extents each time; it answers from the state before anybody who waits for a lease.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::try_join_all;
+
+use crate::client::api::{Handle, Result};
+use crate::client::core::Core;
+use crate::client::files::OpenFile;
+use crate::client::inode::{Node, State};
+use crate::types::attr::{Attr, Time};
+use crate::types::error::FsError;
+use crate::types::extent::{ChunkPart, Extent, Source};
+use crate::types::session::{Hold, Lease};
+
+/// Blocks whose extents are asked for at once.
+const EXTENT_BLOCKS_AHEAD: u64 = 256;
+/// How often a read whose extents changed under it starts again before it takes what it was told.
+const TRIES: u32 = 4;
+const DAY_S: i64 = 86_400;
+
+/// What a read consists of.
+struct Plan {
+    offset: u64,
+    len: usize,
+    /// Inline bytes and dirty bytes, already in place; `None` when there is nothing but at most one chunk.
+    base: Option<BytesMut>,
+    chunks: Vec<ChunkRead>,
+    /// Dirty bytes that lie over chunks, put in place after them.
+    over: Vec<(u64, Bytes)>,
+}
+
+/// A range of a chunk that goes to `at` in the file.
+#[derive(Clone, Copy)]
+struct ChunkRead {
+    at: u64,
+    part: ChunkPart,
+    len: u32,
+}
+
+impl Core {
+    pub fn try_read(&self, handle: Handle, offset: u64, len: u32) -> Option<Result<Bytes>> {
+        let file = match self.files.find(handle) {
+            Ok(file) => file,
+            Err(error) => return Some(Err(error)),
+        };
+        let plan = self.plan_leased(&file.node, offset, len)?.ok()?;
+        let mut parts = Vec::with_capacity(plan.chunks.len());
+        for read in &plan.chunks {
+            parts.push(self.cache.peek(&read.part, read.part.offset, read.len)?);
+        }
+        self.note_read(&file, offset, len);
+        Some(Ok(plan.assemble(parts)))
+    }
+
+    pub async fn read(self: &Arc<Self>, handle: Handle, offset: u64, len: u32) -> Result<Bytes> {
+        let file = self.files.find(handle)?;
+        if file.node.lock().stale {
+            return Err(FsError::Stale);
+        }
+        let plan = self.plan(&file.node, offset, len).await?;
+        let fetches = plan.chunks.iter().map(|read| self.cache.read(&read.part, read.part.offset, read.len));
+        let parts = try_join_all(fetches).await?;
+        self.note_read(&file, offset, len);
+        Ok(plan.assemble(parts))
+    }
+
+    /// The bytes `from..to` of what the extents say, for rewriting a block.
+    pub async fn read_extents(&self, extents: &[Extent], from: u64, to: u64) -> Result<Bytes> {
+        let plan = Plan::new(extents.iter(), from, (to - from) as usize, &[]);
+        let fetches = plan.chunks.iter().map(|read| self.cache.read(&read.part, read.part.offset, read.len));
+        let parts = try_join_all(fetches).await?;
+        Ok(plan.assemble(parts))
+    }
+
+    async fn plan(&self, node: &Arc<Node>, offset: u64, len: u32) -> Result<Plan> {
+        for attempt in 0.. {
+            // A missing block is asked for; what the answer says is taken as it is when it cannot be kept.
+            if let Some(Ok(plan)) = self.plan_leased(node, offset, len) {
+                return Ok(plan);
+            }
+            let asked = self.nodes.asked();
+            let (over, want) = {
+                let state = node.lock();
+                let lease = if state.writers > 0 { Lease::Write } else { Lease::Read };
+                let want = Hold { lease: state.want(lease), open: state.opens > 0 };
+                (dirty_runs(&state, offset, offset.saturating_add(u64::from(len))), want)
+            };
+            let (start, span) = (offset, EXTENT_BLOCKS_AHEAD * self.block_bytes);
+            let span = span.max(u64::from(len)).min(u64::MAX - start);
+            let ino = node.ino;
+            let told = self.ask(|session| async move { session.extents(ino, start, span, want).await }).await;
+            let (attr, extents) = match &told.result {
+                Ok((attr, extents)) => (attr.clone(), extents),
+                Err(FsError::NotFound) => return Err(FsError::Stale),
+                Err(error) => return Err(error.clone()),
+            };
+            let kept = {
+                let mut state = node.lock();
+                let kept = state.accepts(asked, told.brought(ino));
+                if kept {
+                    state.extents.learn(start, start + span, attr.size, extents);
+                    state.learn(&attr);
+                }
+                kept
+            };
+            let unchanged = node.lock().undisturbed(asked);
+            if !kept && (unchanged || attempt >= TRIES) {
+                return Ok(one_shot(&attr, extents, over, offset, len));
+            }
+        }
+        Err(FsError::Io)
+    }
+
+    /// `None`: not to be answered from here. `Err`: some extents are not known.
+    fn plan_leased(&self, node: &Node, offset: u64, len: u32) -> Option<std::result::Result<Plan, ()>> {
+        let state = node.lock();
+        if state.stale || !state.leased(&self.life) {
+            return None;
+        }
+        let end = state.size()?.min(offset.saturating_add(u64::from(len)));
+        if end <= offset {
+            return Some(Ok(Plan::new([].iter(), offset, 0, &[])));
+        }
+        let dirty = dirty_runs(&state, offset, end);
+        let covered: u64 = dirty.iter().map(|(_, run)| run.len() as u64).sum();
+        if covered == end - offset {
+            return Some(Ok(Plan::new([].iter(), offset, covered as usize, &dirty)));
+        }
+        if state.extents.first_unknown(offset, end).is_some() {
+            return Some(Err(()));
+        }
+        let blocks = offset / self.block_bytes..=(end - 1) / self.block_bytes;
+        let extents = blocks.flat_map(|block| state.extents.block(block).unwrap_or_default());
+        Some(Ok(Plan::new(extents, offset, (end - offset) as usize, &dirty)))
+    }
+
+    fn note_read(&self, file: &OpenFile, offset: u64, len: u32) {
+        let ahead = file.stream.lock().note(offset, u64::from(len));
+        if let Some((from, to)) = ahead {
+            self.read_ahead(&file.node, from, to);
+        }
+        if !self.config.noatime && !self.read_only {
+            self.note_atime(&file.node);
+        }
+    }
+
+    /// As `relatime`: once after a change, and once a day.
+    fn note_atime(&self, node: &Node) {
+        let mut state = node.lock();
+        let Some(attr) = state.visible() else { return };
+        let unread = attr.atime <= attr.mtime || attr.atime <= attr.ctime;
+        if !unread && state.atime.is_some() {
+            return;
+        }
+        let now = self.clock.now();
+        if unread || attr.atime.sec.saturating_add(DAY_S) <= now.sec {
+            // Past both, so that one read after a change is enough.
+            let after = |time: Time| Time { nsec: (time.nsec + 1).min(999_999_999), ..time };
+            state.atime = Some(now.max(after(attr.mtime)).max(after(attr.ctime)));
+            drop(state);
+            self.touched.lock().insert(node.ino);
+        }
+    }
+}
+
+/// Copies of the dirty bytes of a range.
+fn dirty_runs(state: &State, from: u64, to: u64) -> Vec<(u64, Bytes)> {
+    let copy = |(at, len): (u64, u64)| {
+        let mut run = vec![0; len as usize];
+        state.dirty.copy(at, &mut run);
+        (at, Bytes::from(run))
+    };
+    state.dirty.covered(from, to).into_iter().map(copy).collect()
+}
+
+fn one_shot(attr: &Attr, extents: &[Extent], over: Vec<(u64, Bytes)>, offset: u64, len: u32) -> Plan {
+    let dirty_end = over.last().map_or(0, |(at, run)| at + run.len() as u64);
+    let end = attr.size.max(dirty_end).min(offset.saturating_add(u64::from(len)));
+    Plan::new(extents.iter(), offset, end.saturating_sub(offset) as usize, &over)
+}
+
+impl Plan {
+    fn new<'a>(extents: impl Iterator<Item = &'a Extent>, offset: u64, len: usize, over: &[(u64, Bytes)]) -> Plan {
+        let end = offset + len as u64;
+        let mut plan = Plan { offset, len, base: None, chunks: Vec::new(), over: over.to_vec() };
+        for extent in extents {
+            let (from, to) = (extent.offset.max(offset), extent.end().min(end));
+            if from >= to {
+                continue;
+            }
+            match &extent.source {
+                Source::Chunk(part) => {
+                    let part = ChunkPart { offset: part.offset.saturating_add((from - extent.offset) as u32), ..*part };
+                    plan.chunks.push(ChunkRead { at: from, part, len: (to - from) as u32 });
+                }
+                Source::Inline(bytes) => {
+                    let skip = (from - extent.offset) as usize;
+                    let slice = bytes.get(skip..skip + (to - from) as usize).unwrap_or_default();
+                    plan.place(from, slice);
+                }
+                Source::Unwritten => {}
+            }
+        }
+        plan
+    }
+
+    fn place(&mut self, at: u64, bytes: &[u8]) {
+        let (start, len) = ((at - self.offset) as usize, self.len);
+        let base = self.base.get_or_insert_with(|| BytesMut::zeroed(len));
+        base[start..start + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// `parts`: the slices of each chunk read, in order.
+    fn assemble(mut self, mut parts: Vec<Vec<Bytes>>) -> Bytes {
+        let single = self.base.is_none() && self.over.is_empty() && self.chunks.len() == 1;
+        match parts.as_mut_slice() {
+            [slices] if single && slices.len() == 1 && slices[0].len() == self.len => return slices.remove(0),
+            _ => {}
+        }
+        let bare = self.chunks.is_empty() && self.base.is_none();
+        match self.over.as_slice() {
+            [(at, run)] if bare && *at == self.offset && run.len() == self.len => return run.clone(),
+            _ => {}
+        }
+        let (chunks, over) = (std::mem::take(&mut self.chunks), std::mem::take(&mut self.over));
+        for (read, slices) in chunks.iter().zip(parts) {
+            let mut at = read.at;
+            for slice in slices {
+                self.place(at, &slice);
+                at += slice.len() as u64;
+            }
+        }
+        for (at, run) in over {
+            self.place(at, &run);
+        }
+        let len = self.len;
+        self.base.unwrap_or_else(|| BytesMut::zeroed(len)).freeze()
+    }
+}

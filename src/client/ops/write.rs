@@ -1,0 +1,215 @@
+//! Writing: into memory under a write lease, through to the leader without one.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::client::api::{Handle, Result, WriteRequest};
+use crate::client::core::Core;
+use crate::client::dirty::Scope;
+use crate::client::files::OpenFile;
+use crate::client::inode::{Node, State};
+use crate::types::error::FsError;
+use crate::types::extent::Extent;
+use crate::types::limits::FILE_BYTES_MAX;
+use crate::types::op::{BatchReply, Op, OpReply, Piece, Write, WriteAt};
+use crate::types::session::{Hold, Lease};
+
+/// How a buffered write went.
+enum Buffered {
+    Done,
+    /// A whole block is dirty.
+    Ship,
+    /// Not now: a recall is in its last flush.
+    Blocked,
+    /// No write lease that may be used.
+    Contended,
+    Failed(FsError),
+}
+
+impl Core {
+    pub fn try_write(self: &Arc<Self>, handle: Handle, write: &WriteRequest<'_>) -> Option<Result<u32>> {
+        let file = match self.writable(handle) {
+            Ok(file) => file,
+            Err(error) => return Some(Err(error)),
+        };
+        let bytes = write.data.len() as u64;
+        if write.sync || file.mode.sync || self.space_is_low() || !self.memory.try_take(bytes) {
+            return None;
+        }
+        match self.buffer(&file.node, write) {
+            Buffered::Done => Some(Ok(write.data.len() as u32)),
+            Buffered::Ship => {
+                self.flush_soon(&file.node, Scope::Whole);
+                Some(Ok(write.data.len() as u32))
+            }
+            Buffered::Failed(error) => {
+                self.memory.give(bytes);
+                Some(Err(error))
+            }
+            Buffered::Blocked | Buffered::Contended => {
+                self.memory.give(bytes);
+                None
+            }
+        }
+    }
+
+    pub async fn write(self: &Arc<Self>, handle: Handle, write: &WriteRequest<'_>) -> Result<u32> {
+        let file = self.writable(handle)?;
+        let (node, bytes) = (&file.node, write.data.len() as u64);
+        loop {
+            let moved = node.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            self.know_size(node).await?;
+            self.memory.take(bytes).await;
+            let buffered = self.buffer(node, write);
+            match buffered {
+                Buffered::Done | Buffered::Ship => break,
+                Buffered::Failed(_) | Buffered::Blocked | Buffered::Contended => self.memory.give(bytes),
+            }
+            match buffered {
+                Buffered::Failed(error) => return Err(error),
+                Buffered::Blocked => moved.await,
+                _ => {
+                    // What was buffered before lies below what is written now, and counts for the end of the file.
+                    self.flush_before(node).await?;
+                    self.write_through(node, write).await?;
+                    return Ok(write.data.len() as u32);
+                }
+            }
+        }
+        if write.sync || file.mode.sync || self.space_is_low() {
+            self.fsync_file(&file).await?;
+        } else {
+            self.flush_soon(node, Scope::Whole);
+        }
+        Ok(write.data.len() as u32)
+    }
+
+    fn writable(&self, handle: Handle) -> Result<Arc<OpenFile>> {
+        let file = self.files.find(handle)?;
+        if self.read_only {
+            return Err(FsError::ReadOnly);
+        }
+        if file.mode.write { Ok(file) } else { Err(FsError::BadHandle) }
+    }
+
+    /// Under a write lease the attributes may have been forgotten by a change of our own.
+    async fn know_size(&self, node: &Arc<Node>) -> Result<()> {
+        let lacks = {
+            let state = node.lock();
+            state.owned(&self.life) && state.base().is_none()
+        };
+        if lacks {
+            self.getattr(node.ino).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes a write into memory. Room for all of its bytes was taken; what it did not need is given back.
+    fn buffer(&self, node: &Arc<Node>, write: &WriteRequest<'_>) -> Buffered {
+        let mut state = node.lock();
+        if state.stale {
+            return Buffered::Failed(FsError::Stale);
+        }
+        if state.writes_blocked {
+            return Buffered::Blocked;
+        }
+        let Some(size) = state.size().filter(|_| state.owned(&self.life)) else { return Buffered::Contended };
+        let offset = if write.append { size } else { write.offset };
+        let bytes = write.data.len() as u64;
+        if offset.checked_add(bytes).is_none_or(|end| end > FILE_BYTES_MAX) {
+            return Buffered::Failed(FsError::FileTooLarge);
+        }
+        let grown = state.dirty.write(offset, write.data);
+        self.memory.give(bytes - grown);
+        self.note_write(&mut state, write.clear_privileges);
+        let whole = state.dirty.whole_blocks() > 0;
+        let first = state.dirty_since.is_none();
+        state.dirty_since.get_or_insert_with(Instant::now);
+        drop(state);
+        if first {
+            self.dirty.lock().insert(node.ino);
+        }
+        if whole { Buffered::Ship } else { Buffered::Done }
+    }
+
+    fn note_write(&self, state: &mut State, clear_privileges: bool) {
+        // Time does not run backwards on one file, whatever the clocks say.
+        let newest = state.visible().map(|attr| attr.mtime.max(attr.ctime)).unwrap_or_default();
+        state.mtime = Some(self.clock.now().max(newest));
+        state.clear_privileges |= clear_privileges;
+    }
+
+    /// One write, durable when it returns, done by the leader. A lease for the next ones comes with the answer, if
+    /// nothing is in its way.
+    async fn write_through(self: &Arc<Self>, node: &Arc<Node>, write: &WriteRequest<'_>) -> Result<()> {
+        if write.data.is_empty() {
+            return Ok(());
+        }
+        let (core, node, data) = (self.clone(), node.clone(), Bytes::copy_from_slice(write.data));
+        let at = if write.append { WriteAt::End } else { WriteAt::Offset(write.offset) };
+        let clear_privileges = write.clear_privileges;
+        let task = self.runtime.spawn(async move { core.write_at(&node, at, data, clear_privileges).await });
+        task.await.map_err(|_| FsError::Io)?
+    }
+
+    async fn write_at(&self, node: &Arc<Node>, at: WriteAt, data: Bytes, clear_privileges: bool) -> Result<()> {
+        let start = if let WriteAt::Offset(start) = at { start } else { 0 };
+        let len = data.len() as u64;
+        if start.checked_add(len).is_none_or(|end| end > FILE_BYTES_MAX) {
+            return Err(FsError::FileTooLarge);
+        }
+        let runs = cut(start, data, self.block_bytes);
+        let mut epoch = self.epoch.load(Ordering::Acquire);
+        loop {
+            let pieces = self.put_runs(&runs, epoch).await?;
+            let begun = self.nodes.asked();
+            let want = {
+                let mut state = node.lock();
+                state.begin_flush();
+                Hold { lease: state.want(Lease::Write), open: state.opens > 0 }
+            };
+            let pieces = pieces.into_iter().map(|piece| relative(piece, start)).collect();
+            let op = Op::Write(Write { ino: node.ino, at, pieces, len, mtime: None, clear_privileges });
+            let (reply, leased) = self.submit(vec![op], want).await;
+            let mut state = node.lock();
+            state.end_change();
+            match reply {
+                Ok(BatchReply::Done(replies)) => {
+                    state.extents.forget();
+                    let current = state.held_since(begun, leased.contains(&node.ino)) && !state.is_changing();
+                    if let Some(OpReply::Written { attr, .. }) = replies.first().filter(|_| current) {
+                        state.learn(attr);
+                    }
+                    return Ok(());
+                }
+                Ok(BatchReply::Failed { error: FsError::PutAgain { epoch: newer }, .. }) => {
+                    self.epoch.fetch_max(newer, Ordering::AcqRel);
+                    epoch = newer;
+                }
+                Ok(BatchReply::Failed { error: FsError::NotFound, .. }) => return Err(FsError::Stale),
+                Ok(BatchReply::Failed { error, .. }) | Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Cuts data at block borders.
+fn cut(start: u64, mut data: Bytes, block_bytes: u64) -> Vec<(u64, Bytes)> {
+    let mut runs = Vec::new();
+    let mut at = start;
+    while !data.is_empty() {
+        let room = (block_bytes - at % block_bytes).min(data.len() as u64);
+        runs.push((at, data.split_to(room as usize)));
+        at += room;
+    }
+    runs
+}
+
+fn relative(piece: Extent, start: u64) -> Piece {
+    Piece { offset: piece.offset - start, len: piece.len, source: piece.source }
+}

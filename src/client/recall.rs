@@ -1,0 +1,167 @@
+//! Giving leases back: when the leader recalls them, and when they have not been used for a while.
+//!
+//! A recall of a lease in use winds down in a task of its own, in this order: the kernel drops its pages (what it writes
+//! back on that occasion is buffered like any write); what is dirty is flushed, and committed; from the last flush on
+//! writers wait; the lease ends; the leader is told. Pages that the kernel took in the meantime are dropped after.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::core::Core;
+use super::dirty::Scope;
+use super::inode::Node;
+use super::lease::RecallStep;
+use crate::types::id::Ino;
+use crate::types::session::{Claim, Hold, Lease};
+
+/// Flushes during which writers may go on: a fast writer must not hold up a recall for ever.
+const OPEN_ROUNDS: u32 = 2;
+const RETRY: Duration = Duration::from_millis(50);
+/// An open hold is kept this long after the last close, for the next open.
+const IDLE_OPEN: Duration = Duration::from_secs(5);
+/// How long the kernel may take to drop pages: well within the life of the session.
+const PAGES_PATIENCE: Duration = Duration::from_secs(4);
+/// Cold inodes given back at once when there are too many.
+const EVICT_MAX: usize = 4_096;
+
+impl Core {
+    /// The leader wants everything beyond `keep` back that it granted up to `grant`. Does not wait.
+    pub fn recalled(self: &Arc<Self>, ino: Ino, keep: Lease, grant: u64) {
+        let node = self.nodes.node(ino);
+        let (step, claim) = {
+            let mut state = node.lock();
+            let step = state.held.recall(keep, grant);
+            (step, state.held.claim(ino))
+        };
+        let core = self.clone();
+        match step {
+            RecallStep::WindDown => {
+                self.runtime.spawn(async move { core.wind_down(node).await });
+            }
+            RecallStep::Answer => {
+                self.runtime.spawn(async move { core.yield_claims(vec![claim]).await });
+            }
+            RecallStep::UnderWay | RecallStep::Late => {}
+        }
+    }
+
+    async fn wind_down(self: Arc<Self>, node: Arc<Node>) {
+        if node.lock().pages {
+            self.drop_pages(&node).await;
+        }
+        let Some(claim) = self.flush_and_end(&node).await else { return };
+        let emptied = claim.hold.lease == Lease::None;
+        self.yield_claims(vec![claim]).await;
+        let again = {
+            let mut state = node.lock();
+            let had = state.pages && emptied;
+            if emptied {
+                state.pages = state.opens > 0;
+            }
+            had
+        };
+        if again {
+            self.drop_pages(&node).await;
+        }
+    }
+
+    /// A page can be held by a request that is parked at the leader behind this recall. Then the mappings of this file
+    /// go without, rather than the whole session.
+    async fn drop_pages(&self, node: &Node) {
+        let dropping = self.kernel().drop_pages(node.ino);
+        if tokio::time::timeout(PAGES_PATIENCE, dropping).await.is_err() {
+            tracing::warn!(ino = %node.ino, "the kernel does not give up its pages; going on without");
+        }
+    }
+
+    /// Flushes until nothing is dirty, and ends the lease in the same moment. `None` when it was lost meanwhile.
+    async fn flush_and_end(self: &Arc<Self>, node: &Arc<Node>) -> Option<Claim> {
+        let mut round = 0;
+        loop {
+            {
+                let mut state = node.lock();
+                let keep = state.held.recall_target()?;
+                // Changes of our own may be parked at the leader behind this recall: they are not waited for.
+                if state.dirty.is_empty() {
+                    return Some(end(&mut state, node.ino, keep));
+                }
+                state.writes_blocked = round >= OPEN_ROUNDS;
+            }
+            if self.flush(node, Scope::All).await.is_err() {
+                tokio::time::sleep(RETRY).await;
+            }
+            round += 1;
+        }
+    }
+
+    /// Gives back at once what a file without names was kept open for.
+    pub fn let_go(self: &Arc<Self>, node: &Arc<Node>) {
+        let claim = {
+            let mut state = node.lock();
+            if state.opens > 0 || !state.held.may_ask() || !state.held.open() {
+                return;
+            }
+            self.memory.give(state.dirty.drop_fresh());
+            state.dirty_since = None;
+            let hold = state.held.give_back(Hold::default());
+            state.forget();
+            Claim { ino: node.ino, hold, grant: state.held.yield_grant() }
+        };
+        let core = self.clone();
+        self.runtime.spawn(async move { core.yield_claims(vec![claim]).await });
+    }
+
+    /// Gives back open holds that nobody came back for, and the coldest inodes when there are too many.
+    pub fn give_back_idle(self: &Arc<Self>) {
+        let mut claims = Vec::new();
+        for node in self.nodes.all() {
+            let mut state = node.lock();
+            let idle = state.idle_since.is_some_and(|since| since.elapsed() >= IDLE_OPEN);
+            if idle && state.is_idle() && state.held.open() {
+                let keep = Hold { lease: state.held.lease(), open: false };
+                let hold = state.held.give_back(keep);
+                state.idle_since = None;
+                claims.push(Claim { ino: node.ino, hold, grant: state.held.yield_grant() });
+            }
+        }
+        let surplus = self.nodes.len().saturating_sub(self.memory.nodes_max());
+        if surplus > 0 {
+            claims.extend(self.evict((surplus + surplus / 4).min(EVICT_MAX)));
+        }
+        if !claims.is_empty() {
+            let core = self.clone();
+            self.runtime.spawn(async move { core.yield_claims(claims).await });
+        }
+    }
+
+    fn evict(&self, count: usize) -> Vec<Claim> {
+        let mut claims = Vec::new();
+        for node in self.nodes.coldest(count) {
+            let mut state = node.lock();
+            if state.is_idle() && state.held.hold() != Hold::default() && !state.pages {
+                let hold = state.held.give_back(Hold::default());
+                state.forget();
+                claims.push(Claim { ino: node.ino, hold, grant: state.held.yield_grant() });
+            }
+        }
+        claims
+    }
+}
+
+fn end(state: &mut super::inode::State, ino: Ino, keep: Lease) -> Claim {
+    let open = state.opens > 0 || keep > Lease::None;
+    let hold = state.held.finish_recall(open);
+    if hold.lease == Lease::None {
+        state.forget();
+    }
+    if !hold.open {
+        state.idle_since = None;
+    } else if state.opens == 0 {
+        state.idle_since = Some(Instant::now());
+    }
+    state.writes_blocked = false;
+    state.quiet();
+    Claim { ino, hold, grant: state.held.yield_grant() }
+}

@@ -1,0 +1,272 @@
+//! Keeping the session: heartbeats, the stream of events, reclaiming after a change of leader, and starting anew when the
+//! session has expired.
+//!
+//! Three tasks: one beats, one listens, one watches the session's life run out. Whoever is told that the session has
+//! expired wakes the first, which replaces it; there is one replacement at a time and everybody waits for it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use super::core::Core;
+use crate::remote::meta::Events;
+use crate::remote::session::MetaSession;
+use crate::types::error::FsError;
+use crate::types::id::Ino;
+use crate::types::limits::SESSION_HEARTBEAT_MS;
+use crate::types::session::{Claim, Event, Hold, Lease};
+
+const HOLD_TRIES: u32 = 1_000;
+const RETRY: Duration = Duration::from_millis(50);
+
+/// Starts the tasks that keep the session; they end when the client stops.
+pub fn start(core: &Arc<Core>, term: u64) {
+    let (terms, _) = watch::channel(term);
+    let terms = Arc::new(terms);
+    until_stopped(core, beat(core.clone(), terms.clone()));
+    until_stopped(core, listen(core.clone(), terms));
+    until_stopped(core, watch_life(core.clone()));
+}
+
+/// Runs a task of the client until it stops.
+pub fn until_stopped(core: &Arc<Core>, task: impl Future<Output = ()> + Send + 'static) {
+    let mut stopping = core.stopping.subscribe();
+    core.runtime.spawn(async move {
+        tokio::select! {
+            () = task => {}
+            _ = stopping.wait_for(|stopping| *stopping) => {}
+        }
+    });
+}
+
+/// Heartbeats; and the replacement of a session that has expired.
+async fn beat(core: Arc<Core>, terms: Arc<watch::Sender<u64>>) {
+    let period = Duration::from_millis(SESSION_HEARTBEAT_MS);
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = core.expired.notified() => {}
+        }
+        let session = core.session();
+        match session.heartbeat(period).await {
+            Ok((reply, sent)) => {
+                core.life.confirm(sent);
+                core.clock.set(reply.now_ns);
+                core.epoch.fetch_max(reply.collection_epoch, Ordering::AcqRel);
+                terms.send_if_modified(|term| {
+                    let newer = reply.term > *term;
+                    *term = (*term).max(reply.term);
+                    newer
+                });
+                let space = core.clone();
+                core.runtime.spawn(async move { space.refresh_space().await });
+            }
+            Err(FsError::SessionExpired) => replace(&core, &session).await,
+            Err(error) => tracing::debug!(%error, "heartbeat not answered"),
+        }
+    }
+}
+
+/// The stream of events, reopened whenever it breaks or the leader changes.
+async fn listen(core: Arc<Core>, terms: Arc<watch::Sender<u64>>) {
+    let mut claimed = (core.session().id(), *terms.borrow());
+    let mut newer = terms.subscribe();
+    let mut renewals = core.renewals();
+    loop {
+        newer.mark_unchanged();
+        renewals.mark_unchanged();
+        let session = core.session();
+        let Ok(mut events) = session.subscribe().await else {
+            tokio::time::sleep(RETRY).await;
+            continue;
+        };
+        let standing = (session.id(), events.term());
+        if claimed.0 != session.id() {
+            claimed = (session.id(), core.opened_term.load(Ordering::Acquire));
+        }
+        if claimed != standing {
+            if !reclaim(&core, &session, events.term()).await {
+                continue;
+            }
+            claimed = standing;
+            terms.send_if_modified(|term| {
+                *term = (*term).max(events.term());
+                false
+            });
+        }
+        tokio::select! {
+            () = follow(&core, &mut events) => tracing::debug!("the stream of events ended"),
+            _ = newer.changed() => {}
+            _ = renewals.changed() => {}
+        }
+    }
+}
+
+async fn follow(core: &Arc<Core>, events: &mut Events) {
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Hello { .. } => {}
+            Event::Recall { ino, keep, grant } => core.recalled(ino, keep, grant),
+        }
+    }
+}
+
+/// Tells a new leader what is held. `false`: it did not take it; the stream is to be opened again.
+async fn reclaim(core: &Arc<Core>, session: &Arc<MetaSession>, term: u64) -> bool {
+    let era = core.next_era();
+    let mut claims = Vec::new();
+    for node in core.nodes.all() {
+        let hold = node.lock().held.reclaim();
+        claims.extend(hold.map(|hold| Claim { ino: node.ino, hold, grant: 0 }));
+    }
+    tracing::info!(term, held = claims.len(), "a new leader: reclaiming");
+    let answer = session.reclaim(term, claims).await;
+    core.install(era, answer.granted);
+    match answer.result {
+        Ok(()) => true,
+        Err(FsError::SessionExpired) => {
+            core.renewed(session).await;
+            false
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the leader did not take what was reclaimed");
+            tokio::time::sleep(RETRY).await;
+            false
+        }
+    }
+}
+
+/// Drops what the kernel holds when the session's life has run out: everything else asks for its life before use.
+async fn watch_life(core: Arc<Core>) {
+    loop {
+        while core.life.alive() {
+            tokio::time::sleep(core.life.left().max(Duration::from_millis(1))).await;
+        }
+        tracing::warn!("the cluster is not heard of: leases are not used until it is");
+        drop_kernel_pages(&core).await;
+        while !core.life.alive() {
+            tokio::time::sleep(RETRY).await;
+        }
+        tracing::info!("the cluster is heard of again");
+    }
+}
+
+async fn drop_kernel_pages(core: &Arc<Core>) {
+    let kernel = core.kernel();
+    for node in core.nodes.all() {
+        let drop_them = {
+            let mut state = node.lock();
+            let had = state.pages;
+            state.pages = state.opens > 0;
+            had
+        };
+        if drop_them {
+            // Not waited for: a page that waits for the cluster must not hold up the rest.
+            core.runtime.spawn(kernel.drop_pages(node.ino));
+        }
+    }
+}
+
+/// The session has expired: everything held is gone. Opens another and takes up the open files under it.
+async fn replace(core: &Arc<Core>, expired: &Arc<MetaSession>) {
+    core.life.end();
+    core.next_era();
+    let lost = lose_everything(core);
+    tracing::error!(session = %expired.id(), files = lost, "the session has expired; unsynced writes are lost");
+    drop_kernel_pages(core).await;
+    let (volume, name) = (core.config.volume.clone(), core.config.name.clone());
+    loop {
+        let opening = MetaSession::open(core.meta.clone(), &volume, &name, core.config.read_only, None);
+        match opening.await {
+            Ok((session, opened, sent)) => {
+                core.epoch.fetch_max(opened.heartbeat.collection_epoch, Ordering::AcqRel);
+                core.clock.set(opened.heartbeat.now_ns);
+                core.opened_term.store(opened.heartbeat.term, Ordering::Release);
+                core.renew(session);
+                core.life.confirm(sent);
+                break;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no new session yet");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+    let core = core.clone();
+    core.runtime.clone().spawn(async move { take_up_open_files(&core).await });
+}
+
+/// Returns how many files lost data.
+fn lose_everything(core: &Arc<Core>) -> usize {
+    let mut lost = 0;
+    core.dirty.lock().clear();
+    core.locks.clear();
+    for node in core.nodes.all() {
+        {
+            let mut state = node.lock();
+            state.held.lose();
+            state.forget();
+            state.writes_blocked = false;
+            // What a flush has on its way is given up by the flush: it is refused as well.
+            if state.dirty.has_fresh() {
+                core.memory.give(state.dirty.drop_fresh());
+                state.dirty_since = None;
+                state.mtime = None;
+                state.fail(FsError::SessionExpired);
+                lost += 1;
+            }
+        }
+        node.moved.notify_waiters();
+    }
+    lost
+}
+
+async fn take_up_open_files(core: &Arc<Core>) {
+    for node in core.nodes.all() {
+        if node.lock().opens == 0 {
+            continue;
+        }
+        if core.hold_open(node.ino, Lease::Read).await == Err(FsError::Stale) {
+            node.lock().stale = true;
+        }
+    }
+}
+
+impl Core {
+    /// Gets the open hold of an inode from the leader.
+    ///
+    /// # Errors
+    /// `Stale` when the inode is gone.
+    pub async fn hold_open(&self, ino: Ino, lease: Lease) -> Result<(), FsError> {
+        let node = self.nodes.node(ino);
+        // A grant is void when its own recall has overtaken it; then it is asked for again.
+        for _ in 0..HOLD_TRIES {
+            let asked = self.nodes.asked();
+            let want = Hold { open: true, lease: node.lock().want(lease) };
+            let told = self.ask(|session| async move { session.getattr(ino, want).await }).await;
+            match &told.result {
+                Ok(attr) => drop(self.keep_attr(asked, &told, attr.clone())),
+                Err(FsError::NotFound) => return Err(FsError::Stale),
+                Err(error) => return Err(error.clone()),
+            }
+            if node.lock().held.open() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tracing::warn!(%ino, "an open hold was never granted");
+        Err(FsError::Io)
+    }
+
+    /// Asks how much space there is.
+    pub async fn refresh_space(&self) {
+        if let Ok(report) = self.session().statfs().await.result {
+            *self.space.lock() = report;
+        }
+    }
+}

@@ -1,0 +1,524 @@
+//! Shipping dirty data: what a flush does, and when flushes happen by themselves.
+//!
+//! A flush of a file holds the file's flush lock throughout, so commits of one file are ordered. It freezes runs, hashes
+//! them off the serving threads, puts them, and commits them with one command that may carry a change which has to come
+//! right after (a `setattr` of this file; never one that touches another inode: it could be parked at the leader behind
+//! a recall that waits for this very lock). It runs in a task of its own: whoever waits for it may go away.
+//!
+//! When the cluster does not answer, the runs become dirty again and stay. When it refuses them for good (no space, the
+//! session expired) they are dropped, and every open handle of the file reports that once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::api::Result;
+use super::core::{Core, Touch};
+use super::dirty::Scope;
+use super::inode::{Asked, Node};
+use super::session::until_stopped;
+use crate::remote::session::MetaSession;
+use crate::types::attr::{Attr, Time};
+use crate::types::digest::ChunkId;
+use crate::types::error::FsError;
+use crate::types::extent::{ChunkPart, Extent, Source};
+use crate::types::id::Ino;
+use crate::types::limits::{BLOCK_EXTENTS_SOFT_MAX, EXTENT_BLOCKS_MAX, INLINE_BYTES_MAX, WRITEBACK_AGE_MS};
+use crate::types::op::{BatchReply, Op, OpReply, Piece, Write, WriteAt};
+use crate::types::session::Hold;
+
+/// Background flushes at once.
+pub const FLUSHES_MAX: usize = 8;
+const TICK: Duration = Duration::from_millis(100);
+/// Bytes of one call to the stores, and calls at once per flush.
+const PUT_BYTES: u64 = 4 << 20;
+const PUTS_AT_ONCE: usize = 4;
+/// Flushes up to this size stay in the cache: what is small is likely to be read back soon.
+const KEEP_BYTES: u64 = 4 << 20;
+const PIECES_MAX: usize = 8_192;
+const EVERY_TICKS_SLOW: u32 = 10;
+
+/// Runs as they were frozen.
+type Runs = Vec<(u64, Bytes)>;
+
+/// Starts the task that ships what is old or too much.
+pub fn start(core: &Arc<Core>) {
+    until_stopped(core, run(core.clone()));
+}
+
+async fn run(core: Arc<Core>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut slow = 0;
+    loop {
+        let pressed = tokio::select! {
+            _ = ticks.tick() => false,
+            () = core.memory.pressed() => true,
+        };
+        core.flush_due(pressed);
+        slow += 1;
+        if slow >= EVERY_TICKS_SLOW {
+            slow = 0;
+            core.give_back_idle();
+            core.nodes.sweep();
+            let telling = core.clone();
+            core.runtime.spawn(async move { telling.tell_access_times().await });
+        }
+    }
+}
+
+/// What a flush took with it.
+struct Load {
+    /// Under whose leases it was written.
+    session: Arc<MetaSession>,
+    runs: Runs,
+    begun: Asked,
+    mtime: Option<Time>,
+    clear_privileges: bool,
+}
+
+/// What became of a flush.
+struct Shipped {
+    pieces: Vec<Extent>,
+    attr: Option<Attr>,
+    tail: Result<Vec<OpReply>>,
+}
+
+impl Core {
+    /// Begins to flush what is old, whole, or in the way.
+    fn flush_due(self: &Arc<Self>, pressed: bool) {
+        let tight = pressed || self.memory.is_tight();
+        let due = Duration::from_millis(WRITEBACK_AGE_MS);
+        let inos: Vec<Ino> = self.dirty.lock().iter().copied().collect();
+        for ino in inos {
+            let Some(node) = self.nodes.find(ino) else { continue };
+            let (old, whole, empty) = {
+                let state = node.lock();
+                let old = state.dirty_since.is_some_and(|since| since.elapsed() >= due);
+                (old, state.dirty.whole_blocks() > 0, state.dirty.is_empty() && state.mtime.is_none())
+            };
+            if empty {
+                self.forget_dirty(&node);
+            } else if old || tight {
+                self.flush_soon(&node, Scope::All);
+            } else if whole {
+                self.flush_soon(&node, Scope::Whole);
+            }
+        }
+    }
+
+    fn forget_dirty(&self, node: &Arc<Node>) {
+        let mut dirty = self.dirty.lock();
+        let state = node.lock();
+        if state.dirty.is_empty() && state.mtime.is_none() {
+            dirty.remove(&node.ino);
+        }
+    }
+
+    /// Begins a flush unless one is under way.
+    pub fn flush_soon(self: &Arc<Self>, node: &Arc<Node>, scope: Scope) {
+        if node.flushing.try_lock().is_err() {
+            return;
+        }
+        let (core, node) = (self.clone(), node.clone());
+        self.runtime.spawn(async move {
+            let Ok(_turn) = core.flushes.acquire().await else { return };
+            // What it met is kept with the inode, for the handles to report.
+            let _ = core.clone().flush_with(node, scope, Vec::new(), Touch::default()).await;
+        });
+    }
+
+    /// Makes what is dirty durable.
+    ///
+    /// # Errors
+    /// `Unreachable`: the cluster did not answer and the data is still dirty. Anything else: the data is lost, and
+    /// every handle of the file will report it.
+    pub async fn flush(self: &Arc<Self>, node: &Arc<Node>, scope: Scope) -> Result<()> {
+        self.flush_then(node, scope, Vec::new(), Touch::default()).await.map(|_| ())
+    }
+
+    /// Makes what is dirty durable before something else is changed. Data that is lost does not stand in the way of that:
+    /// the handles of the file report it.
+    ///
+    /// # Errors
+    /// `Unreachable`.
+    pub async fn flush_before(self: &Arc<Self>, node: &Arc<Node>) -> Result<()> {
+        match self.flush(node, Scope::All).await {
+            Err(FsError::Unreachable) => Err(FsError::Unreachable),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes what is dirty durable and changes something else in the same moment. Returns the replies to the latter.
+    ///
+    /// # Errors
+    /// As [`Core::flush`], or what the change met.
+    pub async fn flush_then(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        scope: Scope,
+        tail: Vec<Op>,
+        touch: Touch,
+    ) -> Result<Vec<OpReply>> {
+        if tail.is_empty() && node.flushing.try_lock().is_ok() {
+            let state = node.lock();
+            if state.dirty.is_empty() && state.mtime.is_none() {
+                return Ok(Vec::new());
+            }
+        }
+        let task = self.runtime.spawn(self.clone().flush_with(node.clone(), scope, tail, touch));
+        task.await.map_err(|_| FsError::Io)?
+    }
+
+    async fn flush_with(
+        self: Arc<Self>,
+        node: Arc<Node>,
+        scope: Scope,
+        tail: Vec<Op>,
+        touch: Touch,
+    ) -> Result<Vec<OpReply>> {
+        let _turn = node.flushing.lock().await;
+        let touched = self.begin(&touch);
+        let load = self.load(&node, scope);
+        let shipped = self.ship(&node, &load, &tail, touch.want).await;
+        touched.iter().for_each(|node| node.lock().end_change());
+        match shipped {
+            Ok(shipped) => {
+                self.settle(&node, &load, &shipped);
+                self.compact_soon(&node);
+                shipped.tail
+            }
+            Err(failure) => {
+                self.unload(&node, &load, failure.fatal, &failure.error);
+                Err(failure.error)
+            }
+        }
+    }
+
+    fn load(&self, node: &Node, scope: Scope) -> Load {
+        let begun = self.nodes.asked();
+        let mut state = node.lock();
+        state.begin_flush();
+        let runs = state.dirty.freeze(scope);
+        let mtime = state.mtime;
+        Load { session: self.session(), runs, begun, mtime, clear_privileges: state.clear_privileges }
+    }
+
+    fn settle(&self, node: &Arc<Node>, load: &Load, shipped: &Shipped) {
+        let mut state = node.lock();
+        state.end_change();
+        self.memory.give(state.dirty.settle());
+        let leased = state.held_since(load.begun, false);
+        for piece in shipped.pieces.iter().filter(|_| leased) {
+            state.extents.apply(piece);
+            *state.pieces.entry(piece.offset / self.block_bytes).or_default() += 1;
+        }
+        if let Some(attr) = shipped.attr.as_ref().filter(|_| leased) {
+            state.learn(attr);
+        }
+        if !state.dirty.has_fresh() {
+            state.dirty_since = None;
+            if state.mtime == load.mtime {
+                state.mtime = None;
+                state.clear_privileges = false;
+            }
+        } else {
+            state.dirty_since = Some(Instant::now());
+        }
+    }
+
+    fn unload(&self, node: &Arc<Node>, load: &Load, fatal: bool, error: &FsError) {
+        let mut state = node.lock();
+        state.end_change();
+        if !fatal {
+            self.memory.give(state.dirty.thaw());
+            return;
+        }
+        self.memory.give(state.dirty.settle());
+        if !state.dirty.has_fresh() {
+            state.dirty_since = None;
+            state.mtime = None;
+        }
+        if !load.runs.is_empty() {
+            tracing::error!(ino = %node.ino, %error, "written data could not be stored and is lost");
+            state.fail(error.clone());
+        }
+    }
+
+    /// Puts the runs and commits them, with the tail.
+    async fn ship(&self, node: &Node, load: &Load, tail: &[Op], want: Hold) -> std::result::Result<Shipped, Failed> {
+        if load.runs.is_empty() && tail.is_empty() {
+            return Ok(Shipped { pieces: Vec::new(), attr: None, tail: Ok(Vec::new()) });
+        }
+        let mut epoch = self.epoch.load(Ordering::Acquire);
+        loop {
+            let pieces = self.put_runs(&load.runs, epoch).await.map_err(Failed::of)?;
+            match self.commit(node.ino, load, &pieces, tail, want).await {
+                Err(Failed { error: FsError::PutAgain { epoch: newer }, .. }) => {
+                    self.epoch.fetch_max(newer, Ordering::AcqRel);
+                    epoch = newer;
+                }
+                Err(failed) => return Err(failed),
+                Ok((attr, tail)) => return Ok(Shipped { pieces, attr, tail }),
+            }
+        }
+    }
+
+    /// Commits pieces in as few commands as they fit into; the tail rides with the last.
+    async fn commit(
+        &self,
+        ino: Ino,
+        load: &Load,
+        pieces: &[Extent],
+        tail: &[Op],
+        want: Hold,
+    ) -> std::result::Result<(Option<Attr>, Result<Vec<OpReply>>), Failed> {
+        let mut commands = split(pieces, self.block_bytes);
+        let last = commands.pop().unwrap_or_default();
+        let mut attr = None;
+        for command in commands {
+            let write = self.write_op(ino, load, command);
+            attr = newest(ino, &self.send(&load.session, vec![write], Hold::default()).await?);
+        }
+        let writes: Vec<Op> = if last.is_empty() { Vec::new() } else { vec![self.write_op(ino, load, last)] };
+        let count = writes.len();
+        let ops = writes.iter().cloned().chain(tail.iter().cloned()).collect();
+        let refused = match self.send(&load.session, ops, want).await {
+            // The tail was refused and undid the write with it: the write goes alone, the refusal is the tail's.
+            Err(Failed { index: Some(index), error, .. }) if index >= count => Some(error),
+            Err(failed) => return Err(failed),
+            Ok(replies) => {
+                let attr = newest(ino, &replies).or(attr);
+                return Ok((attr, Ok(replies.into_iter().skip(count).collect())));
+            }
+        };
+        if count > 0 {
+            attr = newest(ino, &self.send(&load.session, writes, Hold::default()).await?).or(attr);
+        }
+        Ok((attr, refused.map_or(Ok(Vec::new()), Err)))
+    }
+
+    async fn send(
+        &self,
+        session: &Arc<MetaSession>,
+        ops: Vec<Op>,
+        want: Hold,
+    ) -> std::result::Result<Vec<OpReply>, Failed> {
+        match self.submit_in(session, ops, want).await.0 {
+            Ok(BatchReply::Done(replies)) => Ok(replies),
+            Ok(BatchReply::Failed { index, error }) => Err(Failed { error, fatal: true, index: Some(index as usize) }),
+            Err(error) => Err(Failed::of(error)),
+        }
+    }
+
+    fn write_op(&self, ino: Ino, load: &Load, pieces: &[Extent]) -> Op {
+        let start = pieces.first().map_or(0, |piece| piece.offset);
+        let end = pieces.last().map_or(0, Extent::end);
+        let relative =
+            |piece: &Extent| Piece { offset: piece.offset - start, len: piece.len, source: piece.source.clone() };
+        Op::Write(Write {
+            ino,
+            at: WriteAt::Offset(start),
+            pieces: pieces.iter().map(relative).collect(),
+            len: end - start,
+            mtime: load.mtime,
+            clear_privileges: load.clear_privileges,
+        })
+    }
+
+    /// Makes runs durable in the stores, or leaves them inline when they are small.
+    pub async fn put_runs(&self, runs: &Runs, epoch: u64) -> Result<Vec<Extent>> {
+        let total: u64 = runs.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        if total <= u64::from(INLINE_BYTES_MAX) {
+            let inline = |(offset, bytes): &(u64, Bytes)| Extent {
+                offset: *offset,
+                len: bytes.len() as u32,
+                source: Source::Inline(bytes.to_vec()),
+            };
+            return Ok(runs.iter().map(inline).collect());
+        }
+        let copies = self.volume.policy.replicas;
+        let hash = |batch: Runs| async move {
+            let hashed = tokio::task::spawn_blocking(move || name_all(batch)).await.map_err(|_| FsError::Io)?;
+            let chunks: Vec<(ChunkId, Bytes)> = hashed.iter().map(|(_, id, bytes)| (*id, bytes.clone())).collect();
+            self.store.put(&chunks, epoch, copies).await?;
+            Ok::<_, FsError>(hashed)
+        };
+        let stored: Vec<Vec<(u64, ChunkId, Bytes)>> =
+            stream::iter(batches(runs)).map(hash).buffered(PUTS_AT_ONCE).try_collect().await?;
+        let mut pieces = Vec::with_capacity(runs.len());
+        for (offset, id, bytes) in stored.into_iter().flatten() {
+            if total <= KEEP_BYTES {
+                self.cache.insert(id, &bytes);
+            }
+            let chunk_bytes = bytes.len() as u32;
+            let source = Source::Chunk(ChunkPart { id, chunk_bytes, offset: 0, put_epoch: epoch });
+            pieces.push(Extent { offset, len: chunk_bytes, source });
+        }
+        Ok(pieces)
+    }
+
+    /// Rewrites blocks whose extent lists have grown too long, in the background.
+    fn compact_soon(self: &Arc<Self>, node: &Arc<Node>) {
+        let blocks: Vec<u64> = {
+            let mut state = node.lock();
+            let long = |count: &u32| *count as usize > BLOCK_EXTENTS_SOFT_MAX;
+            let blocks = state.pieces.iter().filter(|(_, count)| long(count)).map(|(block, _)| *block).collect();
+            state.pieces.retain(|_, count| !long(count));
+            if state.pieces.len() > PIECES_MAX {
+                state.pieces = HashMap::new();
+            }
+            blocks
+        };
+        if blocks.is_empty() {
+            return;
+        }
+        let (core, node) = (self.clone(), node.clone());
+        self.runtime.spawn(async move {
+            let Ok(_turn) = core.flushes.acquire().await else { return };
+            for block in blocks {
+                if let Err(error) = core.compact(&node, block).await {
+                    tracing::debug!(ino = %node.ino, block, %error, "a block was not rewritten");
+                }
+            }
+        });
+    }
+
+    async fn compact(self: &Arc<Self>, node: &Arc<Node>, block: u64) -> Result<()> {
+        let _turn = node.flushing.lock().await;
+        let (ino, start) = (node.ino, block * self.block_bytes);
+        let told = self.ask(|session| async move { session.extents(ino, start, 1, Hold::default()).await }).await;
+        let (_, before) = told.result?;
+        let (Some(first), Some(last)) = (before.first(), before.last()) else { return Ok(()) };
+        if before.len() <= BLOCK_EXTENTS_SOFT_MAX {
+            return Ok(());
+        }
+        let (from, to) = (first.offset, last.end());
+        let bytes = self.read_extents(&before, from, to).await?;
+        let id = ChunkId::of(&bytes);
+        let epoch = self.epoch.load(Ordering::Acquire);
+        self.store.put(&[(id, bytes.clone())], epoch, self.volume.policy.replicas).await?;
+        let chunk_bytes = bytes.len() as u32;
+        let source = Source::Chunk(ChunkPart { id, chunk_bytes, offset: 0, put_epoch: epoch });
+        let after = Extent { offset: from, len: chunk_bytes, source };
+        node.lock().begin_flush();
+        let sent = self
+            .send(&self.session(), vec![Op::Compact { ino, block_offset: start, before, after }], Hold::default())
+            .await;
+        let mut state = node.lock();
+        state.end_change();
+        state.extents.forget();
+        sent.map(|_| ()).map_err(|failed| failed.error)
+    }
+
+    /// Everything of this client is durable.
+    ///
+    /// # Errors
+    /// The first thing that could not be made durable; the rest is.
+    pub async fn sync(self: &Arc<Self>) -> Result<()> {
+        let inos: Vec<Ino> = self.dirty.lock().iter().copied().collect();
+        let flush = |ino: Ino| async move {
+            match self.nodes.find(ino) {
+                Some(node) => self.flush(&node, Scope::All).await,
+                None => Ok(()),
+            }
+        };
+        let mut flushes = stream::iter(inos).map(flush).buffer_unordered(FLUSHES_MAX);
+        let mut first = Ok(());
+        while let Some(flushed) = flushes.next().await {
+            first = first.and(flushed);
+        }
+        first
+    }
+
+    /// Tells the leader when files were read.
+    pub async fn tell_access_times(&self) {
+        let inos = std::mem::take(&mut *self.touched.lock());
+        let mut ops = Vec::new();
+        for ino in inos {
+            let Some(node) = self.nodes.find(ino) else { continue };
+            let atime = node.lock().atime;
+            ops.extend(atime.map(|atime| Op::TouchAtime { ino, atime }));
+        }
+        for batch in ops.chunks(256) {
+            let told = self.submit(batch.to_vec(), Hold::default()).await.0;
+            for op in batch {
+                let Op::TouchAtime { ino, atime } = op else { continue };
+                let Some(node) = self.nodes.find(*ino) else { continue };
+                let mut state = node.lock();
+                if state.atime == Some(*atime) {
+                    state.atime = None;
+                    state.keep_atime(*atime);
+                }
+            }
+            // One file that is gone refuses the batch; a time of access is not worth another try.
+            if let Err(error) = told {
+                tracing::debug!(%error, "times of access were not told");
+            }
+        }
+    }
+}
+
+/// Why a flush failed.
+struct Failed {
+    error: FsError,
+    /// The data can never be stored.
+    fatal: bool,
+    /// Which operation of the last command was refused.
+    index: Option<usize>,
+}
+
+impl Failed {
+    fn of(error: FsError) -> Failed {
+        Failed { fatal: error != FsError::Unreachable, error, index: None }
+    }
+}
+
+/// The newest attributes of the file among the replies.
+fn newest(ino: Ino, replies: &[OpReply]) -> Option<Attr> {
+    replies.iter().rev().find_map(|reply| match reply {
+        OpReply::Written { attr, .. } | OpReply::Attr(attr) if attr.ino == ino => Some(attr.clone()),
+        _ => None,
+    })
+}
+
+fn name_all(runs: Runs) -> Vec<(u64, ChunkId, Bytes)> {
+    runs.into_iter().map(|(offset, bytes)| (offset, ChunkId::of(&bytes), bytes)).collect()
+}
+
+/// Groups runs into calls to the stores.
+fn batches(runs: &Runs) -> Vec<Runs> {
+    let mut batches: Vec<Runs> = Vec::new();
+    let mut room = 0;
+    for (offset, bytes) in runs {
+        let len = bytes.len() as u64;
+        if batches.is_empty() || room < len {
+            batches.push(Vec::new());
+            room = PUT_BYTES;
+        }
+        room = room.saturating_sub(len);
+        if let Some(batch) = batches.last_mut() {
+            batch.push((*offset, bytes.clone()));
+        }
+    }
+    batches
+}
+
+/// Cuts pieces into commands: each covers a bounded span of blocks and a bounded number of pieces.
+fn split(pieces: &[Extent], block_bytes: u64) -> Vec<&[Extent]> {
+    let mut commands = Vec::new();
+    let mut rest = pieces;
+    while let Some(first) = rest.first() {
+        let end = (first.offset / block_bytes + EXTENT_BLOCKS_MAX) * block_bytes;
+        let fits = rest.partition_point(|piece| piece.end() <= end).clamp(1, PIECES_MAX);
+        let (command, others) = rest.split_at(fits);
+        commands.push(command);
+        rest = others;
+    }
+    commands
+}

@@ -1,0 +1,125 @@
+//! One documented struct per role. The comments below are the reference: `deploy/examples/holdfast.toml` is printed
+//! from them and held equal to them by a test.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use toml::Value;
+
+use super::layer::{ConfigError, Field, FromSettings, Section, Settings};
+use super::value::{ByteSize, LogFormat, Span};
+
+/// Writes a settings struct, its documentation as data, and how it is filled.
+macro_rules! section {
+    (
+        $(#[doc = $about:literal])+
+        $name:ident = $section:literal {
+            $( $(#[doc = $doc:literal])+ $key:ident: $type:ty = $default:expr, )+
+        }
+    ) => {
+        $(#[doc = $about])+
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $name {
+            $( $(#[doc = $doc])+ pub $key: $type, )+
+        }
+
+        impl FromSettings for $name {
+            const SECTION: &'static Section = &Section {
+                name: $section,
+                doc: &[$($about),+],
+                fields: &[$(Field {
+                    key: stringify!($key),
+                    doc: &[$($doc),+],
+                    default: || Value::from($default),
+                    check: check::<$type>,
+                }),+],
+            };
+
+            fn from_settings(settings: &Settings) -> Result<Self, ConfigError> {
+                Ok($name { $( $key: settings.value($section, stringify!($key))?, )+ })
+            }
+        }
+    };
+}
+
+/// Every section, in the order of the file.
+pub const TABLES: &[&Section] =
+    &[CommonConfig::SECTION, MetaConfig::SECTION, StoreConfig::SECTION, MountConfig::SECTION, UpConfig::SECTION];
+
+section! {
+    /// What every role and every command has.
+    CommonConfig = "common" {
+        /// What is logged: a level (error, warn, info, debug, trace), or levels by module as in
+        /// "info,holdfast::meta=debug".
+        log: String = "info,openraft=warn",
+        /// How log lines look: "text" or "json" (one object a line).
+        log_format: LogFormat = "text",
+        /// Where the credential file of an operator's command or of a mount is. Empty: the data directory of a
+        /// running `holdfast up` if it is named, else /etc/holdfast/admin.credential (commands) or
+        /// /etc/holdfast/client.credential (mounts).
+        credential: PathBuf = "",
+        /// A file with the one-time token to join with, "-" for standard input. Not looked at by a server that has
+        /// joined before. $HOLDFAST_TOKEN holds the token itself.
+        token_file: PathBuf = "",
+    }
+}
+
+section! {
+    /// A metadata server.
+    MetaConfig = "meta" {
+        /// The data directory: identity, Raft log, snapshots and index. Held by one process at a time.
+        dir: PathBuf = "/var/lib/holdfast/meta",
+        /// Where it listens (address:port, UDP), for clients, stores and the other metadata servers. Empty: as when it
+        /// was made.
+        listen: String = "",
+        /// The address others are told (host:port). Empty: the one it listens on, which must not be 0.0.0.0 then.
+        advertise: String = "",
+    }
+}
+
+section! {
+    /// A store.
+    StoreConfig = "store" {
+        /// The state directory: identity only; small. Held by one process at a time.
+        dir: PathBuf = "/var/lib/holdfast/store",
+        /// One directory per disk to pool, each on a filesystem of its own.
+        disks: Vec<PathBuf> = Vec::<String>::new(),
+        /// Where it listens (address:port, UDP), for clients and other stores. Empty: as when it was made.
+        listen: String = "",
+        /// The address others are told (host:port). Empty: the one it listens on, which must not be 0.0.0.0 then.
+        advertise: String = "",
+        /// Failure domain: copies of a chunk go to different hosts. Empty: this host's name.
+        host: String = "",
+        /// Failure domain above the host: copies go to different zones where there are enough.
+        zone: String = "",
+    }
+}
+
+section! {
+    /// A mount.
+    MountConfig = "mount" {
+        /// What a mount may use for buffers and caches together.
+        memory: ByteSize = "256MiB",
+        /// Threads that take requests from the kernel; 0 is one per core, at most eight.
+        threads: u32 = 0,
+        /// Where a detached mount logs. Empty: /var/log/holdfast/mount-VOLUME.log for root,
+        /// ~/.local/state/holdfast/mount-VOLUME.log for others.
+        log_file: PathBuf = "",
+        /// How long to try for a first answer of the cluster before giving up.
+        patience: Span = "30s",
+    }
+}
+
+section! {
+    /// The embedded cluster of `holdfast up`.
+    UpConfig = "up" {
+        /// Where it keeps everything. Empty: /var/lib/holdfast/up for root, ~/.local/share/holdfast/up for others.
+        data: PathBuf = "",
+        /// Where the volume is mounted. Empty: /mnt/holdfast for root, ~/holdfast for others.
+        mount: PathBuf = "",
+    }
+}
+
+fn check<'de, T: Deserialize<'de>>(value: &Value) -> Result<(), String> {
+    T::deserialize(value.clone()).map(|_| ()).map_err(|error| error.to_string())
+}

@@ -1,0 +1,249 @@
+//! Typed values: sizes, spans of time, addresses. Parsed once, printed back in the form they are documented in.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// The text is not a value of this type; one sentence for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ValueError(pub String);
+
+/// A number of bytes, written `4096`, `64KiB`, `256MiB`, `1GiB` or `2TiB`; `0` often means "no limit".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "Scalar")]
+pub struct ByteSize(pub u64);
+
+/// A span of time, written `500ms`, `10s`, `5m`, `1h` or `7d`; a bare `0` is zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "Scalar")]
+pub struct Span(pub Duration);
+
+/// `host:port` or `[v6]:port`. A host name is allowed: it is looked up when it is used.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct HostPort(String);
+
+/// One address or more, separated by commas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPorts(pub Vec<HostPort>);
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum LogFormat {
+    /// One line for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A string or a bare number, as TOML has it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Scalar {
+    Number(u64),
+    Text(String),
+}
+
+const SIZES: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+/// Milliseconds each; `ms` stands before `s` and `m`, which it ends and begins with.
+const SPANS: [(&str, u64); 5] = [("ms", 1), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+
+/// `number` and the factor of its unit, if the text is both.
+fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let (digits, factor) =
+        units.iter().find_map(|(unit, factor)| text.strip_suffix(unit).map(|rest| (rest, *factor)))?;
+    digits.trim().parse::<u64>().ok()?.checked_mul(factor)
+}
+
+impl FromStr for ByteSize {
+    type Err = ValueError;
+
+    /// # Errors
+    /// The text is neither a whole number nor one with a binary unit, or overflows 64 bits.
+    fn from_str(text: &str) -> Result<ByteSize, ValueError> {
+        let text = text.trim();
+        let bytes = text.parse().ok().or_else(|| scaled(text, &SIZES));
+        bytes.map(ByteSize).ok_or_else(|| {
+            ValueError(format!("`{text}` is not a size; write a whole number with KiB, MiB, GiB or TiB, as in 256MiB"))
+        })
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match SIZES.iter().find(|(_, factor)| self.0 != 0 && self.0 % factor == 0) {
+            Some((unit, factor)) if *factor > 1 => write!(out, "{}{unit}", self.0 / factor),
+            _ => write!(out, "{}", self.0),
+        }
+    }
+}
+
+impl FromStr for Span {
+    type Err = ValueError;
+
+    /// # Errors
+    /// The text is not a whole number with a unit of time.
+    fn from_str(text: &str) -> Result<Span, ValueError> {
+        let text = text.trim();
+        let millis = if text == "0" { Some(0) } else { scaled(text, &SPANS) };
+        millis.map(|ms| Span(Duration::from_millis(ms))).ok_or_else(|| {
+            ValueError(format!("`{text}` is not a span of time; write a whole number with ms, s, m, h or d, as in 10s"))
+        })
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.0.as_millis();
+        let whole = |factor: u64| millis != 0 && millis.is_multiple_of(u128::from(factor));
+        let unit = SPANS[1..].iter().find(|(_, factor)| whole(*factor));
+        match unit {
+            _ if millis == 0 => write!(out, "0"),
+            Some((unit, factor)) => write!(out, "{}{unit}", millis / u128::from(*factor)),
+            None => write!(out, "{millis}ms"),
+        }
+    }
+}
+
+impl FromStr for HostPort {
+    type Err = ValueError;
+
+    /// # Errors
+    /// The text is not `host:port`.
+    fn from_str(text: &str) -> Result<HostPort, ValueError> {
+        let fault = || ValueError(format!("`{text}` is not an address; write host:port, as in 10.0.0.1:7400"));
+        let (host, port) = text.rsplit_once(':').ok_or_else(fault)?;
+        let bracketed = host.starts_with('[') && host.ends_with(']') && host.len() > 2;
+        let plain =
+            !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+        if !(bracketed || plain) || port.parse::<u16>().is_err() {
+            return Err(fault());
+        }
+        Ok(HostPort(text.to_string()))
+    }
+}
+
+impl HostPort {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl FromStr for HostPorts {
+    type Err = ValueError;
+
+    /// # Errors
+    /// One of them is not `host:port`.
+    fn from_str(text: &str) -> Result<HostPorts, ValueError> {
+        text.split(',').map(str::parse).collect::<Result<_, _>>().map(HostPorts)
+    }
+}
+
+impl fmt::Display for HostPorts {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().enumerate().try_for_each(|(n, address)| write!(out, "{}{address}", if n == 0 { "" } else { "," }))
+    }
+}
+
+impl FromStr for LogFormat {
+    type Err = ValueError;
+
+    /// # Errors
+    /// The text is neither `text` nor `json`.
+    fn from_str(text: &str) -> Result<LogFormat, ValueError> {
+        match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            other => Err(ValueError(format!("`{other}` is not a log format; write text or json"))),
+        }
+    }
+}
+
+impl TryFrom<Scalar> for ByteSize {
+    type Error = ValueError;
+
+    fn try_from(scalar: Scalar) -> Result<ByteSize, ValueError> {
+        match scalar {
+            Scalar::Number(bytes) => Ok(ByteSize(bytes)),
+            Scalar::Text(text) => text.parse(),
+        }
+    }
+}
+
+impl TryFrom<Scalar> for Span {
+    type Error = ValueError;
+
+    fn try_from(scalar: Scalar) -> Result<Span, ValueError> {
+        match scalar {
+            Scalar::Number(number) => number.to_string().parse(),
+            Scalar::Text(text) => text.parse(),
+        }
+    }
+}
+
+impl TryFrom<String> for HostPort {
+    type Error = ValueError;
+
+    fn try_from(text: String) -> Result<HostPort, ValueError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for LogFormat {
+    type Error = ValueError;
+
+    fn try_from(text: String) -> Result<LogFormat, ValueError> {
+        text.parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_and_printed_back() {
+        for (text, bytes) in [("0", 0), ("4096", 4096), ("64KiB", 65_536), ("256 MiB", 256 << 20), ("2TiB", 2 << 40)] {
+            assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
+        }
+        assert_eq!(ByteSize(256 << 20).to_string(), "256MiB");
+        assert_eq!(ByteSize(1000).to_string(), "1000");
+        assert_eq!(ByteSize(0).to_string(), "0");
+        for bad in ["", "MiB", "1.5GiB", "-1", "5MB", "99999999TiB"] {
+            assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn spans_are_read_and_printed_back() {
+        for (text, ms) in [("0", 0), ("500ms", 500), ("10s", 10_000), ("5m", 300_000), ("1h", 3_600_000)] {
+            let span: Span = text.parse().unwrap();
+            assert_eq!(span.0.as_millis(), ms);
+            assert_eq!(span.to_string(), text);
+        }
+        for bad in ["", "10", "s", "-1s", "1y"] {
+            assert!(bad.parse::<Span>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_have_a_host_and_a_port() {
+        for good in ["127.0.0.1:7400", "meta-1.example:1", "[::1]:7400"] {
+            assert_eq!(good.parse::<HostPort>().unwrap().as_str(), good);
+        }
+        for bad in ["", "host", ":7400", "host:", "host:99999", "a b:1", "::1:7400", "[]:1"] {
+            assert!(bad.parse::<HostPort>().is_err(), "{bad}");
+        }
+    }
+}

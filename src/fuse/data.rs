@@ -1,0 +1,201 @@
+//! Requests about open files and what is in them.
+
+use fuser::{FileHandle, ReplyData, ReplyEmpty, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyWrite, WriteFlags};
+
+use super::adapter::Door;
+use super::caller::Caller;
+use super::convert::{errno, fallocate_mode, is_sync, open_mode, stale};
+use super::locks::unlock_all;
+use super::names::reply_empty;
+use super::serve::{Surrender, serve};
+use crate::client::api::{Handle, Posix, Result, WriteRequest};
+use crate::types::error::FsError;
+use crate::types::id::Ino;
+
+/// The largest copy whose length the reply can say; a whole number of pages.
+const COPY_BYTES_MAX: u64 = 0x8000_0000;
+
+/// What a WRITE request asks for. Its flags are those the descriptor has now, which `fcntl` may have changed since it
+/// was opened. Pages written back from a mapping go where they belong, whatever the descriptor they borrow says.
+pub(super) fn write_request(offset: u64, data: &[u8], how: WriteFlags, flags: i32) -> WriteRequest<'_> {
+    let from_mapping = how.contains(WriteFlags::FUSE_WRITE_CACHE);
+    WriteRequest {
+        offset,
+        data,
+        append: flags & libc::O_APPEND != 0 && !from_mapping,
+        clear_privileges: how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
+        sync: is_sync(flags) && !from_mapping,
+    }
+}
+
+fn reply_written(result: Result<u32>, reply: ReplyWrite) {
+    match result {
+        Ok(bytes) => reply.written(bytes),
+        Err(error) => reply.error(errno(&error)),
+    }
+}
+
+fn reply_data(result: Result<bytes::Bytes>, reply: ReplyData) {
+    match result {
+        Ok(data) => reply.data(&data),
+        Err(error) => reply.error(errno(&error)),
+    }
+}
+
+impl<F: Posix> Door<F> {
+    pub fn answer_open(&self, caller: Caller, number: Ino, flags: i32, reply: ReplyOpen) {
+        let open_flags = self.open_flags;
+        let answer = move |result: Result<Handle>| match result {
+            Ok(handle) => reply.opened(FileHandle(handle.0), open_flags),
+            Err(error) => reply.error(errno(&stale(error))),
+        };
+        let mode = open_mode(flags);
+        if let Some(result) = self.fs.try_open(number, mode) {
+            return answer(result);
+        }
+        let (fs, releasing) = (self.fs.clone(), self.fs.clone());
+        let surrender = Surrender::Obtain(Box::new(move |handle| {
+            Box::pin(async move {
+                if let Err(error) = releasing.release(number, handle, None).await {
+                    tracing::debug!(%error, "a handle nobody waited for was not released");
+                }
+            })
+        }));
+        serve(&self.runtime, caller, surrender, async move { fs.open(number, mode).await }, answer);
+    }
+
+    pub fn answer_read(&self, caller: Caller, number: Ino, handle: Handle, offset: u64, len: u32, reply: ReplyData) {
+        if let Some(result) = self.fs.try_read(number, handle, offset, len) {
+            return reply_data(result, reply);
+        }
+        let fs = self.fs.clone();
+        let work = async move { fs.read(number, handle, offset, len).await };
+        serve(&self.runtime, caller, Surrender::Look, work, move |result| reply_data(result, reply));
+    }
+
+    pub fn answer_write(
+        &self,
+        caller: Caller,
+        number: Ino,
+        handle: Handle,
+        write: WriteRequest<'_>,
+        reply: ReplyWrite,
+    ) {
+        if let Some(result) = self.fs.try_write(number, handle, write) {
+            return reply_written(result, reply);
+        }
+        let (fs, data) = (self.fs.clone(), write.data.to_vec());
+        let write = WriteRequest { data: &[], ..write };
+        let work = async move { fs.write(number, handle, WriteRequest { data: &data, ..write }).await };
+        serve(&self.runtime, caller, Surrender::Change, work, move |result| reply_written(result, reply));
+    }
+
+    pub fn answer_flush(&self, caller: Caller, number: Ino, handle: Handle, owner: u64, reply: ReplyEmpty) {
+        self.open_file_locks.flushed(number, owner);
+        let fs = self.fs.clone();
+        let work = async move { fs.flush(number, handle, owner).await };
+        serve(&self.runtime, caller, Surrender::Change, work, move |result| reply_empty(result, reply));
+    }
+
+    pub fn answer_release(
+        &self,
+        caller: Caller,
+        number: Ino,
+        handle: Handle,
+        flock_owner: Option<u64>,
+        reply: ReplyEmpty,
+    ) {
+        let (fs, owners) = (self.fs.clone(), self.open_file_locks.released(number, handle));
+        let work = async move {
+            for owner in owners {
+                fs.setlk(number, unlock_all(owner), false).await?;
+            }
+            fs.release(number, handle, flock_owner).await
+        };
+        serve(&self.runtime, caller, Surrender::Change, work, move |result| reply_empty(result, reply));
+    }
+
+    pub fn answer_fsync(&self, caller: Caller, number: Ino, handle: Option<Handle>, reply: ReplyEmpty) {
+        let fs = self.fs.clone();
+        let work = async move { fs.fsync(number, handle).await };
+        serve(&self.runtime, caller, Surrender::Change, work, move |result| reply_empty(result, reply));
+    }
+
+    pub fn answer_sync(&self, caller: Caller, reply: ReplyIoctl) {
+        let fs = self.fs.clone();
+        let work = async move { fs.sync().await };
+        serve(&self.runtime, caller, Surrender::Change, work, move |result| match result {
+            Ok(()) => reply.ioctl(0, &[]),
+            Err(error) => reply.error(errno(&error)),
+        });
+    }
+
+    pub fn answer_fallocate(
+        &self,
+        caller: Caller,
+        number: Ino,
+        handle: Handle,
+        (offset, len): (u64, u64),
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let fs = self.fs.clone();
+        let work = async move { fs.fallocate(number, handle, fallocate_mode(mode)?, offset, len).await };
+        serve(&self.runtime, caller, Surrender::Change, work, move |result| reply_empty(result, reply));
+    }
+
+    pub fn answer_lseek(
+        &self,
+        caller: Caller,
+        number: Ino,
+        handle: Handle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let fs = self.fs.clone();
+        let work = async move {
+            let offset = u64::try_from(offset).map_err(|_| FsError::NoSuchAddress)?;
+            let found = match whence {
+                libc::SEEK_DATA => fs.seek(number, handle, offset, false).await?,
+                libc::SEEK_HOLE => fs.seek(number, handle, offset, true).await?,
+                _ => return Err(FsError::Invalid),
+            };
+            i64::try_from(found).map_err(|_| FsError::FileTooLarge)
+        };
+        serve(&self.runtime, caller, Surrender::Look, work, move |result| match result {
+            Ok(offset) => reply.offset(offset),
+            Err(error) => reply.error(errno(&error)),
+        });
+    }
+
+    pub fn answer_copy(
+        &self,
+        caller: Caller,
+        from: (Ino, Handle, u64),
+        to: (Ino, Handle, u64),
+        len: u64,
+        reply: ReplyWrite,
+    ) {
+        let fs = self.fs.clone();
+        let work = async move {
+            let copied = fs.copy_range(from, to, len.min(COPY_BYTES_MAX)).await?;
+            u32::try_from(copied).map_err(|_| FsError::Io)
+        };
+        serve(&self.runtime, caller, Surrender::Change, work, move |result| reply_written(result, reply));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn appends_are_what_the_descriptor_says_now() {
+        let plain = write_request(7, b"x", WriteFlags::empty(), libc::O_APPEND | libc::O_SYNC);
+        assert!(plain.append && plain.sync && !plain.clear_privileges);
+        let mapped = write_request(7, b"x", WriteFlags::FUSE_WRITE_CACHE, libc::O_APPEND | libc::O_SYNC);
+        assert!(!mapped.append && !mapped.sync);
+        assert!(write_request(7, b"x", WriteFlags::FUSE_WRITE_KILL_SUIDGID, 0).clear_privileges);
+    }
+}

@@ -1,0 +1,33 @@
+//! The front door: a [`Posix`](crate::client::api::Posix) namespace as a Linux filesystem, by FUSE.
+//!
+//! Decodes a request, calls, encodes the answer; no policy and no state of files lives here. The order of things:
+//! `options` reads what was asked for, `mount` gets `/dev/fuse` into the tree, [`session`] runs the event loops,
+//! `adapter` takes the requests and hands each family of them to `names`, `attrs`, `data` and `locks`, `serve` answers
+//! in the FUSE thread when that needs no waiting and parks the request on the runtime when it does, `interrupt` lets
+//! go of parked requests whose process was signalled, and [`invalidate`] drops what the kernel cached.
+//!
+//! # What the kernel may cache
+//!
+//! Nothing but pages under `mmap` and `sendfile`: names and attributes are valid for no time (see `convert::VALIDITY`),
+//! every regular file is opened for direct I/O. So what one host did is what the next system call on another sees, and
+//! the price is a request per call.
+//!
+//! # What cannot be had here
+//!
+//! The kernel does not tell a FUSE server of `sync(2)` and `syncfs(2)` (only `fuseblk` and virtiofs servers are told),
+//! and `umount` does not wait for one. [`session::sync_mount`] stands in for both; `umount` helpers call it.
+
+mod adapter;
+mod attrs;
+mod caller;
+mod convert;
+mod data;
+mod interrupt;
+pub mod invalidate;
+mod locks;
+mod lockspace;
+mod mount;
+mod names;
+pub mod options;
+mod serve;
+pub mod session;

@@ -1,0 +1,140 @@
+//! A mount's life: mounted, serving on its own threads, unmounted by us or by anyone.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use fuser::{Config, Session, SessionACL};
+use tokio::runtime::Handle as Runtime;
+use tokio::sync::watch;
+
+use super::adapter::{Door, SYNC_IOCTL};
+use super::invalidate::Invalidator;
+pub use super::mount::MountError;
+use super::mount::Mounted;
+use super::options::MountOptions;
+use crate::client::api::Posix;
+
+/// Threads that read requests. They answer what is cached themselves, so more than one pays; what waits does not hold
+/// them, so more than a few do not.
+const THREADS_MIN: usize = 2;
+const THREADS_MAX: usize = 4;
+
+/// How serving ended; `None` while it goes on. Text, because every waiter gets a copy.
+type End = Option<Result<(), String>>;
+
+/// A namespace mounted on a directory. Dropped while it is mounted, it is detached from the tree, and what was not
+/// synced by then is synced behind the back of whoever dropped it: call [`Mount::unmount`].
+#[derive(Debug)]
+pub struct Mount {
+    mounted: Mounted,
+    end: watch::Receiver<End>,
+}
+
+impl Mount {
+    /// Mounts `fs` and serves it. Blocks for a few milliseconds.
+    ///
+    /// `cache` is what the client drops the kernel's pages through; it works from here on.
+    ///
+    /// # Errors
+    /// See [`MountError`]; nothing is left mounted then.
+    pub fn start<F: Posix>(
+        fs: Arc<F>,
+        mountpoint: &Path,
+        options: &MountOptions,
+        runtime: Runtime,
+        cache: Arc<Invalidator>,
+    ) -> Result<Mount, MountError> {
+        let (mounted, device) = Mounted::make(mountpoint, options)?;
+        let door = Door::new(fs, runtime, options.sync || options.dirsync);
+        let (ended, end) = watch::channel(None);
+        let mount = Mount { mounted, end };
+        // From here on an error drops `mount`, which undoes it. Who may use the mount is the kernel's to check.
+        let session = Session::from_fd(door, device, SessionACL::All, config()).map_err(MountError::Handshake)?;
+        cache.mounted(session.notifier()).map_err(MountError::Handshake)?;
+        thread::Builder::new()
+            .name("fuse-session".into())
+            .spawn(move || {
+                let result = session.run();
+                cache.unmounted();
+                ended.send_replace(Some(result.map_err(|error| error.to_string())));
+            })
+            .map_err(MountError::Handshake)?;
+        Ok(mount)
+    }
+
+    /// Where it is mounted, without links.
+    pub fn mountpoint(&self) -> &Path {
+        &self.mounted.path
+    }
+
+    /// Returns when the mount is gone, whoever unmounted it, and everything is synced.
+    ///
+    /// # Errors
+    /// `Ended`: the event loops broke.
+    pub async fn wait(&self) -> Result<(), MountError> {
+        let mut end = self.end.clone();
+        let end = end.wait_for(Option::is_some).await;
+        match end.as_deref() {
+            Ok(Some(Err(reason))) => Err(MountError::Ended(reason.clone())),
+            Ok(_) => Ok(()),
+            // The thread is gone without a word: it panicked.
+            Err(_) => Err(MountError::Ended("the session's thread panicked".into())),
+        }
+    }
+
+    /// Unmounts, and returns when everything is synced.
+    ///
+    /// # Errors
+    /// `InUse`, `Unmount`: it stays mounted and serves on. `Ended` as in [`Mount::wait`].
+    pub async fn unmount(&self) -> Result<(), MountError> {
+        let mounted = self.mounted.clone();
+        let unmounted = tokio::task::spawn_blocking(move || mounted.unmount(false)).await;
+        unmounted.map_err(|error| MountError::Ended(error.to_string()))??;
+        self.wait().await
+    }
+
+    /// Takes the mount out of the tree now; users that have files open go on with them, and [`Mount::wait`] returns when
+    /// the last one is done.
+    ///
+    /// # Errors
+    /// `Unmount`.
+    pub fn detach(&self) -> Result<(), MountError> {
+        self.mounted.unmount(true)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if self.end.borrow().is_none()
+            && let Err(error) = self.detach()
+        {
+            tracing::warn!(%error, "a mount is left behind");
+        }
+    }
+}
+
+fn config() -> Config {
+    let mut config = Config::default();
+    let threads = thread::available_parallelism().map_or(THREADS_MIN, usize::from);
+    config.n_threads = Some(threads.clamp(THREADS_MIN, THREADS_MAX));
+    config.clone_fd = true;
+    config
+}
+
+/// Makes everything that was done through the mount at `path` durable: what `syncfs` would do if the kernel told FUSE
+/// servers of it.
+///
+/// # Errors
+/// `path` cannot be opened or is not on a mount of ours (ENOTTY); or the sync failed.
+pub fn sync_mount(path: &Path) -> io::Result<()> {
+    let directory = File::open(path)?;
+    // SAFETY: the descriptor is open, and the command takes no argument.
+    match unsafe { libc::ioctl(directory.as_raw_fd(), libc::Ioctl::from(SYNC_IOCTL)) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -1,0 +1,335 @@
+//! The engine on disk: sled, trusted with speed and with nothing else.
+//!
+//! Owns one directory. sled's own flusher never runs, because it aborts the process when a flush fails; a thread of
+//! ours flushes once enough was written, only to bound the memory that unflushed pages hold. A handle of sled's belongs
+//! to one thread at a time, so there is a pool of them. Every call is fenced: an error
+//! or a panic inside sled comes back as [`KvError`], fails all later calls, and leaves a mark in the directory, so that
+//! [`SledKv::open`] refuses it and the caller builds the index anew. The order at open is: refuse a marked directory,
+//! mark it, open sled, take the mark away; a process that dies in between (sled asserting in a build that aborts on
+//! panic) does not meet the same damage twice.
+
+use std::fs::{self, File};
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{Batch, Kv, KvError, Pair};
+
+/// Keys in a leaf. A scan copies whole leaves, so small ones keep short scans cheap.
+const LEAF_KEYS: usize = 128;
+/// Bytes sled may keep of what it has read and written.
+const CACHE_BYTES: usize = 128 << 20;
+/// Bytes written after which dirty pages go to disk.
+const DIRTY_BYTES_MAX: u64 = 64 << 20;
+/// sled's own flusher is put off for good. Not turned off: then every dropped handle would flush.
+const FLUSH_NEVER_MS: usize = u32::MAX as usize;
+/// The mark of a directory that must not be trusted.
+const SUSPECT: &str = "SUSPECT";
+/// Where sled's own files are, beside the mark.
+const DATA: &str = "sled";
+
+type Tree = sled::Tree<LEAF_KEYS>;
+
+/// One sled tree in one directory.
+pub struct SledKv {
+    shared: Arc<Shared>,
+    flusher: Option<thread::JoinHandle<()>>,
+}
+
+struct Shared {
+    /// What the others are cloned from.
+    first: Mutex<Tree>,
+    /// Handles nobody uses right now.
+    idle: Mutex<Vec<Tree>>,
+    dir: PathBuf,
+    dirty_bytes: AtomicU64,
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Why nothing works any more.
+    failed: Option<KvError>,
+    flush_wanted: bool,
+    stopping: bool,
+}
+
+impl SledKv {
+    /// Opens or makes the index in `dir`.
+    ///
+    /// # Errors
+    /// The directory is marked as suspect, or sled does not open, or panics over it: [`SledKv::destroy`] it.
+    pub fn open(dir: &Path) -> Result<SledKv, KvError> {
+        let suspect = dir.join(SUSPECT);
+        if suspect.exists() {
+            return Err(KvError(format!("{} was left suspect", dir.display())));
+        }
+        fs::create_dir_all(dir).and_then(|()| File::create(&suspect)).map_err(|error| because(dir, &error))?;
+        let config = sled::Config::new()
+            .path(dir.join(DATA))
+            .flush_every_ms(Some(FLUSH_NEVER_MS))
+            .cache_capacity_bytes(CACHE_BYTES)
+            .zstd_compression_level(1);
+        let opened = panic::catch_unwind(AssertUnwindSafe(|| config.open::<LEAF_KEYS>()));
+        let tree = match opened {
+            Ok(Ok(db)) => Tree::clone(&db),
+            Ok(Err(error)) => return Err(because(dir, &error)),
+            Err(_) => return Err(KvError(format!("sled panicked opening {}", dir.display()))),
+        };
+        fs::remove_file(&suspect).map_err(|error| because(dir, &error))?;
+        let shared = Arc::new(Shared {
+            first: Mutex::new(tree),
+            idle: Mutex::default(),
+            dir: dir.to_path_buf(),
+            dirty_bytes: AtomicU64::new(0),
+            state: Mutex::default(),
+            wake: Condvar::new(),
+        });
+        let flushing = Arc::clone(&shared);
+        let flusher = thread::Builder::new().name("kv-flush".into()).spawn(move || flushing.flush_when_asked());
+        Ok(SledKv { shared, flusher: Some(flusher.map_err(|error| because(dir, &error))?) })
+    }
+
+    /// Removes the index in `dir`. Nothing there is not an error.
+    ///
+    /// # Errors
+    /// The directory cannot be removed.
+    pub fn destroy(dir: &Path) -> io::Result<()> {
+        match fs::remove_dir_all(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
+    }
+}
+
+impl Drop for SledKv {
+    fn drop(&mut self) {
+        self.shared.state.lock().stopping = true;
+        self.shared.wake.notify_all();
+        if let Some(flusher) = self.flusher.take() {
+            // A flusher that panicked has left its mark already.
+            let _ = flusher.join();
+        }
+        if self.shared.state.lock().failed.is_some() {
+            // Dropping the last handle makes sled flush, and abort when that fails. What it holds is lost anyway.
+            std::mem::forget(Arc::clone(&self.shared));
+        }
+    }
+}
+
+impl Shared {
+    /// Runs one call into sled; the first failure is the last call.
+    fn fenced<T>(&self, call: impl FnOnce(&Tree) -> io::Result<T>) -> Result<T, KvError> {
+        if let Some(failed) = &self.state.lock().failed {
+            return Err(failed.clone());
+        }
+        let idle = self.idle.lock().pop();
+        let tree = idle.unwrap_or_else(|| self.first.lock().clone());
+        let called = panic::catch_unwind(AssertUnwindSafe(|| call(&tree)));
+        self.idle.lock().push(tree);
+        let error = match called {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => because(&self.dir, &error),
+            Err(_) => KvError(format!("sled panicked in {}", self.dir.display())),
+        };
+        // The mark is best effort: without it the next open meets the damage again and marks it then.
+        let _ = File::create(self.dir.join(SUSPECT));
+        Err(self.state.lock().failed.get_or_insert(error).clone())
+    }
+
+    fn flush(&self) -> Result<(), KvError> {
+        self.dirty_bytes.store(0, Ordering::Relaxed);
+        self.fenced(|tree| tree.flush().map(drop))
+    }
+
+    fn flush_when_asked(&self) {
+        let mut state = self.state.lock();
+        loop {
+            while !state.flush_wanted && !state.stopping {
+                self.wake.wait(&mut state);
+            }
+            if state.stopping {
+                return;
+            }
+            state.flush_wanted = false;
+            drop(state);
+            // The failure is kept in `failed`, where the next caller meets it.
+            let _ = self.flush();
+            state = self.state.lock();
+        }
+    }
+
+    fn wrote(&self, bytes: u64) {
+        if self.dirty_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes >= DIRTY_BYTES_MAX {
+            self.state.lock().flush_wanted = true;
+            self.wake.notify_all();
+        }
+    }
+}
+
+fn because(dir: &Path, error: &io::Error) -> KvError {
+    KvError(format!("{}: {error}", dir.display()))
+}
+
+impl Kv for SledKv {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        self.shared.fenced(|tree| Ok(tree.get(key)?.map(|value| value.to_vec())))
+    }
+
+    fn scan<'a>(&'a self, from: &[u8], to: Option<&[u8]>) -> Box<dyn Iterator<Item = Result<Pair, KvError>> + 'a> {
+        // Not `range(from..to)`: past its end sled's iterator walks every leaf to the end of the tree.
+        let pairs = self.shared.fenced(|tree| Ok(tree.range(from.to_vec()..)));
+        Box::new(Scan { shared: &self.shared, pairs: Some(pairs), to: to.map(<[u8]>::to_vec) })
+    }
+
+    fn write(&self, batch: Batch) -> Result<(), KvError> {
+        let mut changes = sled::Batch::default();
+        let mut bytes = 0;
+        for (key, value) in batch.changes {
+            bytes += key.len() + value.as_ref().map_or(0, Vec::len);
+            match value {
+                Some(value) => changes.insert(key, value),
+                None => changes.remove(key),
+            }
+        }
+        self.shared.fenced(|tree| tree.apply_batch(changes))?;
+        self.shared.wrote(bytes as u64);
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), KvError> {
+        self.shared.flush()
+    }
+}
+
+struct Scan<'a> {
+    shared: &'a Shared,
+    /// `None` after the end, or after an error was given out.
+    pairs: Option<Result<sled::Iter<LEAF_KEYS>, KvError>>,
+    to: Option<Vec<u8>>,
+}
+
+impl Iterator for Scan<'_> {
+    type Item = Result<Pair, KvError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut pairs = match self.pairs.take()? {
+            Ok(pairs) => pairs,
+            Err(error) => return Some(Err(error)),
+        };
+        match self.shared.fenced(|_| pairs.next().transpose()) {
+            Err(error) => Some(Err(error)),
+            Ok(None) => None,
+            Ok(Some((key, _))) if self.to.as_ref().is_some_and(|to| key.as_ref() >= to.as_slice()) => None,
+            Ok(Some((key, value))) => {
+                self.pairs = Some(Ok(pairs));
+                Some(Ok((key.to_vec(), value.to_vec())))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::suite;
+
+    fn batch(pairs: &[(&[u8], &[u8])]) -> Batch {
+        let mut batch = Batch::default();
+        pairs.iter().for_each(|(key, value)| batch.put(*key, *value));
+        batch
+    }
+
+    #[test]
+    fn conforms() {
+        suite::run(&|| Box::new(Temporary::new()));
+    }
+
+    #[test]
+    fn agrees_with_memory() {
+        for seed in 0..6 {
+            suite::compare(&Temporary::new(), &crate::kv::memory::MemoryKv::new(), seed);
+        }
+    }
+
+    #[test]
+    fn flushed_batches_survive_a_reopen() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SledKv::open(dir.path()).unwrap();
+        store.write(batch(&[(b"a", b"1"), (b"b", b"2")])).unwrap();
+        store.flush().unwrap();
+        drop(store);
+        let store = SledKv::open(dir.path()).unwrap();
+        assert_eq!(store.get(b"b").unwrap(), Some(b"2".to_vec()));
+    }
+
+    #[test]
+    fn damage_is_an_error_and_destroy_heals() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("index");
+        let store = SledKv::open(&path).unwrap();
+        for n in 0..2000_u32 {
+            store.write(batch(&[(&n.to_be_bytes(), &[7; 100])])).unwrap();
+        }
+        store.flush().unwrap();
+        drop(store);
+        scribble(&path.join(DATA));
+        let read = SledKv::open(&path).and_then(|store| store.scan(b"", None).try_for_each(|pair| pair.map(drop)));
+        assert!(read.is_err());
+        assert!(SledKv::open(&path).is_err(), "a suspect index opened");
+        SledKv::destroy(&path).unwrap();
+        SledKv::destroy(&path).unwrap();
+        assert_eq!(SledKv::open(&path).unwrap().scan(b"", None).count(), 0);
+    }
+
+    /// Overwrites the middle of every file.
+    fn scribble(dir: &Path) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                scribble(&path);
+            } else {
+                let mut bytes = fs::read(&path).unwrap();
+                bytes.iter_mut().skip(9).for_each(|byte| *byte = !*byte);
+                fs::write(&path, bytes).unwrap();
+            }
+        }
+    }
+
+    /// A store in a directory that goes away with it.
+    struct Temporary {
+        store: SledKv,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Temporary {
+        fn new() -> Temporary {
+            let dir = tempfile::tempdir().unwrap();
+            Temporary { store: SledKv::open(dir.path()).unwrap(), _dir: dir }
+        }
+    }
+
+    impl Kv for Temporary {
+        fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+            self.store.get(key)
+        }
+
+        fn scan<'a>(&'a self, from: &[u8], to: Option<&[u8]>) -> Box<dyn Iterator<Item = Result<Pair, KvError>> + 'a> {
+            self.store.scan(from, to)
+        }
+
+        fn write(&self, batch: Batch) -> Result<(), KvError> {
+            self.store.write(batch)
+        }
+
+        fn flush(&self) -> Result<(), KvError> {
+            self.store.flush()
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! What every engine must do. Each runs the same cases, and random ones against the engine in memory.
+
+use std::thread;
+
+use super::{Batch, Kv, Pair};
+
+type Case = fn(&dyn Kv);
+type Make<'a> = &'a dyn Fn() -> Box<dyn Kv>;
+
+/// Runs every case on an empty store of its own.
+pub fn run(make: Make) {
+    let cases: &[(&str, Case)] = &[
+        ("get, put, delete", puts_and_deletes),
+        ("later changes of a batch win", later_changes_win),
+        ("scans keep their bounds", scans_keep_bounds),
+        ("keys are ordered as unsigned bytes", orders_unsigned),
+        ("empty keys and values are kept", keeps_empty_keys_and_values),
+        ("large values are kept", keeps_large_values),
+        ("a large batch is kept", keeps_large_batches),
+        ("emptied ranges scan empty", emptied_ranges_scan_empty),
+        ("a scan goes on beside writes", scans_beside_writes),
+    ];
+    for (name, case) in cases {
+        println!("{name}");
+        case(&*make());
+    }
+}
+
+fn write(store: &dyn Kv, changes: &[(&[u8], Option<&[u8]>)]) {
+    let mut batch = Batch::default();
+    for (key, value) in changes {
+        match value {
+            Some(value) => batch.put(*key, *value),
+            None => batch.delete(*key),
+        }
+    }
+    store.write(batch).unwrap();
+}
+
+fn scan(store: &dyn Kv, from: &[u8], to: Option<&[u8]>) -> Vec<Pair> {
+    store.scan(from, to).collect::<Result<_, _>>().unwrap()
+}
+
+fn keys(store: &dyn Kv, from: &[u8], to: Option<&[u8]>) -> Vec<Vec<u8>> {
+    scan(store, from, to).into_iter().map(|(key, _)| key).collect()
+}
+
+fn puts_and_deletes(store: &dyn Kv) {
+    assert_eq!(store.get(b"a").unwrap(), None);
+    write(store, &[(b"a", Some(b"1")), (b"b", Some(b"2"))]);
+    assert_eq!(store.get(b"a").unwrap(), Some(b"1".to_vec()));
+    write(store, &[(b"a", None), (b"b", Some(b"3")), (b"absent", None)]);
+    assert_eq!(scan(store, b"", None), [(b"b".to_vec(), b"3".to_vec())]);
+    store.write(Batch::default()).unwrap();
+    store.flush().unwrap();
+    assert_eq!(store.get(b"b").unwrap(), Some(b"3".to_vec()));
+}
+
+fn later_changes_win(store: &dyn Kv) {
+    write(store, &[(b"k", Some(b"1")), (b"k", None), (b"k", Some(b"2")), (b"l", Some(b"1")), (b"l", None)]);
+    assert_eq!(scan(store, b"", None), [(b"k".to_vec(), b"2".to_vec())]);
+}
+
+fn scans_keep_bounds(store: &dyn Kv) {
+    write(store, &[(b"a", Some(b"")), (b"ab", Some(b"")), (b"b", Some(b"")), (b"ba", Some(b"")), (b"c", Some(b""))]);
+    assert_eq!(keys(store, b"ab", Some(b"ba")), [b"ab".to_vec(), b"b".to_vec()]);
+    assert_eq!(keys(store, b"a\0", Some(b"b")), [b"ab".to_vec()]);
+    assert_eq!(keys(store, b"b", None), [b"b".to_vec(), b"ba".to_vec(), b"c".to_vec()]);
+    assert_eq!(keys(store, b"b", Some(b"b")), Vec::<Vec<u8>>::new());
+    assert_eq!(keys(store, b"c", Some(b"a")), Vec::<Vec<u8>>::new());
+    assert_eq!(keys(store, b"d", None), Vec::<Vec<u8>>::new());
+    assert_eq!(keys(store, b"", Some(b"")), Vec::<Vec<u8>>::new());
+}
+
+fn orders_unsigned(store: &dyn Kv) {
+    let mut written: Vec<Vec<u8>> = (0..=255_u8).flat_map(|n| [vec![n], vec![n, 0], vec![n, 0xff]]).collect();
+    for key in written.iter().rev() {
+        write(store, &[(key, Some(b"v"))]);
+    }
+    written.sort();
+    assert_eq!(keys(store, b"", None), written);
+}
+
+fn keeps_empty_keys_and_values(store: &dyn Kv) {
+    write(store, &[(b"", Some(b"")), (b"\0", Some(b""))]);
+    assert_eq!(store.get(b"").unwrap(), Some(Vec::new()));
+    assert_eq!(keys(store, b"", None), [Vec::new(), vec![0]]);
+    write(store, &[(b"", None)]);
+    assert_eq!(store.get(b"").unwrap(), None);
+    assert_eq!(keys(store, b"", None), [vec![0]]);
+}
+
+fn keeps_large_values(store: &dyn Kv) {
+    let value: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+    let key = vec![0x61; 4000];
+    write(store, &[(&key, Some(&value)), (b"z", Some(b"end"))]);
+    store.flush().unwrap();
+    assert_eq!(store.get(&key).unwrap().as_deref(), Some(value.as_slice()));
+    assert_eq!(scan(store, &key, Some(b"b")), [(key, value)]);
+}
+
+fn keeps_large_batches(store: &dyn Kv) {
+    let mut batch = Batch::default();
+    for n in (0..5000_u32).rev() {
+        batch.put(n.to_be_bytes(), n.to_le_bytes());
+    }
+    store.write(batch).unwrap();
+    let found = scan(store, &[], None);
+    assert_eq!(found.len(), 5000);
+    for (n, (key, value)) in (0_u32..).zip(&found) {
+        assert_eq!((key.as_slice(), value.as_slice()), (&n.to_be_bytes()[..], &n.to_le_bytes()[..]));
+    }
+}
+
+fn emptied_ranges_scan_empty(store: &dyn Kv) {
+    for round in 0..3 {
+        for n in 0..1000_u32 {
+            write(store, &[(&n.to_be_bytes(), Some(&[round; 20]))]);
+        }
+        for n in 100..900_u32 {
+            write(store, &[(&n.to_be_bytes(), None)]);
+        }
+        store.flush().unwrap();
+        assert_eq!(keys(store, &100_u32.to_be_bytes(), Some(&900_u32.to_be_bytes())), Vec::<Vec<u8>>::new());
+        assert_eq!(keys(store, b"", None).len(), 200);
+    }
+}
+
+/// Keys that nobody touches are all seen, in order, however much is written between and beside them.
+fn scans_beside_writes(store: &dyn Kv) {
+    const KEPT: u32 = 2000;
+    for n in 0..KEPT {
+        write(store, &[(&(n * 2).to_be_bytes(), Some(b"kept"))]);
+    }
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for n in 0..3 * KEPT {
+                let key = (n.wrapping_mul(7919) % KEPT * 2 + 1).to_be_bytes();
+                write(store, &[(&key, if n % 3 == 0 { None } else { Some(b"passing") })]);
+            }
+        });
+        while !writer.is_finished() {
+            let mut kept = 0;
+            let mut last = None;
+            for pair in store.scan(b"", None) {
+                let (key, value) = pair.unwrap();
+                assert!(last.as_ref().is_none_or(|last| *last < key), "out of order");
+                kept += u32::from(value == b"kept");
+                last = Some(key);
+            }
+            assert_eq!(kept, KEPT);
+        }
+        writer.join().unwrap();
+    });
+}
+
+/// Does the same random things to both and compares everything they can be asked.
+pub fn compare(left: &dyn Kv, right: &dyn Kv, seed: u64) {
+    let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    for step in 0..600 {
+        let mut batch = Batch::default();
+        for _ in 0..chance.below(12) {
+            if chance.below(3) == 0 {
+                batch.delete(chance.key());
+            } else {
+                batch.put(chance.key(), vec![step as u8; chance.below(300)]);
+            }
+        }
+        left.write(batch.clone()).unwrap();
+        right.write(batch).unwrap();
+        if chance.below(40) == 0 {
+            left.flush().unwrap();
+            right.flush().unwrap();
+        }
+        let key = chance.key();
+        assert_eq!(left.get(&key).unwrap(), right.get(&key).unwrap(), "seed {seed}, step {step}");
+        let (from, to) = (chance.key(), chance.key());
+        let to = (chance.below(4) != 0).then_some(to.as_slice());
+        assert_eq!(scan(left, &from, to), scan(right, &from, to), "seed {seed}, step {step}");
+    }
+    assert_eq!(scan(left, b"", None), scan(right, b"", None), "seed {seed}");
+}
+
+/// xorshift: enough chance for a test, and the same on every machine.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % bound
+    }
+
+    /// Short keys over a small alphabet: neighbours, prefixes of one another, and repeats.
+    fn key(&mut self) -> Vec<u8> {
+        (0..self.below(5)).map(|_| [0, 1, b'a', b'b', 0xff][self.below(5)]).collect()
+    }
+}

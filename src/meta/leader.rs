@@ -1,0 +1,441 @@
+//! What a leader knows and nobody else: sessions it hears from, leases, and who waits for whom.
+//!
+//! One [`Leader`] lives for one term. It starts from the replicated list of sessions, none of which has reclaimed yet;
+//! until each has (or was expired) nothing is granted and nothing is changed that could conflict: requests wait in
+//! [`Leader::settled`]. It never proposes commands and never reads the clock of the wall: `serve` and `workers` do.
+//!
+//! Order of a change: names are locked, [`Leader::begin_change`] recalls and waits, the command is proposed and applied, the
+//! guard ends the change. Order of a read: [`Leader::before_read`], the lease is granted, then the state is read.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout_at};
+
+use super::lease::{Key, LeaseTable, Recall};
+use super::names::NameLocks;
+use crate::types::error::FsError;
+use crate::types::id::{Ino, SessionId, TreeId};
+use crate::types::limits::LEASE_QUIET_MS;
+use crate::types::session::{Claim, Event, Hold};
+
+/// A client that answers heartbeats but not a recall holds everybody up: after this long it is expired.
+const RECALL_PATIENCE: Duration = Duration::from_secs(12);
+
+pub struct Leader {
+    pub term: u64,
+    pub names: NameLocks,
+    started: Instant,
+    leases: Mutex<LeaseTable>,
+    sessions: Mutex<HashMap<SessionId, Live>>,
+    /// Counts what waiters wait for: yields, ended sessions.
+    progress: watch::Sender<u64>,
+    /// Counts changes of file locks.
+    unlocked: watch::Sender<u64>,
+    settled: watch::Sender<bool>,
+    /// Set when this server does not lead any more: everything that waits gives up.
+    deposed: watch::Sender<bool>,
+}
+
+/// A session that is alive as far as this leader knows.
+struct Live {
+    tree: TreeId,
+    heard: Instant,
+    /// Did not answer a recall in time.
+    overdue: bool,
+    reclaimed: bool,
+    events: Option<mpsc::UnboundedSender<Event>>,
+}
+
+impl Leader {
+    pub fn new(term: u64, sessions: impl IntoIterator<Item = (SessionId, TreeId)>) -> Leader {
+        let now = Instant::now();
+        let live = |tree| Live { tree, heard: now, overdue: false, reclaimed: false, events: None };
+        let sessions: HashMap<_, _> = sessions.into_iter().map(|(id, tree)| (id, live(tree))).collect();
+        Leader {
+            term,
+            names: NameLocks::default(),
+            started: now,
+            leases: Mutex::default(),
+            settled: watch::Sender::new(sessions.is_empty()),
+            sessions: Mutex::new(sessions),
+            progress: watch::Sender::new(0),
+            unlocked: watch::Sender::new(0),
+            deposed: watch::Sender::new(false),
+        }
+    }
+
+    /// Another term has begun.
+    pub fn depose(&self) {
+        self.deposed.send_replace(true);
+        for live in self.sessions.lock().values_mut() {
+            live.events = None;
+        }
+    }
+
+    /// Returns when this leader leads no more.
+    pub async fn deposed(&self) {
+        let _ = self.deposed.subscribe().wait_for(|deposed| *deposed).await;
+    }
+
+    pub fn is_settled(&self) -> bool {
+        *self.settled.borrow()
+    }
+
+    /// Every session of the time before has reclaimed or is gone.
+    ///
+    /// # Errors
+    /// `Unreachable` when deposed first: the caller says "not the leader".
+    pub async fn settled(&self) -> Result<(), FsError> {
+        if self.is_settled() {
+            return Ok(());
+        }
+        let mut settled = self.settled.subscribe();
+        tokio::select! {
+            _ = settled.wait_for(|settled| *settled) => Ok(()),
+            () = self.deposed() => Err(FsError::Unreachable),
+        }
+    }
+
+    // Sessions.
+
+    pub fn add_session(&self, session: SessionId, tree: TreeId) {
+        let live = Live { tree, heard: Instant::now(), overdue: false, reclaimed: true, events: None };
+        self.sessions.lock().insert(session, live);
+    }
+
+    /// A sign of life. Gives back the session's tree.
+    ///
+    /// # Errors
+    /// `SessionExpired` for a session that is not there (any more).
+    pub fn heard(&self, session: SessionId) -> Result<TreeId, FsError> {
+        let mut sessions = self.sessions.lock();
+        let live = sessions.get_mut(&session).ok_or(FsError::SessionExpired)?;
+        live.heard = Instant::now();
+        Ok(live.tree)
+    }
+
+    /// The tree of a live session.
+    ///
+    /// # Errors
+    /// `SessionExpired` for a session that is not there (any more).
+    pub fn tree_of(&self, session: SessionId) -> Result<TreeId, FsError> {
+        self.sessions.lock().get(&session).map(|live| live.tree).ok_or(FsError::SessionExpired)
+    }
+
+    /// How long each session has been silent.
+    pub fn silences(&self) -> Vec<(SessionId, Duration)> {
+        self.sessions.lock().iter().map(|(id, live)| (*id, live.heard.elapsed())).collect()
+    }
+
+    /// Sessions to expire: silent for longer than `ttl`, or not answering a recall.
+    pub fn overdue(&self, ttl: Duration) -> Vec<SessionId> {
+        let sessions = self.sessions.lock();
+        sessions.iter().filter(|(_, live)| live.overdue || live.heard.elapsed() > ttl).map(|(id, _)| *id).collect()
+    }
+
+    /// A session is over (closed or expired, the command is applied).
+    pub fn drop_session(&self, session: SessionId) {
+        self.sessions.lock().remove(&session);
+        self.leases.lock().drop_session(session, self.now_ms());
+        self.advance();
+        self.locks_changed();
+        self.settle();
+    }
+
+    /// Where to tell a session things from now on; recalls that may have been lost with an earlier stream are told
+    /// again.
+    ///
+    /// # Errors
+    /// `SessionExpired` for a session that is not there (any more).
+    pub fn subscribe(&self, session: SessionId) -> Result<mpsc::UnboundedReceiver<Event>, FsError> {
+        let (events, receiver) = mpsc::unbounded_channel();
+        let mut sessions = self.sessions.lock();
+        let live = sessions.get_mut(&session).ok_or(FsError::SessionExpired)?;
+        live.heard = Instant::now();
+        let _ = events.send(Event::Hello { term: self.term });
+        for event in self.leases.lock().pending_recalls(session) {
+            let _ = events.send(event);
+        }
+        live.events = Some(events);
+        Ok(receiver)
+    }
+
+    /// Takes over what a session held under the leader before. Once only per term: a repeated call adds nothing that
+    /// conflicts.
+    ///
+    /// # Errors
+    /// `SessionExpired` for a session that is not there (any more).
+    pub fn reclaim(&self, session: SessionId, claims: &[Claim]) -> Result<Vec<Claim>, FsError> {
+        let tree = self.heard(session)?;
+        let granted = {
+            let mut leases = self.leases.lock();
+            claims.iter().map(|claim| leases.reclaim(session, (tree, claim.ino), claim.hold)).collect()
+        };
+        if let Some(live) = self.sessions.lock().get_mut(&session) {
+            live.reclaimed = true;
+        }
+        self.settle();
+        Ok(granted)
+    }
+
+    // Leases.
+
+    /// As much of `want` as can be had at once.
+    pub fn grant(&self, session: SessionId, key: Key, want: Hold) -> Option<Claim> {
+        if !self.is_settled() {
+            return None;
+        }
+        self.leases.lock().grant(session, key, want, self.now_ms())
+    }
+
+    /// The same, but `open` is had for certain (unless the inode is being freed): a recall that the session still owes
+    /// an answer to is waited for.
+    ///
+    /// # Errors
+    /// `Unreachable` when deposed.
+    pub async fn acquire(&self, session: SessionId, key: Key, want: Hold) -> Result<Option<Claim>, FsError> {
+        if !want.open {
+            return Ok(self.grant(session, key, want));
+        }
+        loop {
+            self.wait_until(SessionId(0), &[key], |leases| !leases.recalling(session, key)).await?;
+            let mut leases = self.leases.lock();
+            if !leases.recalling(session, key) {
+                return Ok(leases.grant(session, key, want, self.now_ms()));
+            }
+        }
+    }
+
+    pub fn yielded(&self, session: SessionId, claims: &[Claim]) -> Result<(), FsError> {
+        let tree = self.heard(session)?;
+        let now_ms = self.now_ms();
+        let mut leases = self.leases.lock();
+        for claim in claims {
+            leases.yield_claim(session, (tree, claim.ino), *claim, now_ms);
+        }
+        drop(leases);
+        self.advance();
+        Ok(())
+    }
+
+    /// Another session's unshipped changes of this inode are shipped when this returns.
+    ///
+    /// # Errors
+    /// `Unreachable` when deposed.
+    pub async fn before_read(&self, session: SessionId, key: Key) -> Result<(), FsError> {
+        let recalls = self.leases.lock().begin_read(session, key, self.now_ms(), LEASE_QUIET_MS);
+        self.send(recalls);
+        self.wait_until(session, &[key], |leases| leases.clear_for_read(session, key)).await
+    }
+
+    /// Recalls the leases of others on `keys`; when this returns they are all given up. Dropping the guard ends the
+    /// change.
+    ///
+    /// # Errors
+    /// `Unreachable` when deposed.
+    pub async fn begin_change(&self, session: SessionId, keys: Vec<Key>) -> Result<ChangeGuard<'_>, FsError> {
+        let recalls = self.leases.lock().begin_change(session, &keys);
+        let mut guard = ChangeGuard { leader: self, keys, contended: !recalls.is_empty() };
+        self.send(recalls);
+        if !self.leases.lock().clear_for_change(session, &guard.keys) {
+            guard.contended = true;
+            self.wait_until(session, &guard.keys, |leases| leases.clear_for_change(session, &guard.keys)).await?;
+        }
+        Ok(guard)
+    }
+
+    pub fn begin_reap(&self, key: Key) -> bool {
+        self.leases.lock().begin_reap(key)
+    }
+
+    pub fn end_reap(&self, key: Key) {
+        self.leases.lock().end_reap(key, self.now_ms());
+    }
+
+    // File locks.
+
+    /// Some file lock was let go.
+    pub fn locks_changed(&self) {
+        self.unlocked.send_modify(|count| *count += 1);
+    }
+
+    pub fn watch_locks(&self) -> watch::Receiver<u64> {
+        self.unlocked.subscribe()
+    }
+
+    async fn wait_until(
+        &self,
+        session: SessionId,
+        keys: &[Key],
+        clear: impl Fn(&LeaseTable) -> bool,
+    ) -> Result<(), FsError> {
+        let mut progress = self.progress.subscribe();
+        let mut deadline = Instant::now() + RECALL_PATIENCE;
+        loop {
+            if clear(&self.leases.lock()) {
+                return Ok(());
+            }
+            tokio::select! {
+                waited = timeout_at(deadline, progress.changed()) => if waited.is_err() {
+                    self.mark_overdue(session, keys);
+                    deadline = Instant::now() + RECALL_PATIENCE;
+                },
+                () = self.deposed() => return Err(FsError::Unreachable),
+            }
+        }
+    }
+
+    /// Whoever still owes an answer on these is to be expired.
+    fn mark_overdue(&self, session: SessionId, keys: &[Key]) {
+        let debtors = self.leases.lock().debtors(session, keys);
+        let mut sessions = self.sessions.lock();
+        for debtor in debtors {
+            if let Some(live) = sessions.get_mut(&debtor) {
+                tracing::warn!(session = debtor.0, "a client does not answer a recall; its session will be expired");
+                live.overdue = true;
+            }
+        }
+    }
+
+    fn send(&self, recalls: Vec<Recall>) {
+        if recalls.is_empty() {
+            return;
+        }
+        let sessions = self.sessions.lock();
+        for recall in recalls {
+            // Without a stream the recall is pending in the table and told when the session subscribes.
+            if let Some(events) = sessions.get(&recall.session).and_then(|live| live.events.as_ref()) {
+                let _ = events.send(recall.event);
+            }
+        }
+    }
+
+    fn settle(&self) {
+        if !self.is_settled() && self.sessions.lock().values().all(|live| live.reclaimed) {
+            tracing::info!(term = self.term, "every session has reclaimed its leases");
+            self.settled.send_replace(true);
+        }
+    }
+
+    fn advance(&self) {
+        self.progress.send_modify(|count| *count += 1);
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// A change under way. Nothing is granted on its inodes while it lives.
+pub struct ChangeGuard<'a> {
+    leader: &'a Leader,
+    keys: Vec<Key>,
+    contended: bool,
+}
+
+impl ChangeGuard<'_> {
+    pub fn covers(&self, key: Key) -> bool {
+        self.keys.contains(&key)
+    }
+}
+
+impl Drop for ChangeGuard<'_> {
+    fn drop(&mut self) {
+        let now_ms = self.leader.now_ms();
+        self.leader.leases.lock().end_change(&self.keys, self.contended, now_ms, LEASE_QUIET_MS);
+    }
+}
+
+/// A key of the lease table.
+pub fn key(tree: TreeId, ino: Ino) -> Key {
+    (tree, ino)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::session::Lease;
+
+    const TREE: TreeId = TreeId(1);
+    const A: SessionId = SessionId(1);
+    const B: SessionId = SessionId(2);
+    const INO: Ino = Ino(9);
+    const WRITE: Hold = Hold { lease: Lease::Write, open: true };
+
+    async fn recalled(events: &mut mpsc::UnboundedReceiver<Event>) -> (Ino, Lease, u64) {
+        loop {
+            match events.recv().await {
+                Some(Event::Recall { ino, keep, grant }) => return (ino, keep, grant),
+                Some(Event::Hello { .. }) => {}
+                None => panic!("the stream ended"),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_waits_for_the_holder_and_then_goes_on() {
+        let leader = Leader::new(1, []);
+        leader.add_session(A, TREE);
+        leader.add_session(B, TREE);
+        let mut events = leader.subscribe(A).expect("alive");
+        leader.grant(A, key(TREE, INO), WRITE).expect("free");
+        let change = leader.begin_change(B, vec![key(TREE, INO)]);
+        let answer = async {
+            let (ino, keep, grant) = recalled(&mut events).await;
+            let hold = Hold { lease: keep, open: true };
+            leader.yielded(A, &[Claim { ino, hold, grant }]).expect("alive");
+        };
+        let (guard, ()) = tokio::join!(change, answer);
+        drop(guard.expect("went on"));
+        assert!(leader.grant(A, key(TREE, INO), Hold { lease: Lease::Read, open: true }).is_none(), "quiet time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn recalls_survive_a_lost_stream() {
+        let leader = Leader::new(1, []);
+        leader.add_session(A, TREE);
+        leader.add_session(B, TREE);
+        leader.grant(A, key(TREE, INO), WRITE).expect("free");
+        let read = leader.before_read(B, key(TREE, INO));
+        let answer = async {
+            let mut events = leader.subscribe(A).expect("alive");
+            let (ino, keep, grant) = recalled(&mut events).await;
+            assert_eq!(keep, Lease::Read);
+            leader.yielded(A, &[Claim { ino, hold: Hold { lease: keep, open: true }, grant }]).expect("alive");
+        };
+        let (read, ()) = tokio::join!(read, answer);
+        read.expect("went on");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_never_answers_becomes_overdue_and_stands_in_nobodys_way() {
+        let leader = Leader::new(1, []);
+        leader.add_session(A, TREE);
+        leader.add_session(B, TREE);
+        leader.grant(A, key(TREE, INO), WRITE).expect("free");
+        let expire = async {
+            while leader.overdue(Duration::from_secs(3600)) != [A] {
+                tokio::time::advance(Duration::from_millis(100)).await;
+            }
+            leader.drop_session(A);
+        };
+        let (guard, ()) = tokio::join!(leader.begin_change(B, vec![key(TREE, INO)]), expire);
+        assert!(guard.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_leader_grants_nothing_until_all_have_reclaimed() {
+        let leader = Leader::new(2, [(A, TREE), (B, TREE)]);
+        assert!(leader.grant(A, key(TREE, INO), WRITE).is_none());
+        let claim = Claim { ino: INO, hold: WRITE, grant: 77 };
+        let granted = leader.reclaim(A, &[claim]).expect("alive");
+        assert_eq!(granted[0].hold, WRITE);
+        assert!(!leader.is_settled());
+        leader.drop_session(B);
+        leader.settled().await.expect("settled");
+        assert!(leader.grant(A, key(TREE, Ino(10)), WRITE).is_some());
+    }
+}

@@ -1,0 +1,404 @@
+//! The lease table: who may cache what, in the leader's memory.
+//!
+//! A pure value: time comes in, recalls come out as data, and whoever owns it sends them. It is volatile: a new
+//! leader starts with an empty one and lets the sessions reclaim (see `leader`).
+//!
+//! The rules, per inode:
+//! - any number of sessions hold `Read`, or one holds `Write`;
+//! - a grant never waits and never recalls: what cannot be had at once is not granted, and the operation is served
+//!   "one-shot" by the leader;
+//! - a *change* ([`LeaseTable::begin_change`]) recalls every lease of other sessions, a *read*
+//!   ([`LeaseTable::begin_read`]) recalls another session's `Write` down to `Read`; both wait for the answers outside
+//!   of this table;
+//! - while a change is under way, and for a quiet time after one that had to recall, nothing new is granted: contended
+//!   inodes do not bounce leases;
+//! - the mark `open` is no lease: it never conflicts, and keeps an unlinked inode alive.
+//!
+//! Every grant has a number that grows over the leader's life. A recall names the grant that it ends, so that a client
+//! can tell a grant that was overtaken by its own recall.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::types::id::{Ino, SessionId, TreeId};
+use crate::types::session::{Claim, Event, Hold, Lease};
+
+/// An inode within the group.
+pub type Key = (TreeId, Ino);
+
+/// A message to a session that must answer with a `Yield`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recall {
+    pub session: SessionId,
+    pub event: Event,
+}
+
+#[derive(Debug, Default)]
+pub struct LeaseTable {
+    inodes: HashMap<Key, Inode>,
+    by_session: HashMap<SessionId, HashSet<Key>>,
+    last_grant: u64,
+}
+
+#[derive(Debug, Default)]
+struct Inode {
+    holders: Vec<Holding>,
+    /// Changes under way.
+    changing: u32,
+    /// Being freed: cannot be opened any more.
+    reaping: bool,
+    no_lease_before_ms: u64,
+    no_write_before_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Holding {
+    session: SessionId,
+    hold: Hold,
+    grant: u64,
+    /// A recall down to this lease is on its way.
+    recall: Option<Lease>,
+}
+
+impl LeaseTable {
+    /// Gives `session` as much of `want` as can be had at once. `None` when nothing changed for it.
+    ///
+    /// While a recall to this session is unanswered nothing is granted to it on that inode, not even `open`: a claim
+    /// that crosses its own recall on the wire could be read in two ways. Who needs `open` waits for
+    /// [`LeaseTable::recalling`] to end.
+    ///
+    /// Call this *before* reading the state that the reply shows: a change that starts in between then sees the
+    /// holder and recalls it.
+    pub fn grant(&mut self, session: SessionId, key: Key, want: Hold, now_ms: u64) -> Option<Claim> {
+        if want == Hold::default() {
+            return None;
+        }
+        if self.recalling(session, key) {
+            return None;
+        }
+        let inode = self.inodes.entry(key).or_default();
+        let lease = inode.obtainable(session, want.lease, now_ms);
+        let open = want.open && !inode.reaping;
+        let held = inode.holding(session).map(|h| h.hold).unwrap_or_default();
+        let hold = Hold { lease: lease.max(held.lease), open: open || held.open };
+        if hold == held {
+            self.forget_if_idle(key, now_ms);
+            return None;
+        }
+        Some(self.set(session, key, hold))
+    }
+
+    /// A recall to this session on this inode is unanswered.
+    pub fn recalling(&self, session: SessionId, key: Key) -> bool {
+        self.inodes.get(&key).and_then(|inode| inode.holding(session)).is_some_and(|held| held.recall.is_some())
+    }
+
+    /// Records what a session says it held under the leader before. Refuses a lease that conflicts with another
+    /// claim (then only `open` is kept).
+    pub fn reclaim(&mut self, session: SessionId, key: Key, hold: Hold) -> Claim {
+        let inode = self.inodes.entry(key).or_default();
+        let free = match hold.lease {
+            Lease::None => true,
+            Lease::Read => !inode.others(session).any(|h| h.hold.lease == Lease::Write),
+            Lease::Write => !inode.others(session).any(|h| h.hold.lease > Lease::None),
+        };
+        let lease = if free { hold.lease } else { Lease::None };
+        self.set(session, key, Hold { lease, open: hold.open })
+    }
+
+    /// A change of these inodes begins: no grants on them until [`LeaseTable::end_change`]. Returns the recalls to
+    /// send; the change may go ahead when [`LeaseTable::clear_for_change`] says so.
+    pub fn begin_change(&mut self, session: SessionId, keys: &[Key]) -> Vec<Recall> {
+        let mut recalls = Vec::new();
+        for key in keys {
+            let inode = self.inodes.entry(*key).or_default();
+            inode.changing += 1;
+            inode.recall_others(session, *key, Lease::None, &mut recalls);
+        }
+        recalls
+    }
+
+    /// No other session holds a lease on any of these.
+    pub fn clear_for_change(&self, session: SessionId, keys: &[Key]) -> bool {
+        keys.iter().all(|key| {
+            self.inodes.get(key).is_none_or(|inode| inode.others(session).all(|h| h.hold.lease == Lease::None))
+        })
+    }
+
+    /// The change is applied (or given up). `contended`: it had to recall, so the inodes rest for `quiet_ms`.
+    pub fn end_change(&mut self, keys: &[Key], contended: bool, now_ms: u64, quiet_ms: u64) {
+        for key in keys {
+            if let Some(inode) = self.inodes.get_mut(key) {
+                inode.changing = inode.changing.saturating_sub(1);
+                if contended {
+                    inode.no_lease_before_ms = now_ms + quiet_ms;
+                }
+            }
+            self.forget_if_idle(*key, now_ms);
+        }
+    }
+
+    /// Somebody wants to read this inode: another session's `Write` must come down to `Read` first.
+    pub fn begin_read(&mut self, session: SessionId, key: Key, now_ms: u64, quiet_ms: u64) -> Vec<Recall> {
+        let mut recalls = Vec::new();
+        if let Some(inode) = self.inodes.get_mut(&key)
+            && inode.others(session).any(|h| h.hold.lease == Lease::Write)
+        {
+            inode.no_write_before_ms = now_ms + quiet_ms;
+            inode.recall_others(session, key, Lease::Read, &mut recalls);
+        }
+        recalls
+    }
+
+    /// No other session may have unshipped changes of this inode.
+    pub fn clear_for_read(&self, session: SessionId, key: Key) -> bool {
+        self.inodes.get(&key).is_none_or(|inode| inode.others(session).all(|h| h.hold.lease < Lease::Write))
+    }
+
+    /// The answer to a recall, or a lease given up unasked. What was granted after the claim was written is not
+    /// touched by it.
+    pub fn yield_claim(&mut self, session: SessionId, key: Key, claim: Claim, now_ms: u64) {
+        let Some(inode) = self.inodes.get_mut(&key) else { return };
+        let Some(holding) = inode.holders.iter_mut().find(|h| h.session == session) else { return };
+        if claim.grant < holding.grant {
+            return;
+        }
+        holding.hold.lease = holding.hold.lease.min(claim.hold.lease);
+        holding.hold.open &= claim.hold.open;
+        if holding.recall.is_some_and(|keep| holding.hold.lease <= keep) {
+            holding.recall = None;
+        }
+        if holding.hold == Hold::default() {
+            self.drop_holding(session, key);
+        }
+        self.forget_if_idle(key, now_ms);
+    }
+
+    /// A session is over: everything of it is free.
+    pub fn drop_session(&mut self, session: SessionId, now_ms: u64) {
+        for key in self.by_session.remove(&session).unwrap_or_default() {
+            if let Some(inode) = self.inodes.get_mut(&key) {
+                inode.holders.retain(|h| h.session != session);
+            }
+            self.forget_if_idle(key, now_ms);
+        }
+    }
+
+    /// Starts to free an unlinked inode, unless some session has it open. From then on it cannot be opened.
+    pub fn begin_reap(&mut self, key: Key) -> bool {
+        let inode = self.inodes.entry(key).or_default();
+        if inode.holders.iter().any(|h| h.hold.open) {
+            return false;
+        }
+        inode.reaping = true;
+        true
+    }
+
+    pub fn end_reap(&mut self, key: Key, now_ms: u64) {
+        if let Some(inode) = self.inodes.get_mut(&key) {
+            inode.reaping = false;
+        }
+        self.forget_if_idle(key, now_ms);
+    }
+
+    /// Recalls that this session has not answered.
+    pub fn pending_recalls(&self, session: SessionId) -> Vec<Event> {
+        let mut events = Vec::new();
+        for key in self.by_session.get(&session).into_iter().flatten() {
+            if let Some(held) = self.inodes.get(key).and_then(|inode| inode.holding(session))
+                && let Some(keep) = held.recall
+            {
+                events.push(Event::Recall { ino: key.1, keep, grant: held.grant });
+            }
+        }
+        events
+    }
+
+    /// Who besides `session` has not answered a recall on one of these.
+    pub fn debtors(&self, session: SessionId, keys: &[Key]) -> HashSet<SessionId> {
+        let inodes = keys.iter().filter_map(|key| self.inodes.get(key));
+        inodes.flat_map(|i| i.others(session)).filter(|h| h.recall.is_some()).map(|h| h.session).collect()
+    }
+
+    /// How many inodes have an entry: what the table costs.
+    pub fn inodes(&self) -> usize {
+        self.inodes.len()
+    }
+
+    fn set(&mut self, session: SessionId, key: Key, hold: Hold) -> Claim {
+        self.last_grant += 1;
+        let grant = self.last_grant;
+        let holding = Holding { session, hold, grant, recall: None };
+        let inode = self.inodes.entry(key).or_default();
+        match inode.holders.iter_mut().find(|h| h.session == session) {
+            Some(held) => *held = Holding { recall: held.recall, ..holding },
+            None => inode.holders.push(holding),
+        }
+        self.by_session.entry(session).or_default().insert(key);
+        Claim { ino: key.1, hold, grant }
+    }
+
+    fn drop_holding(&mut self, session: SessionId, key: Key) {
+        if let Some(inode) = self.inodes.get_mut(&key) {
+            inode.holders.retain(|h| h.session != session);
+        }
+        if let Some(keys) = self.by_session.get_mut(&session) {
+            keys.remove(&key);
+        }
+    }
+
+    fn forget_if_idle(&mut self, key: Key, now_ms: u64) {
+        let idle = self.inodes.get(&key).is_some_and(|inode| {
+            inode.holders.is_empty()
+                && inode.changing == 0
+                && !inode.reaping
+                && inode.no_lease_before_ms <= now_ms
+                && inode.no_write_before_ms <= now_ms
+        });
+        if idle {
+            self.inodes.remove(&key);
+        }
+    }
+}
+
+impl Inode {
+    fn holding(&self, session: SessionId) -> Option<&Holding> {
+        self.holders.iter().find(|h| h.session == session)
+    }
+
+    fn others(&self, session: SessionId) -> impl Iterator<Item = &Holding> {
+        self.holders.iter().filter(move |h| h.session != session)
+    }
+
+    /// As much of `want` as nobody and nothing stands against.
+    fn obtainable(&self, session: SessionId, want: Lease, now_ms: u64) -> Lease {
+        if want == Lease::None || self.changing > 0 || now_ms < self.no_lease_before_ms {
+            return Lease::None;
+        }
+        let alone = self.others(session).all(|h| h.hold.lease == Lease::None);
+        if want == Lease::Write && alone && now_ms >= self.no_write_before_ms {
+            return Lease::Write;
+        }
+        let shareable = self.others(session).all(|h| h.hold.lease < Lease::Write);
+        if shareable { Lease::Read } else { Lease::None }
+    }
+
+    fn recall_others(&mut self, session: SessionId, key: Key, keep: Lease, recalls: &mut Vec<Recall>) {
+        for holding in self.holders.iter_mut().filter(|h| h.session != session && h.hold.lease > keep) {
+            // A recall that goes at least as far is on its way already.
+            if holding.recall.is_some_and(|to| to <= keep) {
+                continue;
+            }
+            holding.recall = Some(keep);
+            let event = Event::Recall { ino: key.1, keep, grant: holding.grant };
+            recalls.push(Recall { session: holding.session, event });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: Key = (TreeId(1), Ino(7));
+    const A: SessionId = SessionId(1);
+    const B: SessionId = SessionId(2);
+    const READ: Hold = Hold { lease: Lease::Read, open: false };
+    const WRITE: Hold = Hold { lease: Lease::Write, open: true };
+
+    fn yielded(claim: Claim, lease: Lease) -> Claim {
+        Claim { hold: Hold { lease, ..claim.hold }, ..claim }
+    }
+
+    #[test]
+    fn readers_share_and_a_writer_is_alone() {
+        let mut table = LeaseTable::default();
+        assert_eq!(table.grant(A, KEY, READ, 0).map(|c| c.hold), Some(READ));
+        assert_eq!(table.grant(B, KEY, READ, 0).map(|c| c.hold), Some(READ));
+        let more = table.grant(A, KEY, WRITE, 0).expect("open is new");
+        assert_eq!(more.hold, Hold { lease: Lease::Read, open: true });
+        assert_eq!(table.grant(A, KEY, READ, 0), None, "nothing new, no grant");
+    }
+
+    #[test]
+    fn a_change_recalls_the_others_and_waits_for_them() {
+        let mut table = LeaseTable::default();
+        let claim = table.grant(A, KEY, READ, 0).expect("free");
+        let recalls = table.begin_change(B, &[KEY]);
+        assert_eq!(
+            recalls,
+            [Recall { session: A, event: Event::Recall { ino: Ino(7), keep: Lease::None, grant: claim.grant } }]
+        );
+        assert!(table.begin_change(B, &[KEY]).is_empty(), "one recall is enough");
+        assert!(!table.clear_for_change(B, &[KEY]));
+        table.yield_claim(A, KEY, yielded(claim, Lease::None), 0);
+        assert!(table.clear_for_change(B, &[KEY]));
+        table.end_change(&[KEY], false, 0, 500);
+        assert_eq!(table.grant(A, KEY, READ, 0), None, "one change is still under way");
+        table.end_change(&[KEY], true, 0, 500);
+        assert_eq!(table.grant(A, KEY, READ, 499), None, "quiet time");
+        assert!(table.grant(A, KEY, READ, 500).is_some());
+    }
+
+    #[test]
+    fn a_read_takes_a_writer_down_to_read() {
+        let mut table = LeaseTable::default();
+        let claim = table.grant(A, KEY, WRITE, 0).expect("free");
+        assert_eq!(table.begin_read(B, KEY, 0, 500).len(), 1);
+        assert!(!table.clear_for_read(B, KEY));
+        assert_eq!(table.grant(A, KEY, WRITE, 0), None, "not while it is recalled");
+        table.yield_claim(A, KEY, yielded(claim, Lease::Read), 0);
+        assert!(table.clear_for_read(B, KEY));
+        assert!(table.grant(B, KEY, READ, 0).is_some(), "reading together needs no quiet time");
+        table.drop_session(B, 0);
+        assert_eq!(table.grant(A, KEY, WRITE, 499), None);
+        assert_eq!(table.grant(A, KEY, WRITE, 500).map(|c| c.hold), Some(WRITE));
+    }
+
+    #[test]
+    fn a_stale_yield_does_not_end_a_newer_grant() {
+        let mut table = LeaseTable::default();
+        let old = table.grant(A, KEY, READ, 0).expect("free");
+        let new = table.grant(A, KEY, WRITE, 0).expect("alone");
+        table.yield_claim(A, KEY, yielded(old, Lease::None), 0);
+        assert!(!table.clear_for_read(B, KEY));
+        table.yield_claim(A, KEY, yielded(new, Lease::None), 0);
+        assert!(table.clear_for_read(B, KEY));
+    }
+
+    #[test]
+    fn nothing_is_granted_across_a_recall() {
+        let mut table = LeaseTable::default();
+        let open = Hold { lease: Lease::Read, open: true };
+        let claim = table.grant(A, KEY, READ, 0).expect("free");
+        table.begin_change(B, &[KEY]);
+        assert!(table.recalling(A, KEY));
+        assert_eq!(table.grant(A, KEY, open, 0), None);
+        table.yield_claim(A, KEY, yielded(claim, Lease::None), 0);
+        assert!(table.clear_for_change(B, &[KEY]));
+        let opened = table.grant(A, KEY, open, 0).expect("answered");
+        assert_eq!(opened.hold, Hold { lease: Lease::None, open: true });
+        assert!(!table.begin_reap(KEY), "it is open");
+    }
+
+    #[test]
+    fn an_open_inode_is_not_reaped_and_a_reaped_one_not_opened() {
+        let mut table = LeaseTable::default();
+        let open = Hold { lease: Lease::None, open: true };
+        let claim = table.grant(A, KEY, open, 0).expect("open");
+        assert!(!table.begin_reap(KEY));
+        table.yield_claim(A, KEY, Claim { hold: Hold::default(), ..claim }, 0);
+        assert!(table.begin_reap(KEY));
+        assert_eq!(table.grant(B, KEY, open, 0), None);
+        table.end_reap(KEY, 0);
+        assert_eq!(table.inodes(), 0, "idle inodes cost nothing");
+    }
+
+    #[test]
+    fn reclaimed_leases_that_conflict_are_refused() {
+        let mut table = LeaseTable::default();
+        assert_eq!(table.reclaim(A, KEY, WRITE).hold, WRITE);
+        assert_eq!(table.reclaim(B, KEY, WRITE).hold, Hold { lease: Lease::None, open: true });
+        table.drop_session(A, 0);
+        assert_eq!(table.reclaim(B, KEY, READ).hold, READ);
+    }
+}

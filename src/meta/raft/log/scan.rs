@@ -1,0 +1,188 @@
+//! Opening a log: reading every record back, telling a torn tail from damage, and cutting the tail.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::record::{self, Record, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::{LogError, Segment, Standing, State};
+
+const LOCK: &str = "lock";
+
+/// Makes the directory if need be, and takes the lock that keeps other processes out.
+pub(super) fn lock(dir: &Path) -> Result<File, LogError> {
+    let at = |error| LogError::Io(dir.to_path_buf(), error);
+    if !dir.exists() {
+        fs::create_dir_all(dir).map_err(at)?;
+        if let Some(parent) = dir.parent() {
+            sync_dir(parent).map_err(at)?;
+        }
+    }
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join(LOCK)).map_err(at)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(LogError::Busy(dir.to_path_buf())),
+        Err(TryLockError::Error(error)) => Err(at(error)),
+    }
+}
+
+/// Reads the whole log and leaves it ready to be appended to; gives back the file that is written next.
+pub(super) fn open(dir: &Path, owner: u64) -> Result<(State, Arc<File>), LogError> {
+    let mut state = State::default();
+    let found = segments(dir)?;
+    let last = found.last().map(|(sequence, _)| *sequence);
+    for (expected, (sequence, path)) in (found.first().map_or(1, |first| first.0)..).zip(&found) {
+        if *sequence != expected {
+            return Err(LogError::Missing(segment_path(dir, expected)));
+        }
+        replay(&mut state, path, *sequence, owner, Some(*sequence) == last)?;
+    }
+    settle(&mut state, dir)?;
+    if state.segments.is_empty() {
+        state.sequence = last.unwrap_or(1);
+        let head = segment_head(state.sequence, owner, &state.standing);
+        let file = create(dir, state.sequence, &head).map_err(|error| LogError::Io(dir.to_path_buf(), error))?;
+        state.offset = head.len() as u32;
+        state.segments.push_back(Segment { sequence: state.sequence, file });
+    }
+    state.synced = state.offset;
+    state.synced_next = state.range().end;
+    let file = state.segments.back().map(|segment| Arc::clone(&segment.file));
+    let file = file.ok_or_else(|| LogError::Missing(dir.to_path_buf()))?;
+    Ok((state, file))
+}
+
+/// Adds one segment to `state`.
+fn replay(state: &mut State, path: &Path, sequence: u64, owner: u64, is_last: bool) -> Result<(), LogError> {
+    let at = |error| LogError::Io(path.to_path_buf(), error);
+    let bytes = fs::read(path).map_err(at)?;
+    let Some(header) = SegmentHeader::decode(&bytes) else {
+        // Only a segment in the making has no header, and nothing in it was acknowledged.
+        if !is_last || first_vouched(&bytes, 0).is_some() {
+            return Err(LogError::Damaged(path.to_path_buf(), 0));
+        }
+        fs::remove_file(path).and_then(|()| sync_parent(path)).map_err(at)?;
+        // What is written next goes to the segment before, which may be there or not.
+        return Ok(());
+    };
+    let header = header.map_err(|version| LogError::Version(path.to_path_buf(), version))?;
+    if header.owner != owner {
+        return Err(LogError::Foreign(path.to_path_buf(), header.owner));
+    }
+    if header.sequence != sequence {
+        return Err(LogError::Damaged(path.to_path_buf(), 16));
+    }
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(at)?;
+    state.segments.push_back(Segment { sequence, file: Arc::new(file) });
+    state.sequence = sequence;
+    let end = replay_records(state, path, &bytes)?;
+    state.offset = end as u32;
+    if end < bytes.len() {
+        if !is_last || first_vouched(&bytes[end..], end).is_some() {
+            return Err(LogError::Damaged(path.to_path_buf(), end));
+        }
+        tracing::warn!(segment = %path.display(), kept = end, cut = bytes.len() - end, "cut a torn tail off the log");
+        let segment = state.segments.back().ok_or_else(|| LogError::Missing(path.to_path_buf()))?;
+        segment.file.set_len(end as u64).and_then(|()| segment.file.sync_all()).map_err(at)?;
+    }
+    Ok(())
+}
+
+/// Replays sound records until there are no more; gives back where they end.
+fn replay_records(state: &mut State, path: &Path, bytes: &[u8]) -> Result<usize, LogError> {
+    let mut offset = SEGMENT_HEADER_BYTES;
+    while let Some(framed) = bytes.get(offset..).and_then(record::decode) {
+        match framed.record {
+            Record::Standing(standing) => state.standing = standing,
+            Record::Truncate(index) => state.drop_from(index),
+            Record::Entry(entry) => {
+                let point = entry.point;
+                if state.standing.purged.is_some_and(|purged| state.range().end <= purged.index) {
+                    // The entries before were purged away as a whole; a new run begins.
+                    state.places.clear();
+                }
+                if !state.places.is_empty() && state.range().end != point.index {
+                    return Err(LogError::Hole(path.to_path_buf(), point.index));
+                }
+                state.place(point, offset as u32, framed.bytes as u32);
+            }
+        }
+        offset += framed.bytes;
+    }
+    Ok(offset)
+}
+
+/// The first record in `bytes` (which begin at offset `base`) that vouches for something at or after `base`.
+fn first_vouched(bytes: &[u8], base: usize) -> Option<usize> {
+    (0..bytes.len()).find(|at| record::decode(&bytes[*at..]).is_some_and(|framed| framed.synced as usize > base))
+}
+
+/// Drops what was purged, and checks that what is left follows it.
+fn settle(state: &mut State, dir: &Path) -> Result<(), LogError> {
+    match state.standing.purged {
+        Some(purged) => {
+            state.drop_through(purged.index);
+            if state.first != purged.index + 1 {
+                return Err(LogError::Hole(dir.to_path_buf(), state.first));
+            }
+        }
+        None if state.first != 0 && !state.places.is_empty() => {
+            return Err(LogError::Hole(dir.to_path_buf(), state.first));
+        }
+        None if state.places.is_empty() => state.first = 0,
+        None => {}
+    }
+    // A commit goes to disk whenever; it may say more than the tail that was left.
+    let last = state.last();
+    if state.standing.committed.map(|committed| committed.index) > last.map(|last| last.index) {
+        state.standing.committed = last;
+    }
+    Ok(())
+}
+
+/// The first bytes of a segment: its header, and the standing at that moment.
+pub(super) fn segment_head(sequence: u64, owner: u64, standing: &Standing) -> Vec<u8> {
+    let mut head = SegmentHeader { sequence, owner }.encode().to_vec();
+    record::encode(&mut head, &Record::Standing(*standing), 0);
+    head
+}
+
+/// Makes a segment that is there after a crash, head and name.
+pub(super) fn create(dir: &Path, sequence: u64, head: &[u8]) -> io::Result<Arc<File>> {
+    let path = segment_path(dir, sequence);
+    let mut file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&path)?;
+    file.write_all(head)?;
+    file.sync_all()?;
+    sync_dir(dir)?;
+    Ok(Arc::new(file))
+}
+
+pub(super) fn segment_path(dir: &Path, sequence: u64) -> PathBuf {
+    dir.join(format!("{sequence:016x}.log"))
+}
+
+/// Makes the names in a directory durable.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    File::open(dir)?.sync_all()
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+/// The segments there are, oldest first.
+fn segments(dir: &Path) -> Result<Vec<(u64, PathBuf)>, LogError> {
+    let at = |error| LogError::Io(dir.to_path_buf(), error);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(at)? {
+        let path = entry.map_err(at)?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".log"));
+        if let Some(sequence) = name.and_then(|name| u64::from_str_radix(name, 16).ok()) {
+            found.push((sequence, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,208 @@
+//! Raft's calls over the transport, from the calling side, and their form on the wire.
+//!
+//! A frame of `KIND_RAFT` carries one [`Request`] or [`Answer`] in postcard; the bytes of a snapshot travel as bulk.
+//! Every request names the node it is for: an address that has changed hands must not answer for the node before.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, Snapshot};
+use serde::{Deserialize, Serialize};
+use tokio::task;
+
+use super::receive::SnapshotPart;
+use super::snapshot::SnapshotFile;
+use super::types::{Leader, RaftVote, Types, from_bytes, to_bytes};
+use crate::net::{Frame, NetError, Transport};
+use crate::types::limits::BULK_BYTES_MAX;
+use crate::types::record::MetaInfo;
+use crate::wire::codec::KIND_RAFT;
+
+/// One part of a snapshot.
+const PART_BYTES: usize = 4 << 20;
+/// A peer that has entries to write may take this long; heartbeats have their own, shorter deadline.
+const APPEND_DEADLINE: Duration = Duration::from_secs(2);
+const PART_DEADLINE: Duration = Duration::from_secs(10);
+/// The last part is answered when the peer has loaded everything.
+const INSTALL_DEADLINE: Duration = Duration::from_secs(600);
+
+const _: () = assert!(PART_BYTES <= BULK_BYTES_MAX);
+
+/// What one node asks of another.
+#[derive(Serialize, Deserialize)]
+pub struct Request {
+    pub to: u64,
+    pub call: Call,
+}
+
+#[derive(Serialize, Deserialize)]
+pub enum Call {
+    Append(AppendEntriesRequest<Types>),
+    Vote(VoteRequest<Types>),
+    PreVote(VoteRequest<Types>),
+    TransferLeader(TransferLeaderRequest<Types>),
+    Snapshot(SnapshotPart),
+}
+
+/// What comes back.
+#[derive(Serialize, Deserialize)]
+pub enum Answer {
+    Append(AppendEntriesResponse<Types>),
+    Vote(VoteResponse<Types>),
+    TransferLeader(TransferLeaderResponse<Types>),
+    /// The part was taken; go on.
+    Part,
+    Snapshot(SnapshotResponse<Types>),
+    /// Not now, or not here.
+    Refused(String),
+}
+
+/// Packs a request or an answer.
+///
+/// # Errors
+/// Only if a value cannot be expressed in postcard, which is a bug.
+pub fn frame<T: Serialize>(value: &T, bulk: Bytes) -> io::Result<Frame> {
+    Ok(Frame { kind: KIND_RAFT, message: to_bytes(value)?.into(), bulk })
+}
+
+/// Makes the callers.
+pub struct Network {
+    transport: Arc<dyn Transport>,
+}
+
+impl Network {
+    pub fn new(transport: Arc<dyn Transport>) -> Network {
+        Network { transport }
+    }
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: u64, node: &MetaInfo) -> Peer {
+        Peer { transport: Arc::clone(&self.transport), id: target, address: node.address.clone() }
+    }
+}
+
+/// The way to one peer.
+pub struct Peer {
+    transport: Arc<dyn Transport>,
+    id: u64,
+    address: String,
+}
+
+impl Peer {
+    async fn call(&self, call: Call, bulk: Bytes, deadline: Duration) -> Result<Answer, RPCError<Types>> {
+        let request = frame(&Request { to: self.id, call }, bulk).map_err(|error| unreachable(&error))?;
+        let reply = self.transport.call(&self.address, request, deadline).await.map_err(|error| match error {
+            // The connection was there: asking again at once may do.
+            NetError::NoAnswer { .. } => RPCError::Network(NetworkError::new(&error)),
+            _ => RPCError::Unreachable(Unreachable::new(&error)),
+        })?;
+        match from_bytes(&reply.message).map_err(|error| unreachable(&error))? {
+            Answer::Refused(why) => Err(unreachable(&io::Error::other(why))),
+            answer => Ok(answer),
+        }
+    }
+
+    async fn send_snapshot(
+        &self,
+        vote: RaftVote,
+        snapshot: SnapshotFile,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let total_bytes = snapshot.bytes;
+        let mut offset = 0;
+        loop {
+            let source = snapshot.clone();
+            let read = task::spawn_blocking(move || source.part(offset, PART_BYTES)).await;
+            let bytes = read.map_err(io::Error::other).and_then(|part| part).map_err(|error| unreachable(&error))?;
+            let part = SnapshotPart { vote, meta: snapshot.meta.clone(), total_bytes, offset };
+            offset += bytes.len() as u64;
+            let deadline = if offset < total_bytes { PART_DEADLINE } else { INSTALL_DEADLINE };
+            match self.call(Call::Snapshot(part), bytes.into(), deadline).await? {
+                Answer::Part if offset < total_bytes => {}
+                Answer::Snapshot(response) => return Ok(response),
+                _ => return Err(unexpected().into()),
+            }
+        }
+    }
+}
+
+fn unreachable(error: &io::Error) -> RPCError<Types> {
+    RPCError::Unreachable(Unreachable::new(error))
+}
+
+fn unexpected() -> RPCError<Types> {
+    RPCError::Unreachable(Unreachable::from_string("the answer is for another question"))
+}
+
+impl RaftNetworkV2<Types> for Peer {
+    type SnapshotData = SnapshotFile;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let deadline = option.hard_ttl().max(APPEND_DEADLINE);
+        match self.call(Call::Append(request), Bytes::new(), deadline).await? {
+            Answer::Append(response) => Ok(response),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        match self.call(Call::Vote(request), Bytes::new(), option.hard_ttl()).await? {
+            Answer::Vote(response) => Ok(response),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        match self.call(Call::PreVote(request), Bytes::new(), option.hard_ttl()).await? {
+            Answer::Vote(response) => Ok(response),
+            _ => Err(unexpected()),
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: RaftVote,
+        snapshot: Snapshot<Leader, u64, MetaInfo, SnapshotFile>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        tokio::select! {
+            closed = cancel => Err(closed.into()),
+            sent = self.send_snapshot(vote, snapshot.snapshot) => sent,
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        match self.call(Call::TransferLeader(request), Bytes::new(), option.hard_ttl()).await? {
+            Answer::TransferLeader(response) => Ok(response),
+            _ => Err(unexpected()),
+        }
+    }
+}

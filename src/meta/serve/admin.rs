@@ -1,0 +1,211 @@
+//! What operators ask: volumes, tokens, status; and `statfs`, which is made of the same numbers.
+
+use std::time::Duration;
+
+use super::{Fail, Shared, plain, unexpected};
+use crate::crypto::token::JoinToken;
+use crate::meta::command::{Command, Outcome};
+use crate::meta::state::{StateError, View};
+use crate::net::Peer;
+use crate::types::attr::Time;
+use crate::types::error::FsError;
+use crate::types::id::SessionId;
+use crate::types::limits::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, NAME_BYTES_MAX, REPLICAS_MAX};
+use crate::types::record::{
+    ClientGrant, ClusterStatus, MetaStatus, Role, SessionStatus, SpaceReport, StoreStatus, Volume, VolumePolicy,
+    VolumeUsage,
+};
+use crate::wire::meta::{MetaBody, MetaReply, MetaRequest};
+
+/// What `statfs` shows where nothing bounds the number of inodes.
+const INODES_UNBOUNDED: u64 = 1 << 40;
+
+impl Shared {
+    pub(super) async fn administer(&self, peer: Peer, request: MetaRequest) -> Result<MetaReply, Fail> {
+        if peer.role != Role::Admin {
+            return Err(Fail::Refused("this credential is not an operator's".into()));
+        }
+        self.lead()?;
+        match request {
+            MetaRequest::CreateVolume { name, policy } => self.create_volume(name, policy).await,
+            MetaRequest::ListVolumes => Ok(plain(MetaBody::Volumes(self.read(|view| view.volumes()).await?))),
+            MetaRequest::ShowVolume { name } => self.show_volume(&name).await,
+            MetaRequest::DeleteVolume { name } => match self.propose(&Command::DeleteVolume { name }).await? {
+                Outcome::Done => Ok(plain(MetaBody::Done)),
+                other => Err(unexpected(other)),
+            },
+            MetaRequest::CreateToken { role, grant, ttl_ms } => self.create_token(role, grant, ttl_ms).await,
+            MetaRequest::Status => self.status().await,
+            _ => Err(FsError::Invalid.into()),
+        }
+    }
+
+    async fn create_volume(&self, name: String, policy: VolumePolicy) -> Result<MetaReply, Fail> {
+        check_volume(&name, &policy).map_err(Fail::Refused)?;
+        match self.propose(&Command::CreateVolume { name, policy, now: self.now() }).await? {
+            Outcome::Volume(volume) => Ok(plain(MetaBody::Volume(volume, VolumeUsage::default()))),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    async fn show_volume(&self, name: &str) -> Result<MetaReply, Fail> {
+        let found = self
+            .read(|view| match view.volume_by_name(name)? {
+                Some(volume) => Ok(Some((view.usage(volume.tree)?, volume))),
+                None => Ok(None),
+            })
+            .await?;
+        match found {
+            Some((usage, volume)) => Ok(plain(MetaBody::Volume(volume, usage))),
+            None => Err(Fail::Refused(format!("there is no volume {name}"))),
+        }
+    }
+
+    async fn create_token(&self, role: Role, grant: ClientGrant, ttl_ms: u64) -> Result<MetaReply, Fail> {
+        let metas = self.raft.members().into_iter().map(|(info, ..)| info.address).collect();
+        let token = JoinToken::create(self.authority.fingerprint(), metas);
+        let expires = later(self.now(), Duration::from_millis(ttl_ms));
+        let command = Command::CreateToken { hash: token.secret_hash(), role, grant, expires };
+        match self.propose(&command).await? {
+            Outcome::Done => Ok(plain(MetaBody::Token(token.encode()))),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    pub(super) fn members(&self) -> MetaReply {
+        let leader = self.raft.leadership().borrow().leader.as_ref().map(|info| info.id);
+        let metas = self.raft.members().into_iter().map(|(info, ..)| info).collect();
+        plain(MetaBody::Members { leader, metas })
+    }
+
+    async fn status(&self) -> Result<MetaReply, Fail> {
+        let leader = self.lead()?;
+        let silences = leader.silences();
+        let counted = self
+            .read(|view| {
+                let sessions = silences.iter().map(|(id, silence)| session_status(view, *id, *silence));
+                let sessions: Vec<_> = sessions.collect::<Result<_, StateError>>()?;
+                Ok((view.map()?, view.volumes()?, view.chunk_totals()?, sessions))
+            })
+            .await?;
+        let (map, volumes, chunks, sessions) = counted;
+        let stores = map.stores.into_iter().map(|info| {
+            let (disks, up) = self.stores.last(info.id);
+            StoreStatus { info, up, disks }
+        });
+        let metas = self.raft.members().into_iter().map(|(info, voter, lag)| MetaStatus { info, voter, lag });
+        Ok(plain(MetaBody::Status(ClusterStatus {
+            cluster: self.cluster,
+            leader: Some(self.me.id),
+            term: leader.term,
+            metas: metas.collect(),
+            map_epoch: map.epoch,
+            stores: stores.collect(),
+            volumes,
+            sessions: sessions.into_iter().flatten().collect(),
+            chunks: chunks.chunks,
+            chunk_bytes: chunks.chunk_bytes,
+            shared_references: chunks.shared_references,
+        })))
+    }
+
+    /// The space of a session's volume: the stores' divided by the copies, or what its quota leaves of that.
+    pub(super) async fn statfs(&self, session: SessionId) -> Result<MetaReply, Fail> {
+        let leader = self.lead()?;
+        let tree = leader.heard(session)?;
+        let (volume, usage) =
+            self.read(|view| Ok((view.volume(view.session(session)?.volume)?, view.usage(tree)?))).await?;
+        let (capacity, free) = self.stores.space();
+        Ok(plain(MetaBody::Space(space_report(&volume, usage, capacity, free))))
+    }
+}
+
+fn session_status(view: &View<'_>, id: SessionId, silence: Duration) -> Result<Option<SessionStatus>, StateError> {
+    let session = match view.session(id) {
+        Ok(session) => session,
+        Err(StateError::Fs(_)) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let volume = view.volume(session.volume)?.name;
+    let silent_ms = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
+    Ok(Some(SessionStatus { id, volume, client: session.client, silent_ms }))
+}
+
+fn space_report(volume: &Volume, usage: VolumeUsage, capacity: u64, free: u64) -> SpaceReport {
+    let copies = u64::from(volume.policy.replicas.max(1));
+    let mut total = capacity / copies;
+    let mut left = free / copies;
+    if volume.policy.quota_bytes > 0 {
+        total = total.min(volume.policy.quota_bytes);
+        left = left.min(volume.policy.quota_bytes.saturating_sub(usage.allocated_bytes));
+    }
+    let inodes = match volume.policy.quota_inodes {
+        0 => INODES_UNBOUNDED,
+        quota => quota,
+    };
+    SpaceReport {
+        total_bytes: total,
+        free_bytes: left.min(total),
+        inodes,
+        inodes_free: inodes.saturating_sub(usage.inodes),
+    }
+}
+
+/// # Errors
+/// One sentence saying what is wrong with a new volume.
+fn check_volume(name: &str, policy: &VolumePolicy) -> Result<(), String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(fits) || name.starts_with(['-', '.']) {
+        return Err(format!("{name:?} is not a volume name: use letters, digits, '-', '_' and '.', at most 255"));
+    }
+    if !(1..=REPLICAS_MAX).contains(&policy.replicas) {
+        return Err(format!("a volume has 1 to {REPLICAS_MAX} copies, not {}", policy.replicas));
+    }
+    let chunk = policy.chunk_bytes;
+    if !chunk.is_power_of_two() || !(CHUNK_BYTES_MIN..=CHUNK_BYTES_MAX).contains(&chunk) {
+        return Err(format!(
+            "the chunk size is a power of two from {CHUNK_BYTES_MIN} to {CHUNK_BYTES_MAX} bytes, not {chunk}"
+        ));
+    }
+    Ok(())
+}
+
+fn later(now: Time, by: Duration) -> Time {
+    let nsec = u64::from(now.nsec) + u64::from(by.subsec_nanos());
+    let carry = nsec / 1_000_000_000;
+    let sec = i64::try_from(by.as_secs() + carry).unwrap_or(i64::MAX);
+    Time { sec: now.sec.saturating_add(sec), nsec: (nsec % 1_000_000_000) as u32 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::id::{TreeId, VolumeId};
+
+    #[test]
+    fn quotas_bound_what_df_shows() {
+        let policy = VolumePolicy { quota_bytes: 1000, ..VolumePolicy::default() };
+        let volume = Volume { id: VolumeId(1), name: "v".into(), tree: TreeId(1), policy };
+        let usage = VolumeUsage { inodes: 2, allocated_bytes: 400 };
+        let report = space_report(&volume, usage, 9000, 6000);
+        assert_eq!((report.total_bytes, report.free_bytes), (1000, 600));
+        let report = space_report(&volume, usage, 9000, 600);
+        assert_eq!(report.free_bytes, 200);
+    }
+
+    #[test]
+    fn volumes_are_checked() {
+        assert!(check_volume("main", &VolumePolicy::default()).is_ok());
+        for name in ["", "a/b", "-x", ".x", "a b"] {
+            assert!(check_volume(name, &VolumePolicy::default()).is_err());
+        }
+        let odd = VolumePolicy { chunk_bytes: 100_000, ..VolumePolicy::default() };
+        assert!(check_volume("main", &odd).is_err());
+    }
+
+    #[test]
+    fn time_carries() {
+        let now = Time { sec: 1, nsec: 900_000_000 };
+        assert_eq!(later(now, Duration::from_millis(1200)), Time { sec: 3, nsec: 100_000_000 });
+    }
+}

@@ -1,0 +1,122 @@
+//! Changing a tree: lock the names, recall the leases in the way, propose, answer.
+
+use super::touch::{Touched, names, touch};
+use super::{Fail, Shared, granting, unexpected};
+use crate::meta::command::{Command, Outcome};
+use crate::meta::leader::{Leader, key};
+use crate::types::error::FsError;
+use crate::types::id::{Ino, SessionId, TreeId};
+use crate::types::limits::COMMAND_OPS_MAX;
+use crate::types::op::{BatchReply, Op, OpReply};
+use crate::types::session::{Claim, Hold};
+use crate::wire::meta::{MetaBody, MetaReply};
+
+/// A client's change as it came.
+pub(super) struct Change {
+    pub session: SessionId,
+    pub sequence: u64,
+    pub acknowledged: u64,
+    pub ops: Vec<Op>,
+    pub want: Hold,
+}
+
+impl Shared {
+    pub(super) async fn change(&self, change: Change) -> Result<MetaReply, Fail> {
+        let leader = self.lead()?;
+        leader.settled().await?;
+        let tree = leader.heard(change.session)?;
+        if change.ops.is_empty() || change.ops.len() > COMMAND_OPS_MAX {
+            return Err(FsError::Invalid.into());
+        }
+        if *self.full.borrow() && !change.ops.iter().all(frees) {
+            return Err(FsError::NoSpace.into());
+        }
+        let _names = leader.names.lock(tree, change.ops.iter().flat_map(names)).await;
+        self.raft.read_barrier().await?;
+        let reply = self.apply_change(&leader, tree, &change).await?;
+        if change.ops.iter().any(|op| matches!(op, Op::Lock(_) | Op::UnlockOwner { .. })) {
+            leader.locks_changed();
+        }
+        Ok(reply)
+    }
+
+    /// With the names locked.
+    pub(super) async fn apply_change(&self, leader: &Leader, tree: TreeId, change: &Change) -> Result<MetaReply, Fail> {
+        let session = change.session;
+        let touched = self.touched(tree, &change.ops)?;
+        let guard = leader.begin_change(session, touched.changed).await?;
+        for read in touched.read {
+            if !guard.covers(read) {
+                leader.before_read(session, read).await?;
+            }
+        }
+        let outcome = self
+            .propose(&Command::Change {
+                session,
+                sequence: change.sequence,
+                acknowledged: change.acknowledged,
+                now: self.now(),
+                ops: change.ops.clone(),
+            })
+            .await?;
+        drop(guard);
+        let reply = match outcome {
+            Outcome::Changed(reply) => reply,
+            other => return Err(unexpected(other)),
+        };
+        let granted = self.grant_after(leader, tree, change, &reply).await?;
+        Ok(granting(MetaBody::Changed(reply), granted))
+    }
+
+    fn touched(&self, tree: TreeId, ops: &[Op]) -> Result<Touched, Fail> {
+        let mut touched = Touched::default();
+        self.state.view(|view| ops.iter().try_for_each(|op| touch(view, tree, op, &mut touched)))?;
+        touched.changed.sort_unstable();
+        touched.changed.dedup();
+        Ok(touched)
+    }
+
+    /// The hold that was asked for on the one inode the change made or touched.
+    ///
+    /// A lease may be granted only if the attributes in the reply are the newest: another session's change may have
+    /// come right behind. So the state is looked at once more after the grant, and what is older is not granted.
+    async fn grant_after(
+        &self,
+        leader: &Leader,
+        tree: TreeId,
+        change: &Change,
+        reply: &BatchReply,
+    ) -> Result<Option<Claim>, Fail> {
+        let BatchReply::Done(replies) = reply else { return Ok(None) };
+        let Some((ino, version)) = replies.iter().rev().find_map(attr_of) else { return Ok(None) };
+        let Some(claim) = leader.acquire(change.session, key(tree, ino), change.want).await? else { return Ok(None) };
+        let newest = self.state.view(|view| view.attr(tree, ino));
+        if newest.is_ok_and(|newest| newest.version == version) {
+            return Ok(Some(claim));
+        }
+        // Keep the mark that it is open; give the lease back at once.
+        let kept = Claim { hold: Hold { open: claim.hold.open, ..Hold::default() }, ..claim };
+        let _ = leader.yielded(change.session, &[kept]);
+        Ok(Some(kept))
+    }
+}
+
+fn attr_of(reply: &OpReply) -> Option<(Ino, u64)> {
+    match reply {
+        OpReply::Entry { attr, .. }
+        | OpReply::Attr(attr)
+        | OpReply::Written { attr, .. }
+        | OpReply::Copied { attr, .. } => Some((attr.ino, attr.version)),
+        OpReply::Removed { .. } | OpReply::LockHeld(_) | OpReply::Done => None,
+    }
+}
+
+/// What is let through when the disk under the log is nearly full.
+fn frees(op: &Op) -> bool {
+    match op {
+        Op::Unlink { .. } | Op::Rmdir { .. } | Op::Lock(_) | Op::UnlockOwner { .. } => true,
+        Op::SetAttr { set, .. } => set.size.is_some(),
+        Op::Fallocate { mode, .. } => *mode == crate::types::op::FallocateMode::Punch,
+        _ => false,
+    }
+}

@@ -1,0 +1,61 @@
+//! Waiting for file locks.
+//!
+//! A waiting request holds nothing: it looks whether the lock is free, and if so takes it under the inode's name lock,
+//! so that look and command cannot be parted by another. It ends when the lock is had, when it is cancelled, when the
+//! session ends, or when the caller is gone.
+
+use super::change::Change;
+use super::{Fail, Shared, plain};
+use crate::net::Replier;
+use crate::types::error::FsError;
+use crate::types::id::SessionId;
+use crate::types::lock::LockRequest;
+use crate::types::op::Op;
+use crate::types::session::Hold;
+use crate::wire::meta::{MetaBody, MetaReply};
+
+impl Shared {
+    pub(super) async fn test_lock(&self, session: SessionId, request: &LockRequest) -> Result<MetaReply, Fail> {
+        let leader = self.lead()?;
+        leader.settled().await?;
+        let tree = leader.heard(session)?;
+        let held = self.read(|view| view.test_lock(tree, session, request)).await?;
+        Ok(plain(MetaBody::Lock(held)))
+    }
+
+    pub(super) async fn wait_lock(
+        &self,
+        session: SessionId,
+        sequence: u64,
+        acknowledged: u64,
+        request: LockRequest,
+        replier: &Replier,
+    ) -> Result<MetaReply, Fail> {
+        let leader = self.lead()?;
+        leader.settled().await?;
+        let change =
+            Change { session, sequence, acknowledged, ops: vec![Op::Lock(request.clone())], want: Hold::default() };
+        let mut unlocked = leader.watch_locks();
+        let cancelled = self.waiting.enter(session, sequence);
+        loop {
+            let tree = leader.tree_of(session)?;
+            unlocked.mark_unchanged();
+            {
+                let _name = leader.names.lock(tree, [(request.ino, b"".as_slice())]).await;
+                let in_the_way = self.read(|view| view.test_lock(tree, session, &request)).await?;
+                if in_the_way.is_none() {
+                    let reply = self.apply_change(&leader, tree, &change).await?;
+                    // Taking a lock may let go of another (a downgrade).
+                    leader.locks_changed();
+                    return Ok(reply);
+                }
+            }
+            tokio::select! {
+                _ = unlocked.changed() => {}
+                () = cancelled.wait() => return Err(FsError::Interrupted.into()),
+                () = replier.closed() => return Err(FsError::Interrupted.into()),
+                () = leader.deposed() => return Err(Fail::NotLeader(None)),
+            }
+        }
+    }
+}

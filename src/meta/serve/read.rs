@@ -1,0 +1,140 @@
+//! Reading a tree.
+//!
+//! Each read: the Raft barrier, other hosts' unshipped changes brought home, the lease granted, and only then the
+//! state looked at (so a change that starts in between recalls the new holder).
+
+use std::sync::Arc;
+
+use super::{Fail, Shared, granting, plain};
+use crate::meta::leader::{Leader, key};
+use crate::meta::state::{StateError, View};
+use crate::types::attr::Attr;
+use crate::types::error::FsError;
+use crate::types::id::{Ino, SessionId, TreeId};
+use crate::types::limits::READDIR_ENTRIES_MAX;
+use crate::types::name::Name;
+use crate::types::session::{Claim, Hold};
+use crate::wire::meta::{MetaBody, MetaReply, MetaRequest};
+
+/// How often a look-up whose name moved meanwhile is tried again.
+const LOOKUP_TRIES: u32 = 16;
+
+impl Shared {
+    /// The requests that read a tree.
+    pub(super) async fn read_tree(&self, session: SessionId, request: MetaRequest) -> Result<MetaReply, Fail> {
+        let leader = self.lead()?;
+        leader.settled().await?;
+        let tree = leader.heard(session)?;
+        let reader = Reader { shared: self, leader, session, tree };
+        match request {
+            MetaRequest::Lookup { dir, name, want, .. } => reader.lookup(dir, &name, want).await,
+            MetaRequest::Parent { dir, .. } => {
+                let attr = self.read(|view| view.parent(tree, dir)).await?;
+                Ok(plain(MetaBody::Attr(attr)))
+            }
+            MetaRequest::GetAttr { ino, want, .. } => {
+                let (attr, claim) = reader.attr(ino, want).await?;
+                Ok(granting(MetaBody::Attr(attr), claim))
+            }
+            MetaRequest::ReadLink { ino, .. } => {
+                Ok(plain(MetaBody::Target(self.read(|view| view.read_link(tree, ino)).await?)))
+            }
+            MetaRequest::ReadDir { dir, after, want, .. } => {
+                self.raft.read_barrier().await?;
+                let claim = reader.leader.grant(session, key(tree, dir), want);
+                let page = reader.or_give_back(claim, |view| view.read_dir(tree, dir, after, READDIR_ENTRIES_MAX))?;
+                Ok(granting(MetaBody::Entries(page), claim))
+            }
+            MetaRequest::GetXattr { ino, name, .. } => {
+                Ok(plain(MetaBody::Value(self.read(|view| view.xattr(tree, ino, &name)).await?)))
+            }
+            MetaRequest::ListXattr { ino, .. } => {
+                Ok(plain(MetaBody::Names(self.read(|view| view.xattr_names(tree, ino)).await?)))
+            }
+            MetaRequest::GetExtents { ino, offset, len, want, .. } => reader.extents(ino, offset, len, want).await,
+            MetaRequest::Seek { ino, offset, hole, .. } => {
+                reader.leader.before_read(session, key(tree, ino)).await?;
+                Ok(plain(MetaBody::Offset(self.read(|view| view.seek(tree, ino, offset, hole)).await?)))
+            }
+            _ => Err(FsError::Invalid.into()),
+        }
+    }
+}
+
+/// One read of one session.
+struct Reader<'a> {
+    shared: &'a Shared,
+    leader: Arc<Leader>,
+    session: SessionId,
+    tree: TreeId,
+}
+
+impl Reader<'_> {
+    /// The name's inode. `want.lease` is wanted on the directory (to cache the name, or its absence) and, with `open`,
+    /// on the inode.
+    async fn lookup(&self, dir: Ino, name: &Name, want: Hold) -> Result<MetaReply, Fail> {
+        name.check()?;
+        let on_dir = Hold { lease: want.lease.min(crate::types::session::Lease::Read), open: false };
+        for _ in 0..LOOKUP_TRIES {
+            self.shared.raft.read_barrier().await?;
+            let dir_claim = self.leader.grant(self.session, key(self.tree, dir), on_dir);
+            let found = match self.shared.state.view(|view| view.lookup(self.tree, dir, name)) {
+                Ok(attr) => attr.ino,
+                Err(StateError::Fs(FsError::NotFound)) => {
+                    return Ok(granting(MetaBody::Error(FsError::NotFound), dir_claim));
+                }
+                Err(error) => {
+                    self.give_back(dir_claim);
+                    return Err(error.into());
+                }
+            };
+            self.leader.before_read(self.session, key(self.tree, found)).await?;
+            let claim = self.leader.acquire(self.session, key(self.tree, found), want).await?;
+            // The name may have moved while we waited: what is answered must be true of one moment.
+            match self.shared.state.view(|view| view.lookup(self.tree, dir, name)) {
+                Ok(attr) if attr.ino == found => {
+                    return Ok(granting(MetaBody::Attr(attr), dir_claim.into_iter().chain(claim)));
+                }
+                _ => {
+                    self.give_back(claim);
+                    self.give_back(dir_claim);
+                }
+            }
+        }
+        Err(FsError::WouldBlock.into())
+    }
+
+    async fn attr(&self, ino: Ino, want: Hold) -> Result<(Attr, Option<Claim>), Fail> {
+        self.leader.before_read(self.session, key(self.tree, ino)).await?;
+        self.shared.raft.read_barrier().await?;
+        let claim = self.leader.acquire(self.session, key(self.tree, ino), want).await?;
+        let attr = self.or_give_back(claim, |view| view.attr(self.tree, ino))?;
+        Ok((attr, claim))
+    }
+
+    async fn extents(&self, ino: Ino, offset: u64, len: u64, want: Hold) -> Result<MetaReply, Fail> {
+        self.leader.before_read(self.session, key(self.tree, ino)).await?;
+        self.shared.raft.read_barrier().await?;
+        let claim = self.leader.acquire(self.session, key(self.tree, ino), want).await?;
+        let (attr, extents) = self.or_give_back(claim, |view| view.extents(self.tree, ino, offset, len))?;
+        Ok(granting(MetaBody::Extents { attr, extents }, claim))
+    }
+
+    /// Reads under a fresh claim, which is void when the read fails.
+    fn or_give_back<R>(
+        &self,
+        claim: Option<Claim>,
+        read: impl FnOnce(&View<'_>) -> Result<R, StateError>,
+    ) -> Result<R, Fail> {
+        self.shared.state.view(read).map_err(|error| {
+            self.give_back(claim);
+            error.into()
+        })
+    }
+
+    fn give_back(&self, claim: Option<Claim>) {
+        if let Some(claim) = claim {
+            let _ = self.leader.yielded(self.session, &[Claim { hold: Hold::default(), ..claim }]);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Sessions: opening, heartbeats, the stream of events, reclaiming after an election, closing.
+
+use bytes::Bytes;
+
+use super::{Fail, Shared, granting, plain, unexpected};
+use crate::meta::command::{Command, Outcome};
+use crate::net::{Frame, Peer, Replier};
+use crate::types::error::FsError;
+use crate::types::id::SessionId;
+use crate::types::record::{ClientGrant, Role};
+use crate::types::session::{Claim, Event, HeartbeatReply, SessionOpened};
+use crate::wire::codec::{KIND_META, encode};
+use crate::wire::meta::{MetaBody, MetaReply};
+
+impl Shared {
+    pub(super) async fn open_session(
+        &self,
+        peer: Peer,
+        volume: String,
+        client: String,
+        read_only: bool,
+    ) -> Result<MetaReply, Fail> {
+        let leader = self.lead()?;
+        let grant = self.grant_of(peer).await?;
+        if !grant.volumes.is_empty() && !grant.volumes.contains(&volume) {
+            return Err(Fail::Refused(format!("this credential may not mount the volume {volume}")));
+        }
+        if grant.read_only && !read_only {
+            return Err(Fail::Refused(format!("this credential may mount the volume {volume} read-only only")));
+        }
+        let command =
+            Command::OpenSession { volume: volume.clone(), client, credential: peer.id, read_only, now: self.now() };
+        let (session, record) = match self.propose(&command).await? {
+            Outcome::Session { session, volume, .. } => (session, volume),
+            Outcome::Error(FsError::NotFound) => {
+                return Err(Fail::Refused(format!("there is no volume {volume}")));
+            }
+            other => return Err(unexpected(other)),
+        };
+        leader.add_session(session, record.tree);
+        let opened =
+            SessionOpened { session, volume: record, read_only, heartbeat: self.heartbeat_reply(leader.term)? };
+        Ok(plain(MetaBody::Session(opened)))
+    }
+
+    /// What a certificate's holder may mount. Operators may mount everything.
+    async fn grant_of(&self, peer: Peer) -> Result<ClientGrant, Fail> {
+        match peer.role {
+            Role::Admin => Ok(ClientGrant::default()),
+            Role::Client => {
+                let credential = self.read(|view| view.credential(Role::Client, peer.id)).await?;
+                Ok(credential.ok_or(FsError::AccessDenied)?.grant)
+            }
+            Role::Meta | Role::Store => Err(FsError::AccessDenied.into()),
+        }
+    }
+
+    pub(super) async fn heartbeat(&self, session: SessionId) -> Result<MetaReply, Fail> {
+        let leader = self.lead()?;
+        // The client counts its time to live from this answer: only a leader that still is one may give it.
+        self.raft.read_barrier().await?;
+        leader.heard(session)?;
+        Ok(plain(MetaBody::Heartbeat(self.heartbeat_reply(leader.term)?)))
+    }
+
+    fn heartbeat_reply(&self, term: u64) -> Result<HeartbeatReply, Fail> {
+        let (map_epoch, collection_epoch) =
+            self.state.view(|view| Ok((view.map()?.epoch, view.collection()?.epoch)))?;
+        let now = self.now();
+        let now_ns = now.sec.saturating_mul(1_000_000_000).saturating_add(i64::from(now.nsec));
+        Ok(HeartbeatReply { term, map_epoch, collection_epoch, now_ns })
+    }
+
+    pub(super) async fn reclaim(&self, session: SessionId, term: u64, claims: &[Claim]) -> Result<MetaReply, Fail> {
+        let leader = self.lead()?;
+        if leader.term != term {
+            return Err(Fail::NotLeader(None));
+        }
+        Ok(granting(MetaBody::Done, leader.reclaim(session, claims)?))
+    }
+
+    pub(super) fn yielded(&self, session: SessionId, claims: &[Claim]) -> Result<MetaReply, Fail> {
+        self.lead()?.yielded(session, claims)?;
+        Ok(plain(MetaBody::Done))
+    }
+
+    pub(super) async fn close_session(&self, session: SessionId) -> Result<MetaReply, Fail> {
+        let leader = self.lead()?;
+        self.propose(&Command::CloseSession { session }).await?;
+        leader.drop_session(session);
+        Ok(plain(MetaBody::Done))
+    }
+
+    /// Tells a session its events until either side is gone.
+    pub(super) async fn stream_events(&self, peer: Peer, session: SessionId, replier: Replier) {
+        let Ok(leader) = self.lead() else { return };
+        if self.may_use(peer, session).await.is_err() {
+            return;
+        }
+        let Ok(mut events) = leader.subscribe(session) else { return };
+        loop {
+            tokio::select! {
+                event = events.recv() => {
+                    let Some(event) = event else { return };
+                    if !replier.send(event_frame(&event)).await {
+                        return;
+                    }
+                }
+                () = replier.closed() => return,
+                () = leader.deposed() => return,
+            }
+        }
+    }
+
+    /// A session belongs to the credential that opened it.
+    ///
+    /// # Errors
+    /// `SessionExpired` when there is no such session of this peer.
+    pub(super) async fn may_use(&self, peer: Peer, session: SessionId) -> Result<(), Fail> {
+        let owner = self.state.view(|view| Ok(view.session(session)?.credential))?;
+        if owner == peer.id { Ok(()) } else { Err(FsError::SessionExpired.into()) }
+    }
+}
+
+fn event_frame(event: &Event) -> Frame {
+    Frame { kind: KIND_META, message: Bytes::from(encode(event)), bulk: Bytes::new() }
+}

@@ -1,0 +1,46 @@
+//! Sessions: registration, and what goes with one when it ends.
+
+use super::error::StateError;
+use super::lock;
+use super::schema::VolumeRef;
+use super::schema::{
+    Ids, Session, Table, numbers, parse_session_lock_key, session_key, single_key, volume_name_key, window_key,
+};
+use super::tx::Tx;
+use crate::meta::command::Outcome;
+use crate::types::attr::Time;
+use crate::types::error::FsError;
+use crate::types::id::SessionId;
+
+pub(super) fn open(
+    tx: &mut Tx<'_>,
+    volume: &str,
+    client: String,
+    credential: u64,
+    read_only: bool,
+    now: Time,
+) -> Result<Outcome, StateError> {
+    let Some(VolumeRef { id }) = tx.get(&volume_name_key(volume))? else { return Err(FsError::NotFound.into()) };
+    let volume = tx.volume(id)?;
+    let mut ids: Ids = tx.single(Table::Ids)?;
+    let session = SessionId(ids.session);
+    ids.session += 1;
+    tx.put(single_key(Table::Ids), &ids);
+    let record = Session { id: session, volume: id, tree: volume.tree, client, credential, read_only, opened: now };
+    tx.put(session_key(session), &record);
+    Ok(Outcome::Session { session, volume, read_only })
+}
+
+/// Ends a session: its locks, its replies and its window go with it. One that is not is ended already.
+pub(super) fn close(tx: &mut Tx<'_>, session: SessionId) -> Result<Outcome, StateError> {
+    for key in tx.keys(&numbers(Table::SessionLock, &[session.0]), usize::MAX)? {
+        let (tree, ino, space) = parse_session_lock_key(&key)?;
+        lock::drop_session(tx, session, tree, ino, space)?;
+    }
+    for key in tx.keys(&numbers(Table::Reply, &[session.0]), usize::MAX)? {
+        tx.delete(key);
+    }
+    tx.delete(window_key(session));
+    tx.delete(session_key(session));
+    Ok(Outcome::Done)
+}

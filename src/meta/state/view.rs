@@ -1,0 +1,305 @@
+//! Reading the state: every question the service asks, answered from one consistent moment.
+//!
+//! Changes nothing. Whether the caller may ask, and whether this replica is new enough, was decided before.
+
+use super::error::StateError;
+use super::lock;
+use super::schema::{
+    self, Block, ChunkTotals, Collection, Condemned, Cookie, Credential, Inode, Locks, Session, Table, Token,
+    VolumeRef, Xattr, chunk_at_end, number_at, numbers, unpack,
+};
+use super::tx::Tx;
+use crate::kv::Kv;
+use crate::types::attr::{Attr, FileKind};
+use crate::types::cluster::ClusterMap;
+use crate::types::digest::ChunkId;
+use crate::types::error::FsError;
+use crate::types::extent::{Extent, Source};
+use crate::types::id::{Ino, SessionId, StoreId, TreeId, VolumeId};
+use crate::types::limits::EXTENT_BLOCKS_MAX;
+use crate::types::lock::{Lock, LockOwner, LockRequest};
+use crate::types::name::Name;
+use crate::types::record::{MetaInfo, Role, Volume, VolumeUsage};
+use crate::types::session::{DirEntry, DirPage};
+use crate::wire::meta::DeleteBatch;
+
+/// The state at one moment. Errors that are answers come as [`StateError::Fs`].
+pub struct View<'kv> {
+    tx: Tx<'kv>,
+}
+
+impl<'kv> View<'kv> {
+    pub(super) fn new(kv: &'kv dyn Kv) -> View<'kv> {
+        View { tx: Tx::new(kv) }
+    }
+
+    /// # Errors
+    /// `SessionExpired` for one that is not (any more).
+    pub fn session(&self, session: SessionId) -> Result<Session, StateError> {
+        self.tx.session(session)
+    }
+
+    pub fn sessions(&self) -> Result<Vec<Session>, StateError> {
+        self.all(&numbers(Table::Session, &[]))
+    }
+
+    /// # Errors
+    /// `NotFound`.
+    pub fn volume(&self, id: VolumeId) -> Result<Volume, StateError> {
+        self.tx.volume(id)
+    }
+
+    pub fn volume_by_name(&self, name: &str) -> Result<Option<Volume>, StateError> {
+        match self.tx.get::<VolumeRef>(&schema::volume_name_key(name))? {
+            Some(VolumeRef { id }) => self.tx.volume(id).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    pub fn volumes(&self) -> Result<Vec<(Volume, VolumeUsage)>, StateError> {
+        let volumes = self.all::<Volume>(&numbers(Table::Volume, &[]))?;
+        volumes
+            .into_iter()
+            .map(|volume| {
+                let usage = self.usage(volume.tree)?;
+                Ok((volume, usage))
+            })
+            .collect()
+    }
+
+    /// # Errors
+    /// `NotFound` for an unknown tree.
+    pub fn usage(&self, tree: TreeId) -> Result<VolumeUsage, StateError> {
+        Ok(self.tx.tree(tree)?.usage)
+    }
+
+    /// # Errors
+    /// `NotFound`, `NotDirectory`.
+    pub fn lookup(&self, tree: TreeId, dir: Ino, name: &Name) -> Result<Attr, StateError> {
+        name.check()?;
+        match self.tx.entry(tree, dir, name)? {
+            Some(entry) => self.attr(tree, entry.ino),
+            None => {
+                self.tx.dir(tree, dir)?;
+                Err(FsError::NotFound.into())
+            }
+        }
+    }
+
+    /// `..` of a directory; the root is its own.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotDirectory`.
+    pub fn parent(&self, tree: TreeId, dir: Ino) -> Result<Attr, StateError> {
+        let parent = self.tx.dir(tree, dir)?.parent;
+        self.attr(tree, parent)
+    }
+
+    /// # Errors
+    /// `NotFound`.
+    pub fn attr(&self, tree: TreeId, ino: Ino) -> Result<Attr, StateError> {
+        Ok(self.tx.inode(tree, ino)?.attr)
+    }
+
+    /// # Errors
+    /// `NotFound`; `Invalid` for anything but a symlink.
+    pub fn read_link(&self, tree: TreeId, ino: Ino) -> Result<Vec<u8>, StateError> {
+        let inode = self.tx.inode(tree, ino)?;
+        if inode.attr.kind != FileKind::Symlink {
+            return Err(FsError::Invalid.into());
+        }
+        Ok(inode.target)
+    }
+
+    /// At most `max` entries after a cookie (0: from the first), in cookie order.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotDirectory`.
+    pub fn read_dir(&self, tree: TreeId, dir: Ino, after: u64, max: usize) -> Result<DirPage, StateError> {
+        self.tx.dir(tree, dir)?;
+        let Some(first) = after.checked_add(1) else {
+            return Ok(DirPage { entries: Vec::new(), end: true });
+        };
+        let from = schema::cookie_key(tree, dir, first);
+        let to = super::tx::prefix_end(&numbers(Table::Cookie, &[tree.0, dir.0]));
+        let mut entries = Vec::new();
+        for pair in self.tx.scan(&from, to.as_deref()) {
+            let (key, value) = pair?;
+            if entries.len() == max {
+                return Ok(DirPage { entries, end: false });
+            }
+            let Cookie { name, ino, kind } = unpack(&value)?;
+            entries.push(DirEntry { name, ino, kind, cookie: number_at(&key, 17)? });
+        }
+        Ok(DirPage { entries, end: true })
+    }
+
+    /// # Errors
+    /// `NotFound`; `NoAttribute`.
+    pub fn xattr(&self, tree: TreeId, ino: Ino, name: &[u8]) -> Result<Vec<u8>, StateError> {
+        match self.tx.get::<Xattr>(&schema::xattr_key(tree, ino, name))? {
+            Some(xattr) => Ok(xattr.value),
+            None => {
+                self.tx.inode(tree, ino)?;
+                Err(FsError::NoAttribute.into())
+            }
+        }
+    }
+
+    /// # Errors
+    /// `NotFound`.
+    pub fn xattr_names(&self, tree: TreeId, ino: Ino) -> Result<Vec<Vec<u8>>, StateError> {
+        if self.tx.inode(tree, ino)?.xattr_list_bytes == 0 {
+            return Ok(Vec::new());
+        }
+        let prefix = numbers(Table::Xattr, &[tree.0, ino.0]);
+        let keys = self.tx.keys(&prefix, usize::MAX)?;
+        Ok(keys.into_iter().map(|key| key[prefix.len()..].to_vec()).collect())
+    }
+
+    /// The attributes, and the extents of the whole blocks that `offset..offset + len` touches (at most
+    /// `EXTENT_BLOCKS_MAX` blocks from the first).
+    ///
+    /// # Errors
+    /// `NotFound`; `IsDirectory` or `Invalid` for what has no data.
+    pub fn extents(&self, tree: TreeId, ino: Ino, offset: u64, len: u64) -> Result<(Attr, Vec<Extent>), StateError> {
+        let inode = self.tx.file(tree, ino)?;
+        let mut extents = Vec::new();
+        if inode.attr.allocated_bytes > 0 && len > 0 {
+            let chunk_bytes = u64::from(self.tx.tree(tree)?.chunk_bytes);
+            let first = offset / chunk_bytes;
+            let last = (offset.saturating_add(len - 1) / chunk_bytes).min(first + (EXTENT_BLOCKS_MAX - 1));
+            let from = schema::extent_key(tree, ino, first);
+            let to = schema::extent_key(tree, ino, last + 1);
+            for pair in self.tx.scan(&from, Some(&to)) {
+                extents.extend(unpack::<Block>(&pair?.1)?.extents);
+            }
+        }
+        Ok((inode.attr, extents))
+    }
+
+    /// The first data (or hole) at or after `offset`. The end of file counts as a hole; unwritten space is one.
+    ///
+    /// # Errors
+    /// `NoSuchAddress` at or beyond the end of file, and when there is no data up to it.
+    pub fn seek(&self, tree: TreeId, ino: Ino, offset: u64, hole: bool) -> Result<u64, StateError> {
+        let Inode { attr, .. } = self.tx.file(tree, ino)?;
+        if offset >= attr.size {
+            return Err(FsError::NoSuchAddress.into());
+        }
+        let chunk_bytes = u64::from(self.tx.tree(tree)?.chunk_bytes);
+        let from = schema::extent_key(tree, ino, offset / chunk_bytes);
+        let to = super::tx::prefix_end(&numbers(Table::Extent, &[tree.0, ino.0]));
+        let mut at = offset;
+        for pair in self.tx.scan(&from, to.as_deref()) {
+            for extent in unpack::<Block>(&pair?.1)?.extents {
+                if extent.end() <= at || extent.source == Source::Unwritten {
+                    continue;
+                }
+                if !hole && extent.offset < attr.size {
+                    return Ok(at.max(extent.offset));
+                }
+                if hole && extent.offset > at {
+                    return Ok(at);
+                }
+                at = extent.end();
+            }
+        }
+        if hole { Ok(at.min(attr.size)) } else { Err(FsError::NoSuchAddress.into()) }
+    }
+
+    /// The lock that stands in the way of a request, if any.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn test_lock(&self, tree: TreeId, session: SessionId, ask: &LockRequest) -> Result<Option<Lock>, StateError> {
+        self.tx.inode(tree, ask.ino)?;
+        let locks: Locks = self.tx.get(&schema::lock_key(tree, ask.ino, ask.space))?.unwrap_or_default();
+        let owner = LockOwner { session, owner: ask.owner };
+        Ok(ask.mode.and_then(|mode| lock::conflict(&locks.held, ask.space, owner, mode, ask.range)).copied())
+    }
+
+    /// Whether any lock is held on an inode.
+    pub fn is_locked(&self, tree: TreeId, ino: Ino) -> Result<bool, StateError> {
+        Ok(!self.tx.keys(&numbers(Table::Lock, &[tree.0, ino.0]), 1)?.is_empty())
+    }
+
+    /// At most `max` inodes without a name, after one, in order of tree and number.
+    pub fn orphans(&self, after: Option<(TreeId, Ino)>, max: usize) -> Result<Vec<(TreeId, Ino)>, StateError> {
+        let (tree, ino) = after.unwrap_or_default();
+        let mut from = schema::orphan_key(tree, ino);
+        from.push(0);
+        let to = super::tx::prefix_end(&numbers(Table::Orphan, &[]));
+        self.tx
+            .scan(&from, to.as_deref())
+            .take(max)
+            .map(|pair| {
+                let (key, _) = pair?;
+                Ok((TreeId(number_at(&key, 1)?), Ino(number_at(&key, 9)?)))
+            })
+            .collect()
+    }
+
+    /// Trees of deleted volumes, still to be freed.
+    pub fn dead_trees(&self) -> Result<Vec<TreeId>, StateError> {
+        let keys = self.tx.keys(&numbers(Table::DeadTree, &[]), usize::MAX)?;
+        keys.iter().map(|key| Ok(TreeId(number_at(key, 1)?))).collect()
+    }
+
+    /// At most `max` chunks without a reference since a collection epoch before `before`, oldest first.
+    pub fn releasable(&self, before: u64, max: usize) -> Result<Vec<ChunkId>, StateError> {
+        let from = numbers(Table::Releasable, &[]);
+        let to = numbers(Table::Releasable, &[before]);
+        self.tx.scan(&from, Some(&to)).take(max).map(|pair| chunk_at_end(&pair?.0)).collect()
+    }
+
+    /// At most `max` batches that a store has still to delete, oldest first.
+    pub fn condemned(&self, store: StoreId, max: usize) -> Result<Vec<DeleteBatch>, StateError> {
+        let mut batches = Vec::new();
+        for pair in self.tx.scan_prefix(&numbers(Table::Condemned, &[])) {
+            let (key, value) = pair?;
+            let Condemned { chunks, waiting } = unpack(&value)?;
+            if waiting.contains(&store) {
+                batches.push(DeleteBatch { epoch: number_at(&key, 1)?, chunks });
+                if batches.len() >= max {
+                    break;
+                }
+            }
+        }
+        Ok(batches)
+    }
+
+    /// Condemned batches that some store has not confirmed.
+    pub fn condemned_batches(&self) -> Result<usize, StateError> {
+        Ok(self.tx.keys(&numbers(Table::Condemned, &[]), usize::MAX)?.len())
+    }
+
+    pub fn collection(&self) -> Result<Collection, StateError> {
+        self.tx.single(Table::Collection)
+    }
+
+    pub fn chunk_totals(&self) -> Result<ChunkTotals, StateError> {
+        self.tx.single(Table::ChunkTotals)
+    }
+
+    pub fn map(&self) -> Result<ClusterMap, StateError> {
+        self.tx.single(Table::Map)
+    }
+
+    /// Metadata servers and their last known addresses.
+    pub fn metas(&self) -> Result<Vec<MetaInfo>, StateError> {
+        self.all(&numbers(Table::Meta, &[]))
+    }
+
+    pub fn credential(&self, role: Role, id: u64) -> Result<Option<Credential>, StateError> {
+        self.tx.get(&schema::credential_key(role, id))
+    }
+
+    pub fn token(&self, hash: &[u8; 32]) -> Result<Option<Token>, StateError> {
+        self.tx.get(&schema::token_key(hash))
+    }
+
+    fn all<R: schema::Record>(&self, prefix: &[u8]) -> Result<Vec<R>, StateError> {
+        self.tx.scan_prefix(prefix).map(|pair| unpack(&pair?.1)).collect()
+    }
+}

@@ -1,0 +1,93 @@
+//! Extended attributes. ACLs are kept here too, but set through their own module.
+
+use super::error::StateError;
+use super::execute::Scope;
+use super::schema::{Inode, Xattr, xattr_key};
+use crate::types::attr::FileKind;
+use crate::types::error::FsError;
+use crate::types::id::Ino;
+use crate::types::limits::{XATTR_LIST_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
+use crate::types::op::{OpReply, XattrMode};
+
+pub(super) fn set(
+    scope: &mut Scope<'_, '_>,
+    ino: Ino,
+    name: &[u8],
+    value: &[u8],
+    mode: XattrMode,
+) -> Result<OpReply, StateError> {
+    check_name(name)?;
+    let mut inode = scope.tx.inode(scope.tree, ino)?;
+    check_space(&inode, name)?;
+    if value.len() > XATTR_VALUE_BYTES_MAX {
+        return Err(FsError::TooBig.into());
+    }
+    let exists = scope.tx.contains(&xattr_key(scope.tree, ino, name))?;
+    match mode {
+        XattrMode::Create if exists => return Err(FsError::Exists.into()),
+        XattrMode::Replace if !exists => return Err(FsError::NoAttribute.into()),
+        _ => {}
+    }
+    put(scope, &mut inode, name, value)?;
+    inode.changed(scope.now);
+    scope.put_inode(&inode);
+    Ok(OpReply::Done)
+}
+
+pub(super) fn remove(scope: &mut Scope<'_, '_>, ino: Ino, name: &[u8]) -> Result<OpReply, StateError> {
+    check_name(name)?;
+    let mut inode = scope.tx.inode(scope.tree, ino)?;
+    check_space(&inode, name)?;
+    if !drop_value(scope, &mut inode, name)? {
+        return Err(FsError::NoAttribute.into());
+    }
+    inode.changed(scope.now);
+    scope.put_inode(&inode);
+    Ok(OpReply::Done)
+}
+
+/// Stores a value and counts its name. The caller puts the inode.
+///
+/// # Errors
+/// `NoSpace` when the list of names would not fit what `listxattr` can answer.
+pub(super) fn put(scope: &mut Scope<'_, '_>, inode: &mut Inode, name: &[u8], value: &[u8]) -> Result<(), StateError> {
+    let key = xattr_key(scope.tree, inode.attr.ino, name);
+    if !scope.tx.contains(&key)? {
+        let list_bytes = inode.xattr_list_bytes + name.len() as u32 + 1;
+        if list_bytes as usize > XATTR_LIST_BYTES_MAX {
+            return Err(FsError::NoSpace.into());
+        }
+        inode.xattr_list_bytes = list_bytes;
+    }
+    scope.tx.put(key, &Xattr { value: value.to_vec() });
+    Ok(())
+}
+
+/// Removes a value; whether there was one. The caller puts the inode.
+pub(super) fn drop_value(scope: &mut Scope<'_, '_>, inode: &mut Inode, name: &[u8]) -> Result<bool, StateError> {
+    let key = xattr_key(scope.tree, inode.attr.ino, name);
+    if !scope.tx.contains(&key)? {
+        return Ok(false);
+    }
+    inode.xattr_list_bytes = inode.xattr_list_bytes.saturating_sub(name.len() as u32 + 1);
+    scope.tx.delete(key);
+    Ok(true)
+}
+
+fn check_name(name: &[u8]) -> Result<(), FsError> {
+    if name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX {
+        return Err(FsError::Range);
+    }
+    let spaces: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
+    match spaces.iter().find_map(|space| name.strip_prefix(*space)) {
+        None => Err(FsError::NotSupported),
+        Some(rest) if rest.is_empty() || rest.contains(&0) => Err(FsError::Invalid),
+        Some(_) => Ok(()),
+    }
+}
+
+/// `user.` attributes are for files and directories alone.
+fn check_space(inode: &Inode, name: &[u8]) -> Result<(), FsError> {
+    let takes_user = matches!(inode.attr.kind, FileKind::File | FileKind::Dir);
+    if name.starts_with(b"user.") && !takes_user { Err(FsError::NotPermitted) } else { Ok(()) }
+}

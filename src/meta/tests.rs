@@ -1,0 +1,236 @@
+//! One metadata server over the simulated network: leases, locks, exactly-once, orphans.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::server::{MetaConfig, MetaServer};
+use crate::crypto::ca::ClusterAuthority;
+use crate::net::sim::SimNet;
+use crate::net::{Frame, Peer, Transport};
+use crate::types::error::FsError;
+use crate::types::id::{ClusterId, Ino, MetaId, SessionId};
+use crate::types::lock::{LockMode, LockRange, LockRequest, LockSpace};
+use crate::types::name::Name;
+use crate::types::op::{BatchReply, Create, NewNode, Op, OpReply};
+use crate::types::record::{MetaInfo, Role, VolumePolicy};
+use crate::types::session::{Claim, Event, Hold, Lease};
+use crate::wire::codec::{KIND_META, decode, encode};
+use crate::wire::meta::{MetaBody, MetaReply, MetaRequest};
+
+const META: &str = "meta-1:1";
+const ADMIN: Peer = Peer { role: Role::Admin, id: 1 };
+const READ: Hold = Hold { lease: Lease::Read, open: false };
+
+struct World {
+    net: SimNet,
+    server: Option<MetaServer>,
+    _dir: TempDir,
+}
+
+impl World {
+    async fn new() -> World {
+        let dir = tempfile::tempdir().expect("a directory");
+        let net = SimNet::new(1);
+        let me = MetaInfo { id: MetaId(1), address: META.into() };
+        let authority = ClusterAuthority::create(ClusterId([7; 16])).expect("keys");
+        let transport = net.transport(Peer { role: Role::Meta, id: 1 }, META);
+        let config = MetaConfig { dir: dir.path().into(), me, first: true };
+        let server = MetaServer::start(config, authority, transport).await.expect("starts");
+        net.register(META, server.service());
+        let world = World { net, server: Some(server), _dir: dir };
+        let name = "main".into();
+        world.ask(MetaRequest::CreateVolume { name, policy: VolumePolicy::default() }).await;
+        world
+    }
+
+    fn transport(&self, from: &str) -> Arc<dyn Transport> {
+        self.net.transport(ADMIN, from)
+    }
+
+    /// Asks until the server leads.
+    async fn ask(&self, request: MetaRequest) -> MetaReply {
+        loop {
+            let frame = Frame { kind: KIND_META, message: encode(&request).into(), bulk: Bytes::new() };
+            let reply = self.transport("asker").call(META, frame, Duration::from_secs(30)).await.expect("answer");
+            let reply: MetaReply = decode(&reply.message).expect("a reply");
+            if !matches!(reply.body, MetaBody::NotLeader(_)) {
+                return reply;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn session(&self) -> Client<'_> {
+        let request = MetaRequest::OpenSession { volume: "main".into(), client: "test".into(), read_only: false };
+        let MetaBody::Session(opened) = self.ask(request).await.body else { panic!("no session") };
+        Client { world: self, session: opened.session, sequence: 0.into() }
+    }
+
+    async fn stop(mut self) {
+        self.server.take().expect("running").stop().await;
+    }
+}
+
+struct Client<'a> {
+    world: &'a World,
+    session: SessionId,
+    sequence: std::cell::Cell<u64>,
+}
+
+impl Client<'_> {
+    async fn change(&self, op: Op, want: Hold) -> MetaReply {
+        self.sequence.set(self.sequence.get() + 1);
+        self.change_at(self.sequence.get(), op, want).await
+    }
+
+    async fn change_at(&self, sequence: u64, op: Op, want: Hold) -> MetaReply {
+        let ops = vec![op];
+        self.world.ask(MetaRequest::Change { session: self.session, sequence, acknowledged: 0, ops, want }).await
+    }
+
+    async fn create(&self, name: &str, want: Hold) -> (Ino, Vec<Claim>) {
+        let reply = self.change(create(name), want).await;
+        let MetaBody::Changed(BatchReply::Done(replies)) = reply.body else { panic!("{:?}", reply.body) };
+        let [OpReply::Entry { attr, .. }] = &replies[..] else { panic!("{replies:?}") };
+        (attr.ino, reply.granted)
+    }
+
+    async fn lookup(&self, name: &str, want: Hold) -> MetaReply {
+        let (session, dir, name) = (self.session, Ino::ROOT, Name::new(name).expect("a name"));
+        self.world.ask(MetaRequest::Lookup { session, dir, name, want }).await
+    }
+
+    async fn events(&self) -> tokio::sync::mpsc::Receiver<Frame> {
+        let message = encode(&MetaRequest::Subscribe { session: self.session }).into();
+        let frame = Frame { kind: KIND_META, message, bulk: Bytes::new() };
+        let mut events = self.world.transport("listener").subscribe(META, frame).await.expect("a stream");
+        let hello = next(&mut events).await;
+        assert!(matches!(hello, Event::Hello { .. }));
+        events
+    }
+
+    async fn give(&self, claim: Claim) {
+        let reply = self.world.ask(MetaRequest::Yield { session: self.session, leases: vec![claim] }).await;
+        assert_eq!(reply.body, MetaBody::Done);
+    }
+}
+
+async fn next(events: &mut tokio::sync::mpsc::Receiver<Frame>) -> Event {
+    decode(&events.recv().await.expect("an event").message).expect("an event")
+}
+
+fn create(name: &str) -> Op {
+    let name = Name::new(name).expect("a name");
+    let (mode, umask, uid, gid) = (0o644, 0, 0, 0);
+    Op::Create(Create { dir: Ino::ROOT, name, node: NewNode::File, mode, umask, uid, gid, exclusive: true })
+}
+
+fn unlink(name: &str) -> Op {
+    Op::Unlink { dir: Ino::ROOT, name: Name::new(name).expect("a name") }
+}
+
+fn lock(ino: Ino, owner: u64, mode: Option<LockMode>) -> LockRequest {
+    LockRequest { ino, space: LockSpace::Flock, owner, mode, range: LockRange { start: 0, end: u64::MAX >> 1 }, pid: 1 }
+}
+
+#[tokio::test]
+async fn a_change_by_one_ends_the_lease_of_the_other() {
+    let world = World::new().await;
+    let (a, b) = (world.session().await, world.session().await);
+    let mut events = a.events().await;
+    let missing = a.lookup("x", READ).await;
+    assert_eq!(missing.body, MetaBody::Error(FsError::NotFound));
+    assert_eq!(missing.granted.len(), 1, "the absence of a name can be cached under the directory's lease");
+    let answer = async {
+        let Event::Recall { ino, keep, grant } = next(&mut events).await else { panic!("not a recall") };
+        assert_eq!((ino, keep), (Ino::ROOT, Lease::None));
+        a.give(Claim { ino, hold: Hold::default(), grant }).await;
+    };
+    let ((ino, _), ()) = tokio::join!(b.create("x", Hold::default()), answer);
+    let found = a.lookup("x", READ).await;
+    let MetaBody::Attr(attr) = found.body else { panic!("{:?}", found.body) };
+    assert_eq!(attr.ino, ino);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_reader_takes_the_writer_down_and_both_read() {
+    let world = World::new().await;
+    let (a, b) = (world.session().await, world.session().await);
+    let mut events = a.events().await;
+    let (ino, granted) = a.create("log", Hold { lease: Lease::Write, open: true }).await;
+    assert_eq!(granted[0].hold, Hold { lease: Lease::Write, open: true });
+    let answer = async {
+        let Event::Recall { ino, keep, grant } = next(&mut events).await else { panic!("not a recall") };
+        assert_eq!(keep, Lease::Read);
+        a.give(Claim { ino, hold: Hold { lease: keep, open: true }, grant }).await;
+    };
+    let (found, ()) = tokio::join!(b.lookup("log", Hold { lease: Lease::Read, open: true }), answer);
+    let claim = found.granted.iter().find(|claim| claim.ino == ino).expect("granted");
+    assert_eq!(claim.hold, Hold { lease: Lease::Read, open: true });
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn the_same_sequence_happens_once() {
+    let world = World::new().await;
+    let a = world.session().await;
+    let first = a.change_at(1, create("once"), Hold::default()).await;
+    let second = a.change_at(1, create("once"), Hold::default()).await;
+    assert_eq!(first.body, second.body);
+    let third = a.change_at(2, create("once"), Hold::default()).await;
+    assert_eq!(third.body, MetaBody::Changed(BatchReply::Failed { index: 0, error: FsError::Exists }));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_lock_is_waited_for_and_a_wait_can_be_cancelled() {
+    let world = World::new().await;
+    let (a, b) = (world.session().await, world.session().await);
+    let (ino, _) = a.create("l", Hold::default()).await;
+    let exclusive = Some(LockMode::Exclusive);
+    a.change(Op::Lock(lock(ino, 1, exclusive)), Hold::default()).await;
+    let wait = |sequence| {
+        let request = lock(ino, 2, exclusive);
+        world.ask(MetaRequest::WaitLock { session: b.session, sequence, acknowledged: 0, request })
+    };
+    let cancel = async {
+        tokio::task::yield_now().await;
+        // Until the waiter is there a cancel finds nothing.
+        loop {
+            world.ask(MetaRequest::CancelLock { session: b.session, sequence: 1 }).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        reply = wait(1) => assert_eq!(reply.body, MetaBody::Error(FsError::Interrupted)),
+        () = cancel => {}
+    }
+    let unlock = async {
+        tokio::task::yield_now().await;
+        a.change(Op::Lock(lock(ino, 1, None)), Hold::default()).await;
+    };
+    let (reply, ()) = tokio::join!(wait(2), unlock);
+    assert_eq!(reply.body, MetaBody::Changed(BatchReply::Done(vec![OpReply::Done])));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_open_file_outlives_its_name_and_is_freed_after() {
+    let world = World::new().await;
+    let (a, b) = (world.session().await, world.session().await);
+    let (ino, granted) = a.create("gone", Hold { lease: Lease::None, open: true }).await;
+    b.change(unlink("gone"), Hold::default()).await;
+    // Two rounds of the reaper.
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    let look = || world.ask(MetaRequest::GetAttr { session: a.session, ino, want: Hold::default() });
+    assert!(matches!(look().await.body, MetaBody::Attr(attr) if attr.nlink == 0));
+    a.give(Claim { hold: Hold::default(), ..granted[0] }).await;
+    while look().await.body != MetaBody::Error(FsError::NotFound) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    world.stop().await;
+}

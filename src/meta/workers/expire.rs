@@ -1,0 +1,19 @@
+//! Expires sessions that are silent for their time to live.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::meta::command::Command;
+use crate::meta::leader::Leader;
+use crate::meta::serve::{Fail, Shared};
+use crate::types::limits::SESSION_TTL_MS;
+
+pub async fn round(shared: Arc<Shared>, leader: Arc<Leader>) -> Result<(), Fail> {
+    for session in leader.overdue(Duration::from_millis(SESSION_TTL_MS)) {
+        tracing::warn!(session = session.0, "the client has been silent for too long; its session expires");
+        // Its leases are given away only when the command that fences it is applied.
+        shared.propose(&Command::ExpireSession { session }).await?;
+        leader.drop_session(session);
+    }
+    Ok(())
+}

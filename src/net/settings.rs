@@ -1,0 +1,178 @@
+//! QUIC for a storage cluster: quinn's defaults are for the internet, these are for a data centre's network.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::congestion::CubicConfig;
+use quinn::crypto::{CryptoError, HmacKey};
+use quinn::{
+    ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
+};
+
+use crate::crypto::identity::Identity;
+use crate::host::chance;
+use crate::types::digest::{derived_key, keyed};
+
+/// A dial that takes longer has failed: within a data centre an answer takes a millisecond.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The dialling side shows that it lives this often when there is nothing else to send.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// A peer that was silent for this long is dead: three keep-alives lost and a slow one.
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Calls under way on one connection.
+const STREAMS_MAX: u32 = 4096;
+const STREAM_WINDOW_BYTES: u32 = 16 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
+const SEND_WINDOW_BYTES: u64 = 64 << 20;
+/// Before the first measurement. Too low costs a handshake packet sent twice, too high a slow start.
+const INITIAL_RTT: Duration = Duration::from_millis(2);
+const INITIAL_WINDOW_BYTES: u64 = 1 << 20;
+/// Ethernet's 1500 less IPv6 and UDP headers.
+const ETHERNET_MTU: u16 = 1452;
+/// Ten segments of this, which is what quinn hands to the kernel at once, stay below the 64 KiB of one UDP send.
+const OFFLOADED_MTU: u16 = 6500;
+/// A jumbo frame's 9000 less IPv6 and UDP headers.
+const JUMBO_MTU: u16 = 8952;
+/// What the kernel is asked to hold for us while we are not scheduled.
+const SOCKET_BUFFER_BYTES: libc::c_int = 8 << 20;
+const CONNECTION_ID_BYTES: usize = 8;
+
+/// How large packets may become and who cuts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    Ethernet,
+    Offloaded,
+    Jumbo,
+}
+
+impl Link {
+    fn mtu(self) -> u16 {
+        match self {
+            Link::Ethernet => ETHERNET_MTU,
+            Link::Offloaded => OFFLOADED_MTU,
+            Link::Jumbo => JUMBO_MTU,
+        }
+    }
+}
+
+/// The settings of every connection, of both sides.
+pub(super) fn transport(link: Link) -> Arc<TransportConfig> {
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(link.mtu());
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(INITIAL_WINDOW_BYTES);
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32))))
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .send_window(SEND_WINDOW_BYTES)
+        .initial_rtt(INITIAL_RTT)
+        .mtu_discovery_config(Some(discovery))
+        .enable_segmentation_offload(link != Link::Jumbo)
+        .congestion_controller_factory(Arc::new(congestion));
+    Arc::new(config)
+}
+
+/// The settings of an endpoint.
+///
+/// A process that was killed and started again does not know its old connections. It says so (QUIC's stateless reset),
+/// and the peer believes it because the reset is made with a key that only this member has, and has again after the
+/// start. So its peers dial again at once instead of waiting for the idle timeout.
+pub(super) fn endpoint(identity: &Identity, link: Link) -> EndpointConfig {
+    let key = derived_key("holdfast 2025 quic stateless reset", &identity.key_der);
+    let mut config = EndpointConfig::new(Arc::new(ResetKey(key)));
+    config.cid_generator(|| Box::new(RandomIds));
+    let _ = config.max_udp_payload_size(link.mtu().max(1472));
+    config
+}
+
+/// A UDP socket: on `listen`, or on any free port, for IPv4 and IPv6 where the host has both.
+///
+/// # Errors
+/// The address is taken, or not ours.
+pub(super) fn socket(listen: Option<SocketAddr>) -> io::Result<UdpSocket> {
+    let socket = match listen {
+        Some(address) => UdpSocket::bind(address)?,
+        None => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?,
+    };
+    set_buffer(&socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF);
+    set_buffer(&socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF);
+    Ok(socket)
+}
+
+/// Asks for a big buffer. Only the privileged get more than the host's limit; with less, bursts are lost and sent again,
+/// which is slower and nothing else.
+fn set_buffer(socket: &UdpSocket, force: libc::c_int, ask: libc::c_int) {
+    for option in [force, ask] {
+        let bytes = SOCKET_BUFFER_BYTES;
+        // SAFETY: the descriptor is open, and the value is an int of the length given.
+        let failed = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                option,
+                (&raw const bytes).cast(),
+                size_of_val(&bytes) as libc::socklen_t,
+            )
+        };
+        if failed == 0 {
+            return;
+        }
+    }
+}
+
+/// Stateless reset tokens by keyed BLAKE3.
+struct ResetKey([u8; 32]);
+
+impl HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], signature_out: &mut [u8]) {
+        let signature = keyed(&self.0, data);
+        let count = signature_out.len().min(signature.len());
+        signature_out[..count].copy_from_slice(&signature[..count]);
+    }
+
+    fn signature_len(&self) -> usize {
+        32
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        let expected = keyed(&self.0, data);
+        // Compared without an early end: how much was right must not show in the time it takes.
+        let difference = expected.iter().zip(signature).fold(0, |sum, (a, b)| sum | (a ^ b));
+        if signature.len() == expected.len() && difference == 0 { Ok(()) } else { Err(CryptoError) }
+    }
+}
+
+impl fmt::Debug for ResetKey {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("ResetKey")
+    }
+}
+
+/// Connection ids that any run of the program accepts as possibly its own: without that, a restarted process would
+/// ignore packets of old connections instead of resetting them.
+struct RandomIds;
+
+impl ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        ConnectionId::new(&chance::bytes::<CONNECTION_ID_BYTES>())
+    }
+
+    fn cid_len(&self) -> usize {
+        CONNECTION_ID_BYTES
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}

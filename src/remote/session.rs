@@ -1,0 +1,364 @@
+//! One session with the metadata service: typed calls, and the bookkeeping that makes changes happen exactly once.
+//!
+//! Every change has a sequence, given out in order and never used twice for different work. A change is retried under
+//! its sequence until it is answered; the floor below which no reply is needed any more travels with each change. At
+//! most [`IN_FLIGHT_MAX`] changes are under way at once.
+//!
+//! Knows no lease and caches nothing: what was granted is handed up with every answer.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::meta::{CallError, Events, MetaBody, MetaClient, MetaReply, MetaRequest};
+use crate::types::attr::Attr;
+use crate::types::error::FsError;
+use crate::types::extent::Extent;
+use crate::types::id::{Ino, SessionId};
+use crate::types::lock::{Lock, LockRequest};
+use crate::types::name::Name;
+use crate::types::op::{BatchReply, Op};
+use crate::types::record::SpaceReport;
+use crate::types::session::{Claim, DirPage, HeartbeatReply, Hold, SessionOpened};
+
+/// Changes under way at once: bounds the reply table of the session on the servers.
+pub const IN_FLIGHT_MAX: usize = 256;
+
+/// What came back, and what was granted with it (with errors too: a name that is not there can be cached).
+#[derive(Debug)]
+pub struct Answer<T> {
+    pub result: Result<T, FsError>,
+    pub granted: Vec<Claim>,
+    /// The request may have been acted upon once already without our knowing the outcome.
+    pub uncertain: bool,
+}
+
+/// A session and its place in the order of changes.
+pub struct MetaSession {
+    meta: Arc<MetaClient>,
+    id: SessionId,
+    patience: Option<Duration>,
+    sequences: Mutex<Sequences>,
+    slots: Semaphore,
+}
+
+#[derive(Default)]
+struct Sequences {
+    last: u64,
+    in_flight: BTreeSet<u64>,
+}
+
+/// A sequence in use; given back when dropped.
+pub struct Ticket<'a> {
+    session: &'a MetaSession,
+    sequence: u64,
+    acknowledged: u64,
+}
+
+impl Ticket<'_> {
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// How many sequences were given out after this one.
+    pub fn behind(&self) -> u64 {
+        self.session.sequences.lock().last - self.sequence
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.session.sequences.lock().in_flight.remove(&self.sequence);
+    }
+}
+
+impl MetaSession {
+    /// Opens a session on a volume. The instant is when the request was sent: the session's life counts from there.
+    ///
+    /// # Errors
+    /// Nobody answered, or the volume or our right to it is not there.
+    pub async fn open(
+        meta: Arc<MetaClient>,
+        volume: &str,
+        client: &str,
+        read_only: bool,
+        patience: Option<Duration>,
+    ) -> Result<(MetaSession, SessionOpened, Instant), CallError> {
+        let request = MetaRequest::OpenSession { volume: volume.into(), client: client.into(), read_only };
+        let answered = meta.call(&request, patience).await?;
+        let opened = match answered.reply.body {
+            MetaBody::Session(opened) => opened,
+            MetaBody::Error(error) => return Err(CallError::Refused(format!("volume {volume}: {error}"))),
+            MetaBody::Refused(why) => return Err(CallError::Refused(why)),
+            other => return Err(CallError::Malformed(format!("{other:?}"))),
+        };
+        let patience_ms = opened.volume.policy.patience_ms;
+        let patience = (patience_ms > 0).then(|| Duration::from_millis(patience_ms));
+        let slots = Semaphore::new(IN_FLIGHT_MAX);
+        let session = MetaSession { meta, id: opened.session, patience, sequences: Mutex::default(), slots };
+        Ok((session, opened, answered.sent))
+    }
+
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// The instant is when the heartbeat was sent.
+    ///
+    /// # Errors
+    /// `SessionExpired`, or `Unreachable` when nobody answered for `patience`.
+    pub async fn heartbeat(&self, patience: Duration) -> Result<(HeartbeatReply, Instant), FsError> {
+        let request = MetaRequest::Heartbeat { session: self.id };
+        let answered = self.meta.call(&request, Some(patience)).await.map_err(|_| FsError::Unreachable)?;
+        match answered.reply.body {
+            MetaBody::Heartbeat(reply) => Ok((reply, answered.sent)),
+            other => Err(failure(other)),
+        }
+    }
+
+    /// # Errors
+    /// No stream could be opened at the leader.
+    pub async fn subscribe(&self) -> Result<Events, CallError> {
+        self.meta.subscribe(self.id).await
+    }
+
+    pub async fn reclaim(&self, term: u64, leases: Vec<Claim>) -> Answer<()> {
+        self.ask(MetaRequest::Reclaim { session: self.id, term, leases }, done).await
+    }
+
+    /// Leases given up: what is kept of them from now on.
+    pub async fn yield_leases(&self, leases: Vec<Claim>) -> Answer<()> {
+        self.ask(MetaRequest::Yield { session: self.id, leases }, done).await
+    }
+
+    /// # Errors
+    /// Nobody answered for `patience`; the session will expire by itself.
+    pub async fn close(&self, patience: Duration) -> Result<(), FsError> {
+        let request = MetaRequest::CloseSession { session: self.id };
+        self.meta.call(&request, Some(patience)).await.map(|_| ()).map_err(|_| FsError::Unreachable)
+    }
+
+    pub async fn lookup(&self, dir: Ino, name: Name, want: Hold) -> Answer<Attr> {
+        self.ask(MetaRequest::Lookup { session: self.id, dir, name, want }, attr).await
+    }
+
+    pub async fn parent(&self, dir: Ino) -> Answer<Attr> {
+        self.ask(MetaRequest::Parent { session: self.id, dir }, attr).await
+    }
+
+    pub async fn getattr(&self, ino: Ino, want: Hold) -> Answer<Attr> {
+        self.ask(MetaRequest::GetAttr { session: self.id, ino, want }, attr).await
+    }
+
+    pub async fn readlink(&self, ino: Ino) -> Answer<Vec<u8>> {
+        self.ask(MetaRequest::ReadLink { session: self.id, ino }, |body| match body {
+            MetaBody::Target(target) => Ok(target),
+            other => Err(failure(other)),
+        })
+        .await
+    }
+
+    pub async fn readdir(&self, dir: Ino, after: u64, want: Hold) -> Answer<DirPage> {
+        self.ask(MetaRequest::ReadDir { session: self.id, dir, after, want }, |body| match body {
+            MetaBody::Entries(page) => Ok(page),
+            other => Err(failure(other)),
+        })
+        .await
+    }
+
+    pub async fn getxattr(&self, ino: Ino, name: Vec<u8>) -> Answer<Vec<u8>> {
+        self.ask(MetaRequest::GetXattr { session: self.id, ino, name }, |body| match body {
+            MetaBody::Value(value) => Ok(value),
+            other => Err(failure(other)),
+        })
+        .await
+    }
+
+    pub async fn listxattr(&self, ino: Ino) -> Answer<Vec<Vec<u8>>> {
+        self.ask(MetaRequest::ListXattr { session: self.id, ino }, |body| match body {
+            MetaBody::Names(names) => Ok(names),
+            other => Err(failure(other)),
+        })
+        .await
+    }
+
+    pub async fn extents(&self, ino: Ino, offset: u64, len: u64, want: Hold) -> Answer<(Attr, Vec<Extent>)> {
+        self.ask(MetaRequest::GetExtents { session: self.id, ino, offset, len, want }, |body| match body {
+            MetaBody::Extents { attr, extents } => Ok((attr, extents)),
+            other => Err(failure(other)),
+        })
+        .await
+    }
+
+    pub async fn seek(&self, ino: Ino, offset: u64, hole: bool) -> Answer<u64> {
+        self.ask(MetaRequest::Seek { session: self.id, ino, offset, hole }, |body| match body {
+            MetaBody::Offset(offset) => Ok(offset),
+            other => Err(failure(other)),
+        })
+        .await
+    }
+
+    pub async fn statfs(&self) -> Answer<SpaceReport> {
+        self.ask(MetaRequest::StatFs { session: self.id }, |body| match body {
+            MetaBody::Space(report) => Ok(report),
+            other => Err(failure(other)),
+        })
+        .await
+    }
+
+    pub async fn test_lock(&self, request: LockRequest) -> Answer<Option<Lock>> {
+        self.ask(MetaRequest::TestLock { session: self.id, request }, |body| match body {
+            MetaBody::Lock(lock) => Ok(lock),
+            other => Err(failure(other)),
+        })
+        .await
+    }
+
+    /// Changes the tree, once. A failed operation is an error and nothing happened; see [`BatchReply`].
+    pub async fn change(&self, ops: Vec<Op>, want: Hold) -> Answer<BatchReply> {
+        let Ok(_slot) = self.slots.acquire().await else { return Answer::failed(FsError::SessionExpired) };
+        let ticket = self.ticket();
+        let (sequence, acknowledged) = (ticket.sequence, ticket.acknowledged);
+        self.ask(MetaRequest::Change { session: self.id, sequence, acknowledged, ops, want }, |body| match body {
+            MetaBody::Changed(reply) => Ok(reply),
+            other => Err(failure(other)),
+        })
+        .await
+    }
+
+    /// Waits for a lock under a sequence of [`MetaSession::ticket`]. `Interrupted` after `cancel_lock`.
+    pub async fn wait_lock(&self, ticket: &Ticket<'_>, request: LockRequest) -> Answer<()> {
+        let (session, sequence, acknowledged) = (self.id, ticket.sequence, ticket.acknowledged);
+        self.ask(MetaRequest::WaitLock { session, sequence, acknowledged, request }, locked).await
+    }
+
+    pub async fn cancel_lock(&self, sequence: u64) -> Answer<()> {
+        self.ask(MetaRequest::CancelLock { session: self.id, sequence }, done).await
+    }
+
+    /// The next sequence.
+    pub fn ticket(&self) -> Ticket<'_> {
+        let mut sequences = self.sequences.lock();
+        sequences.last += 1;
+        let sequence = sequences.last;
+        sequences.in_flight.insert(sequence);
+        let acknowledged = sequences.in_flight.first().copied().unwrap_or(sequence);
+        Ticket { session: self, sequence, acknowledged }
+    }
+
+    async fn ask<T>(&self, request: MetaRequest, take: impl FnOnce(MetaBody) -> Result<T, FsError>) -> Answer<T> {
+        match self.meta.call(&request, self.patience).await {
+            Ok(answered) => {
+                let MetaReply { body, granted } = answered.reply;
+                Answer { result: take(body), granted, uncertain: answered.uncertain }
+            }
+            Err(CallError::Unreachable(_)) => Answer::failed(FsError::Unreachable),
+            Err(CallError::Refused(why)) => {
+                tracing::warn!(%why, "the metadata service refuses this client");
+                Answer::failed(FsError::AccessDenied)
+            }
+            Err(CallError::Malformed(why)) => {
+                tracing::warn!(%why, "an answer of the metadata service was not understood");
+                Answer::failed(FsError::Io)
+            }
+        }
+    }
+}
+
+impl<T> Answer<T> {
+    fn failed(error: FsError) -> Answer<T> {
+        Answer { result: Err(error), granted: Vec::new(), uncertain: true }
+    }
+}
+
+fn done(body: MetaBody) -> Result<(), FsError> {
+    match body {
+        MetaBody::Done => Ok(()),
+        other => Err(failure(other)),
+    }
+}
+
+fn attr(body: MetaBody) -> Result<Attr, FsError> {
+    match body {
+        MetaBody::Attr(attr) => Ok(attr),
+        other => Err(failure(other)),
+    }
+}
+
+/// A lock that was waited for is answered as held, in either of the two forms a reply table may give back.
+fn locked(body: MetaBody) -> Result<(), FsError> {
+    match body {
+        MetaBody::Done | MetaBody::Lock(None) | MetaBody::Changed(BatchReply::Done(_)) => Ok(()),
+        MetaBody::Changed(BatchReply::Failed { error, .. }) => Err(error),
+        other => Err(failure(other)),
+    }
+}
+
+fn failure(body: MetaBody) -> FsError {
+    match body {
+        MetaBody::Error(error) => error,
+        other => {
+            tracing::warn!(answer = ?other, "an answer of the wrong kind");
+            FsError::Io
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+
+    impl crate::net::Transport for Nobody {
+        fn call<'a>(
+            &'a self,
+            address: &'a str,
+            _: crate::net::Frame,
+            _: Duration,
+        ) -> crate::net::BoxFuture<'a, Result<crate::net::Frame, crate::net::NetError>> {
+            let error = crate::net::NetError::Unreachable { address: address.into(), why: "nobody".into() };
+            Box::pin(async { Err(error) })
+        }
+
+        fn subscribe<'a>(
+            &'a self,
+            address: &'a str,
+            _: crate::net::Frame,
+        ) -> crate::net::BoxFuture<'a, Result<tokio::sync::mpsc::Receiver<crate::net::Frame>, crate::net::NetError>>
+        {
+            let error = crate::net::NetError::Unreachable { address: address.into(), why: "nobody".into() };
+            Box::pin(async { Err(error) })
+        }
+    }
+
+    fn session() -> MetaSession {
+        let meta = Arc::new(MetaClient::new(Arc::new(Nobody), vec!["nowhere:1".into()]));
+        let patience = Some(Duration::from_millis(100));
+        let slots = Semaphore::new(IN_FLIGHT_MAX);
+        MetaSession { meta, id: SessionId(1), patience, sequences: Mutex::default(), slots }
+    }
+
+    #[test]
+    fn the_floor_is_the_oldest_change_under_way() {
+        let session = session();
+        let first = session.ticket();
+        let second = session.ticket();
+        assert_eq!((first.sequence, first.acknowledged), (1, 1));
+        assert_eq!((second.sequence, second.acknowledged), (2, 1));
+        drop(first);
+        assert_eq!(session.ticket().acknowledged, 2);
+        drop(second);
+        assert_eq!(session.ticket().acknowledged, 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn patience_ends() {
+        let answer = session().getattr(Ino::ROOT, Hold::default()).await;
+        assert_eq!(answer.result, Err(FsError::Unreachable));
+    }
+}

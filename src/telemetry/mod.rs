@@ -1,0 +1,3 @@
+//! What a process tells of itself. Owns the log; never decides anything.
+
+pub mod log;
