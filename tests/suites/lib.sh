@@ -184,6 +184,7 @@ suite_tool() {
 
 WORK=$(mktemp -d "${TEST_DIR:-/var/tmp}/holdfast-$SUITE.XXXXXX")
 chmod 755 "$WORK"
+cd "$WORK"
 defer remove_work
 trap finish EXIT
 trap 'printf "%s: FAILED: line %s: %s\n" "$SUITE" "$LINENO" "$BASH_COMMAND" >&2' ERR
