@@ -366,7 +366,11 @@ mod tests {
     #[test]
     fn names_cannot_smuggle_options() {
         let options = MountOptions { fsname: "a:1,suid\\,b".into(), allow_other: false, ..MountOptions::new("v") };
-        assert!(helper_options(&options).starts_with(r"fsname=a:1\,suid\\\,b,subtype="), "{}", helper_options(&options));
+        assert!(
+            helper_options(&options).starts_with(r"fsname=a:1\,suid\\\,b,subtype="),
+            "{}",
+            helper_options(&options)
+        );
     }
 
     #[test]

@@ -30,7 +30,8 @@ fn number(name: &str, default: u32) -> u32 {
 fn two_clients_agree_with_the_reference() {
     let cases = number("HOLDFAST_MODEL_CASES", 12);
     let count = number("HOLDFAST_MODEL_STEPS", 400) as usize;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let config = Config { cases, max_shrink_iters: 64, ..Config::default() };
     TestRunner::new(config)
         .run(&steps(CLIENTS, count), |steps| runtime.block_on(compare(&steps)))
