@@ -8,7 +8,7 @@
 #                   for. On ext4 every suite that can run there must pass: that proves the suite.
 #   KEEP=1          leave the working directory (and its logs) behind.
 #
-# Environment, set by tests/run: HOLDFAST and TORTURE (binaries), SUITE_TOOLS (directory of pjdfstest and fsx),
+# Environment, set by tests/run: HOLDFAST_BIN and TORTURE (programs), SUITE_TOOLS (directory of pjdfstest and fsx),
 # SUITE_LOGS (where the cluster's logs go when the suite fails).
 
 set -Eeuo pipefail
@@ -59,7 +59,10 @@ finish() {
 keep_logs() {
     [[ -n ${SUITE_LOGS:-} && -d $WORK/cluster ]] || return 0
     mkdir -p "$SUITE_LOGS/$SUITE.cluster"
-    find "$WORK/cluster" -name '*.log' -size -64M -exec cp --backup=numbered -t "$SUITE_LOGS/$SUITE.cluster" {} +
+    local log
+    for log in "$WORK"/cluster/*/log; do
+        tail -c 4M "$log" >"$SUITE_LOGS/$SUITE.cluster/$(basename "$(dirname "$log")").log"
+    done
 }
 
 remove_work() {
@@ -148,14 +151,51 @@ cluster() {
 
 cluster_up() {
     [[ -x $CLUSTER_COMMAND ]] || fail "needs deploy/local/cluster, which is not there"
-    [[ -x ${HOLDFAST:-} ]] || fail "needs the holdfast binary in HOLDFAST (tests/run builds it)"
+    [[ -x ${HOLDFAST_BIN:-} ]] || fail "needs the holdfast program in HOLDFAST_BIN (tests/run builds it)"
+    install_helpers
     CLUSTER=$WORK/cluster
-    cluster up
     defer cluster down
+    cluster up
 }
 
-# The number of the metadata server that leads; fails while there is none.
-leader() { cluster status --json 2>/dev/null | jq -er '.leader // empty'; }
+# What mount(8) and umount(8) run for a Holdfast mount, as deploy/install puts it there.
+install_helpers() {
+    local helper
+    for helper in mount.holdfast mount.fuse.holdfast umount.holdfast umount.fuse.holdfast; do
+        [[ -e /sbin/$helper && ! -L /sbin/$helper ]] && fail "/sbin/$helper is there and is not ours"
+        ln -sfn "$HOLDFAST_BIN" "/sbin/$helper"
+        defer rm -f "/sbin/$helper"
+    done
+}
+
+# The number of the metadata server that leads; fails while there is none. Ids are the cluster's, numbers those of its
+# directories: the address says which is which.
+leader() {
+    local address
+    address=$(cluster status --json 2>/dev/null | jq -er '.leader as $l | .metas[] | select(.id == $l) | .address') || return 1
+    grep -lx "$address" "$CLUSTER"/meta-*/listen | sed 's/.*meta-\([0-9]*\).*/\1/'
+}
+
+# Every server is up, has caught up, and one leads.
+all_up() {
+    cluster status --json 2>/dev/null | jq -e '.leader and
+        ([.metas[] | select(.voter and .lag != null and .lag < 100)] | length == 3) and
+        ([.stores[] | select(.up)] | length == 3)' >/dev/null
+}
+
+# The number of the mount on PATH, as `cluster kill` wants it.
+mount_number() { grep -lx "$1" "$CLUSTER"/mount-*/mnt | sed 's/.*mount-\([0-9]*\).*/\1/'; }
+
+kill_servers() { for n in 1 2 3; do cluster kill meta "$n"; cluster kill store "$n"; done; }
+# A metadata server is ready when it has joined the others: so they start together.
+start_servers() {
+    local n pids=()
+    for n in 1 2 3; do
+        cluster start meta "$n" & pids+=($!)
+        cluster start store "$n" & pids+=($!)
+    done
+    for n in "${pids[@]}"; do wait "$n" || fail "a server does not start again"; done
+}
 
 a_follower() {
     local leading
@@ -167,7 +207,7 @@ has_leader() { leader >/dev/null; }
 
 # Where server N keeps its index (sled), which must be expendable.
 index_of_meta() {
-    local dir=$CLUSTER/meta-$1/index
+    local dir=$CLUSTER/meta-$1/data/index
     [[ -d $dir ]] || fail "metadata server $1 has no index in $dir"
     echo "$dir"
 }
