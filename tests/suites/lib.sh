@@ -134,10 +134,11 @@ add_mount() {
     mkdir -p "$path"
     if [[ $TEST_ON == ext4 ]]; then
         mount --bind "$WORK/ext4" "$path"
+        defer unmount "$path"
     else
-        "$CLUSTER_COMMAND" mount "$CLUSTER" main "$path" "$@"
+        # `cluster down` unmounts what is mounted, and says when it cannot.
+        cluster mount main "$path" "$@"
     fi
-    defer unmount "$path"
     MOUNTS+=("$path")
 }
 
@@ -154,8 +155,17 @@ cluster_up() {
     [[ -x ${HOLDFAST_BIN:-} ]] || fail "needs the holdfast program in HOLDFAST_BIN (tests/run builds it)"
     install_helpers
     CLUSTER=$WORK/cluster
-    defer cluster down
+    defer cluster_down
     cluster up
+}
+
+# Ends the cluster, by force when it does not go; then the suite has failed.
+cluster_down() {
+    local path pid
+    timeout 90 "$CLUSTER_COMMAND" down "$CLUSTER" && return 0
+    for path in "$CLUSTER"/*/mnt; do [[ -e $path ]] && umount --lazy "$(cat "$path")" 2>/dev/null; done
+    for pid in "$CLUSTER"/*/pid; do [[ -e $pid ]] && kill -KILL "$(cat "$pid")" 2>/dev/null; done
+    return 1
 }
 
 # What mount(8) and umount(8) run for a Holdfast mount, as deploy/install puts it there.
