@@ -76,7 +76,12 @@ impl<F: Posix> Door<F> {
         let (fs, special_files) = (self.fs.clone(), self.special_files.clone());
         let answer = move |result| reply_entry(result, &special_files, reply);
         if text == "." {
-            return serve(&self.runtime, caller, Surrender::Look, async move { fs.getattr(dir).await }, answer);
+            // What lost its last name cannot be opened by its handle any more (who has it open has it in the kernel).
+            let find = async move {
+                let attr = fs.getattr(dir).await?;
+                if attr.nlink > 0 { Ok(attr) } else { Err(FsError::NotFound) }
+            };
+            return serve(&self.runtime, caller, Surrender::Look, find, answer);
         }
         if text == ".." {
             return serve(&self.runtime, caller, Surrender::Look, async move { fs.parent(dir).await }, answer);
