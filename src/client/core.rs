@@ -23,7 +23,7 @@ use super::locks::LockNotes;
 use super::memory::Memory;
 use crate::remote::meta::MetaClient;
 use crate::remote::session::{Answer, MetaSession};
-use crate::types::attr::{Attr, SetAttr, Time};
+use crate::types::attr::{Attr, FileKind, SetAttr, Time};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
 use crate::types::name::Name;
@@ -60,6 +60,8 @@ pub struct Core {
     pub epoch: AtomicU64,
     /// Grows with every new leader and session: what an earlier one granted is void.
     era: AtomicU64,
+    /// The term in which the session was opened.
+    pub opened_term: AtomicU64,
     session: RwLock<Arc<MetaSession>>,
     renewals: watch::Sender<u64>,
     pub expired: Notify,
@@ -182,6 +184,7 @@ impl Core {
             root: Mutex::default(),
             epoch: AtomicU64::new(0),
             era: AtomicU64::new(0),
+            opened_term: AtomicU64::new(0),
             session: RwLock::new(Arc::new(session)),
             renewals: watch::channel(0).0,
             expired: Notify::new(),
@@ -281,16 +284,30 @@ impl Core {
             return (Err(FsError::ReadOnly), Vec::new());
         }
         loop {
-            let (era, session) = (self.era(), self.session());
-            let answer = session.change(ops.clone(), want).await;
-            let leased = self.install(era, answer.granted);
-            match answer.result {
-                Err(FsError::SessionExpired) if !answer.uncertain && !self.is_stopping() => {
-                    self.renewed(&session).await;
-                }
+            let session = self.session();
+            let (result, leased, uncertain) = self.submit_in(&session, ops.clone(), want).await;
+            match result {
+                Err(FsError::SessionExpired) if !uncertain && !self.is_stopping() => self.renewed(&session).await,
                 result => return (result, leased),
             }
         }
+    }
+
+    /// As [`Core::submit`] but under this session and no later one: what was buffered under its leases must not be
+    /// written after others may have had them. The flag: an expired session may have seen the operations before.
+    pub async fn submit_in(
+        &self,
+        session: &Arc<MetaSession>,
+        ops: Vec<Op>,
+        want: Hold,
+    ) -> (Result<BatchReply>, Vec<Ino>, bool) {
+        let era = self.era();
+        let answer = session.change(ops, want).await;
+        let leased = self.install(era, answer.granted);
+        if answer.result == Err(FsError::SessionExpired) {
+            self.expired.notify_one();
+        }
+        (answer.result, leased, answer.uncertain)
     }
 
     /// Changes the tree. `apply` is called with the replies when all operations were done.
@@ -337,17 +354,20 @@ impl Core {
         leased.then(|| Op::SetAttr { ino: dir, set: SetAttr::default() })
     }
 
-    /// Keeps attributes that were asked for, and lays over them what is buffered here.
-    pub fn keep_attr<T>(&self, asked: Asked, told: &Told<T>, attr: Attr) -> Attr {
-        let Some(node) = self.nodes.find(attr.ino) else { return attr };
+    /// Keeps attributes that were asked for, and lays over them what is buffered here. `None`: a flush or a change of
+    /// our own crossed the answer, so that what it lacks may be buffered no more; ask again.
+    pub fn keep_attr<T>(&self, asked: Asked, told: &Told<T>, attr: Attr) -> Option<Attr> {
+        let Some(node) = self.nodes.find(attr.ino) else { return Some(attr) };
         let mut state = node.lock();
-        if state.accepts(asked, told.brought(attr.ino)) {
+        let kept = state.accepts(asked, told.brought(attr.ino));
+        if kept {
             state.learn(&attr);
         }
         if attr.ino == Ino::ROOT {
             *self.root.lock() = Some(attr.clone());
         }
-        state.overlay(attr)
+        let whole = kept || attr.kind != FileKind::File || state.undisturbed(asked);
+        whole.then(|| state.overlay(attr))
     }
 
     /// Gives leases back, until the leader has heard.

@@ -48,7 +48,10 @@ impl ExtentMap {
         if from >= to {
             return None;
         }
-        (from / self.block_bytes..=(to - 1) / self.block_bytes).find(|block| self.block(*block).is_none())
+        // From there on a block is either listed or a hole.
+        let known_from = self.empty_from.unwrap_or(u64::MAX);
+        let last = ((to - 1) / self.block_bytes).min(known_from);
+        (from / self.block_bytes..=last).find(|block| self.block(*block).is_none())
     }
 
     /// The leader's answer for the whole blocks that `from..to` touches, of a file of `size` bytes.

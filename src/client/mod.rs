@@ -55,6 +55,7 @@ use self::core::{Core, Parts};
 use self::kernel::{KernelCache, NoKernel};
 use crate::remote::meta::{CallError, MetaClient};
 use crate::remote::session::MetaSession;
+use crate::types::id::Ino;
 use crate::types::limits::CLIENT_MEMORY_BYTES_DEFAULT;
 use crate::types::record::Volume;
 
@@ -113,9 +114,14 @@ impl Client {
         core.life.confirm(sent);
         core.clock.set(heartbeat.now_ns);
         core.epoch.store(heartbeat.collection_epoch, Ordering::Relaxed);
+        core.opened_term.store(heartbeat.term, Ordering::Relaxed);
         core.refresh_space().await;
         session::start(&core, heartbeat.term);
         writeback::start(&core);
+        // The root has to be known for when the cluster is away.
+        if let Err(error) = core.getattr(Ino::ROOT).await {
+            tracing::warn!(%error, "the root of the volume was not read");
+        }
         Ok(Client { core })
     }
 
@@ -149,3 +155,6 @@ impl Client {
         synced.and(closed)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,8 @@ const OPEN_ROUNDS: u32 = 2;
 const RETRY: Duration = Duration::from_millis(50);
 /// An open hold is kept this long after the last close, for the next open.
 const IDLE_OPEN: Duration = Duration::from_secs(5);
+/// How long the kernel may take to drop pages: well within the life of the session.
+const PAGES_PATIENCE: Duration = Duration::from_secs(4);
 /// Cold inodes given back at once when there are too many.
 const EVICT_MAX: usize = 4_096;
 
@@ -47,7 +49,7 @@ impl Core {
 
     async fn wind_down(self: Arc<Self>, node: Arc<Node>) {
         if node.lock().pages {
-            self.kernel().drop_pages(node.ino).await;
+            self.drop_pages(&node).await;
         }
         let Some(claim) = self.flush_and_end(&node).await else { return };
         let emptied = claim.hold.lease == Lease::None;
@@ -61,7 +63,16 @@ impl Core {
             had
         };
         if again {
-            self.kernel().drop_pages(node.ino).await;
+            self.drop_pages(&node).await;
+        }
+    }
+
+    /// A page can be held by a request that is parked at the leader behind this recall. Then the mappings of this file
+    /// go without, rather than the whole session.
+    async fn drop_pages(&self, node: &Node) {
+        let dropping = self.kernel().drop_pages(node.ino);
+        if tokio::time::timeout(PAGES_PATIENCE, dropping).await.is_err() {
+            tracing::warn!(ino = %node.ino, "the kernel does not give up its pages; going on without");
         }
     }
 

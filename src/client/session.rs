@@ -19,6 +19,7 @@ use crate::types::id::Ino;
 use crate::types::limits::SESSION_HEARTBEAT_MS;
 use crate::types::session::{Claim, Event, Hold, Lease};
 
+const HOLD_TRIES: u32 = 1_000;
 const RETRY: Duration = Duration::from_millis(50);
 
 /// Starts the tasks that keep the session; they end when the client stops.
@@ -86,8 +87,9 @@ async fn listen(core: Arc<Core>, terms: Arc<watch::Sender<u64>>) {
         };
         let standing = (session.id(), events.term());
         if claimed.0 != session.id() {
-            claimed = standing;
-        } else if claimed != standing {
+            claimed = (session.id(), core.opened_term.load(Ordering::Acquire));
+        }
+        if claimed != standing {
             if !reclaim(&core, &session, events.term()).await {
                 continue;
             }
@@ -184,6 +186,7 @@ async fn replace(core: &Arc<Core>, expired: &Arc<MetaSession>) {
             Ok((session, opened, sent)) => {
                 core.epoch.fetch_max(opened.heartbeat.collection_epoch, Ordering::AcqRel);
                 core.clock.set(opened.heartbeat.now_ns);
+                core.opened_term.store(opened.heartbeat.term, Ordering::Release);
                 core.renew(session);
                 core.life.confirm(sent);
                 break;
@@ -242,20 +245,22 @@ impl Core {
     pub async fn hold_open(&self, ino: Ino, lease: Lease) -> Result<(), FsError> {
         let node = self.nodes.node(ino);
         // A grant is void when its own recall has overtaken it; then it is asked for again.
-        loop {
+        for _ in 0..HOLD_TRIES {
             let asked = self.nodes.asked();
             let want = Hold { open: true, lease: node.lock().want(lease) };
             let told = self.ask(|session| async move { session.getattr(ino, want).await }).await;
             match &told.result {
-                Ok(attr) => self.keep_attr(asked, &told, attr.clone()),
+                Ok(attr) => drop(self.keep_attr(asked, &told, attr.clone())),
                 Err(FsError::NotFound) => return Err(FsError::Stale),
                 Err(error) => return Err(error.clone()),
-            };
+            }
             if node.lock().held.open() {
                 return Ok(());
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        tracing::warn!(%ino, "an open hold was never granted");
+        Err(FsError::Io)
     }
 
     /// Asks how much space there is.

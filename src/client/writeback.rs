@@ -22,6 +22,7 @@ use super::core::{Core, Touch};
 use super::dirty::Scope;
 use super::inode::{Asked, Node};
 use super::session::until_stopped;
+use crate::remote::session::MetaSession;
 use crate::types::attr::{Attr, Time};
 use crate::types::digest::ChunkId;
 use crate::types::error::FsError;
@@ -65,13 +66,16 @@ async fn run(core: Arc<Core>) {
             slow = 0;
             core.give_back_idle();
             core.nodes.sweep();
-            core.tell_access_times().await;
+            let telling = core.clone();
+            core.runtime.spawn(async move { telling.tell_access_times().await });
         }
     }
 }
 
 /// What a flush took with it.
 struct Load {
+    /// Under whose leases it was written.
+    session: Arc<MetaSession>,
     runs: Runs,
     begun: Asked,
     mtime: Option<Time>,
@@ -202,7 +206,7 @@ impl Core {
         state.begin_flush();
         let runs = state.dirty.freeze(scope);
         let mtime = state.mtime;
-        Load { runs, begun, mtime, clear_privileges: state.clear_privileges }
+        Load { session: self.session(), runs, begun, mtime, clear_privileges: state.clear_privileges }
     }
 
     fn settle(&self, node: &Arc<Node>, load: &Load, shipped: &Shipped) {
@@ -279,12 +283,12 @@ impl Core {
         let mut attr = None;
         for command in commands {
             let write = self.write_op(ino, load, command);
-            attr = newest(ino, &self.send(vec![write], Hold::default()).await?);
+            attr = newest(ino, &self.send(&load.session, vec![write], Hold::default()).await?);
         }
         let writes: Vec<Op> = if last.is_empty() { Vec::new() } else { vec![self.write_op(ino, load, last)] };
         let count = writes.len();
         let ops = writes.iter().cloned().chain(tail.iter().cloned()).collect();
-        let refused = match self.send(ops, want).await {
+        let refused = match self.send(&load.session, ops, want).await {
             // The tail was refused and undid the write with it: the write goes alone, the refusal is the tail's.
             Err(Failed { index: Some(index), error, .. }) if index >= count => Some(error),
             Err(failed) => return Err(failed),
@@ -294,13 +298,18 @@ impl Core {
             }
         };
         if count > 0 {
-            attr = newest(ino, &self.send(writes, Hold::default()).await?).or(attr);
+            attr = newest(ino, &self.send(&load.session, writes, Hold::default()).await?).or(attr);
         }
         Ok((attr, refused.map_or(Ok(Vec::new()), Err)))
     }
 
-    async fn send(&self, ops: Vec<Op>, want: Hold) -> std::result::Result<Vec<OpReply>, Failed> {
-        match self.submit(ops, want).await.0 {
+    async fn send(
+        &self,
+        session: &Arc<MetaSession>,
+        ops: Vec<Op>,
+        want: Hold,
+    ) -> std::result::Result<Vec<OpReply>, Failed> {
+        match self.submit_in(session, ops, want).await.0 {
             Ok(BatchReply::Done(replies)) => Ok(replies),
             Ok(BatchReply::Failed { index, error }) => Err(Failed { error, fatal: true, index: Some(index as usize) }),
             Err(error) => Err(Failed::of(error)),
@@ -398,7 +407,9 @@ impl Core {
         let source = Source::Chunk(ChunkPart { id, chunk_bytes, offset: 0, put_epoch: epoch });
         let after = Extent { offset: from, len: chunk_bytes, source };
         node.lock().begin_flush();
-        let sent = self.send(vec![Op::Compact { ino, block_offset: start, before, after }], Hold::default()).await;
+        let sent = self
+            .send(&self.session(), vec![Op::Compact { ino, block_offset: start, before, after }], Hold::default())
+            .await;
         let mut state = node.lock();
         state.end_change();
         state.extents.forget();

@@ -35,12 +35,16 @@ fn reply_xattr(result: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
 
 impl<F: Posix> Door<F> {
     pub fn answer_getattr(&self, caller: Caller, number: Ino, reply: ReplyAttr) {
+        let special_files = self.special_files.clone();
+        let answer = move |result: Result<Attr>| match (result, special_files.left_of(number)) {
+            (Err(FsError::NotFound | FsError::Stale), Some(left)) => reply_attr(Ok(left), reply),
+            (result, _) => reply_attr(result, reply),
+        };
         if let Some(result) = self.fs.try_getattr(number) {
-            return reply_attr(result, reply);
+            return answer(result);
         }
         let fs = self.fs.clone();
-        let work = async move { fs.getattr(number).await };
-        serve(&self.runtime, caller, Surrender::Look, work, move |result| reply_attr(result, reply));
+        serve(&self.runtime, caller, Surrender::Look, async move { fs.getattr(number).await }, answer);
     }
 
     pub fn answer_setattr(&self, caller: Caller, number: Ino, set: SetAttr, reply: ReplyAttr) {

@@ -51,8 +51,8 @@ pub(super) struct Status {
     pub blocked: u64,
     pub ignored: u64,
     pub caught: u64,
-    capabilities: u64,
-    groups: Vec<u32>,
+    pub capabilities: u64,
+    pub groups: Vec<u32>,
 }
 
 impl Status {

@@ -4,6 +4,7 @@
 //! that does not open, or fails a check, is thrown away. So this is never the only copy of anything, and never on the
 //! path of an acknowledgement.
 
+pub mod freeze;
 pub mod memory;
 pub mod sled;
 #[cfg(test)]

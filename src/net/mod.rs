@@ -7,9 +7,10 @@
 mod fault;
 mod frame;
 mod pool;
+mod probe;
 pub mod quic;
 mod serving;
-mod settings;
+pub mod settings;
 pub mod sim;
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::fault::{self, code, unreachable};
 use super::settings::CONNECT_TIMEOUT;
-use super::{NetError, Peer};
+use super::{NetError, Peer, probe};
 use crate::crypto::ca::SERVER_NAME;
 use crate::crypto::tls;
 use crate::types::id::ClusterId;
@@ -81,9 +81,12 @@ impl Pool {
     }
 
     async fn dial(&self, address: &str) -> Result<Connection, NetError> {
-        let connection = dial(&self.endpoint, &self.config, address).await?;
+        let (connection, target) = dial(&self.endpoint, &self.config, address).await?;
         match peer_of(&connection, self.cluster) {
-            Ok(Some(_)) => Ok(connection),
+            Ok(Some(_)) => {
+                tokio::spawn(probe::watch(connection.clone(), target));
+                Ok(connection)
+            }
             Ok(None) => unreachable!("TLS lets no server through without a certificate"),
             Err(why) => {
                 connection.close(code::REFUSED, b"not of this cluster");
@@ -117,7 +120,11 @@ impl Slot {
 }
 
 /// Tries the addresses behind `address` in turn.
-pub(super) async fn dial(endpoint: &Endpoint, config: &ClientConfig, address: &str) -> Result<Connection, NetError> {
+pub(super) async fn dial(
+    endpoint: &Endpoint,
+    config: &ClientConfig,
+    address: &str,
+) -> Result<(Connection, SocketAddr), NetError> {
     let mut error = unreachable(address, "the name has no address");
     for target in resolve(address).await?.into_iter().take(ADDRESSES_MAX) {
         let connecting = match endpoint.connect_with(config.clone(), target, SERVER_NAME) {
@@ -127,11 +134,14 @@ pub(super) async fn dial(endpoint: &Endpoint, config: &ClientConfig, address: &s
                 continue;
             }
         };
-        match timeout(CONNECT_TIMEOUT, connecting).await {
-            Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(why)) => error = fault::before_sending(address, &why),
-            Err(_) => error = unreachable(address, "no answer to the connection attempt"),
-        }
+        error = tokio::select! {
+            connected = timeout(CONNECT_TIMEOUT, connecting) => match connected {
+                Ok(Ok(connection)) => return Ok((connection, target)),
+                Ok(Err(why)) => fault::before_sending(address, &why),
+                Err(_) => unreachable(address, "no answer to the connection attempt"),
+            },
+            () = probe::refusal(target) => unreachable(address, "nobody listens there"),
+        };
     }
     Err(error)
 }

@@ -33,15 +33,37 @@ const SEND_WINDOW_BYTES: u64 = 64 << 20;
 const INITIAL_RTT: Duration = Duration::from_millis(2);
 const INITIAL_WINDOW_BYTES: u64 = 1 << 20;
 /// Ethernet's 1500 less IPv6 and UDP headers.
-const MTU: u16 = 1452;
+const ETHERNET_MTU: u16 = 1452;
+/// Ten segments of this, which is what quinn hands to the kernel at once, stay below the 64 KiB of one UDP send.
+const OFFLOADED_MTU: u16 = 6500;
+/// A jumbo frame's 9000 less IPv6 and UDP headers.
+const JUMBO_MTU: u16 = 8952;
 /// What the kernel is asked to hold for us while we are not scheduled.
 const SOCKET_BUFFER_BYTES: libc::c_int = 8 << 20;
 const CONNECTION_ID_BYTES: usize = 8;
 
+/// How large packets may become and who cuts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    Ethernet,
+    Offloaded,
+    Jumbo,
+}
+
+impl Link {
+    fn mtu(self) -> u16 {
+        match self {
+            Link::Ethernet => ETHERNET_MTU,
+            Link::Offloaded => OFFLOADED_MTU,
+            Link::Jumbo => JUMBO_MTU,
+        }
+    }
+}
+
 /// The settings of every connection, of both sides.
-pub(super) fn transport() -> Arc<TransportConfig> {
+pub(super) fn transport(link: Link) -> Arc<TransportConfig> {
     let mut discovery = MtuDiscoveryConfig::default();
-    discovery.upper_bound(MTU);
+    discovery.upper_bound(link.mtu());
     let mut congestion = CubicConfig::default();
     congestion.initial_window(INITIAL_WINDOW_BYTES);
     let mut config = TransportConfig::default();
@@ -56,6 +78,7 @@ pub(super) fn transport() -> Arc<TransportConfig> {
         .send_window(SEND_WINDOW_BYTES)
         .initial_rtt(INITIAL_RTT)
         .mtu_discovery_config(Some(discovery))
+        .enable_segmentation_offload(link != Link::Jumbo)
         .congestion_controller_factory(Arc::new(congestion));
     Arc::new(config)
 }
@@ -65,10 +88,11 @@ pub(super) fn transport() -> Arc<TransportConfig> {
 /// A process that was killed and started again does not know its old connections. It says so (QUIC's stateless reset),
 /// and the peer believes it because the reset is made with a key that only this member has, and has again after the
 /// start. So its peers dial again at once instead of waiting for the idle timeout.
-pub(super) fn endpoint(identity: &Identity) -> EndpointConfig {
+pub(super) fn endpoint(identity: &Identity, link: Link) -> EndpointConfig {
     let key = derived_key("holdfast 2025 quic stateless reset", &identity.key_der);
     let mut config = EndpointConfig::new(Arc::new(ResetKey(key)));
     config.cid_generator(|| Box::new(RandomIds));
+    let _ = config.max_udp_payload_size(link.mtu().max(1472));
     config
 }
 

@@ -1,9 +1,9 @@
 //! A network in memory for simulated clusters: the same promises as QUIC, and faults on demand.
 //!
 //! Time is tokio's, so paused time works; chance is seeded, so on a single-threaded runtime a run repeats. A process is
-//! known by a name: a server's is its address. Failures look as they do over QUIC: an address where nobody is costs the
-//! connect timeout and is `Unreachable`; a peer that dies or is cut off in mid-call is noticed after the idle timeout
-//! and is `NoAnswer`.
+//! known by a name: a server's is its address. Failures look as they do over QUIC: a peer that cannot be reached is
+//! `Unreachable`, at once when its process is dead and after the connect timeout when it is cut off; one that goes in
+//! mid-call is `NoAnswer`, soon after its death and after the idle timeout when it is cut off.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -19,6 +19,8 @@ use super::{BoxFuture, Call, Frame, NetError, Peer, Replier, Service, Transport,
 
 const CONNECT_TIMEOUT: Duration = super::settings::CONNECT_TIMEOUT;
 const SILENCE: Duration = super::settings::IDLE_TIMEOUT;
+/// How soon a dead process is noticed: the probe's interval and a little.
+const DEATH_NOTICED: Duration = Duration::from_millis(300);
 const REPLIES: usize = 4;
 const SUBSCRIPTION_FRAMES: usize = 64;
 
@@ -159,12 +161,17 @@ impl SimNet {
         }
     }
 
-    /// Returns when nothing has passed between the two for the idle timeout.
+    /// Returns when the connection between the two is given up.
     async fn silence(&self, from: &str, to: &str) {
         let mut changes = self.shared.changes.subscribe();
         let mut since = None;
         loop {
-            if self.shared.state.lock().is_linked(from, to) {
+            // Looked at under the lock and let go of before the wait.
+            let (linked, patience) = {
+                let state = self.shared.state.lock();
+                (state.is_linked(from, to), if state.is_seen_dead(from, to) { DEATH_NOTICED } else { SILENCE })
+            };
+            if linked {
                 since = None;
                 // The sender lives in `self`.
                 let _ = changes.changed().await;
@@ -172,7 +179,7 @@ impl SimNet {
             }
             let since = *since.get_or_insert_with(Instant::now);
             tokio::select! {
-                () = sleep_until(since + SILENCE) => return,
+                () = sleep_until(since + patience) => return,
                 _ = changes.changed() => {}
             }
         }
@@ -187,6 +194,12 @@ impl State {
             && self.nodes.get(from).is_none_or(|node| node.alive)
             && !cut(from, to)
             && !cut(to, from)
+    }
+
+    /// `to` is dead and its host, which is reached, says so.
+    fn is_seen_dead(&self, from: &str, to: &str) -> bool {
+        let cut = |a: &str, b: &str| self.cuts.contains(&(a.to_string(), b.to_string()));
+        self.nodes.get(to).is_none_or(|node| !node.alive) && !cut(from, to) && !cut(to, from)
     }
 
     /// What `from` sends arrives at `to`.
@@ -239,11 +252,18 @@ impl SimTransport {
         let fate = {
             let mut state = self.net.shared.state.lock();
             let fate = state.fate();
-            if state.is_linked(&self.from, to) { Ok(fate) } else { Err(fate) }
+            match (state.is_linked(&self.from, to), state.is_seen_dead(&self.from, to)) {
+                (true, _) => Ok(fate),
+                (false, true) => Err(fate.there + fate.back),
+                (false, false) => Err(CONNECT_TIMEOUT),
+            }
         };
-        let Ok(fate) = fate else {
-            sleep(CONNECT_TIMEOUT).await;
-            return Err(unreachable(to, "no answer to the connection attempt"));
+        let fate = match fate {
+            Ok(fate) => fate,
+            Err(noticed) => {
+                sleep(noticed).await;
+                return Err(unreachable(to, "no connection"));
+            }
         };
         sleep(fate.there).await;
         let (frames, replies) = mpsc::channel(REPLIES);

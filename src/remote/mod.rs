@@ -7,3 +7,6 @@
 pub mod meta;
 pub mod session;
 pub mod store;
+
+#[cfg(test)]
+pub mod fake;

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::net::{Frame, NetError, Transport};
 use crate::placement::Table;
-use crate::types::digest::ChunkId;
+use crate::types::digest::{ChunkId, Slot};
 use crate::types::error::FsError;
 use crate::types::id::StoreId;
 use crate::types::limits::{CHUNK_BYTES_MAX, REPLICAS_DEFAULT};
@@ -101,6 +101,56 @@ impl StoreStub {
     }
 }
 
+impl StoreStub {
+    /// A whole chunk of unknown length, checked against its name.
+    ///
+    /// # Errors
+    /// `Damaged` also when what came is not what was asked for.
+    pub async fn get_whole(&self, address: &str, id: ChunkId, deadline: Duration) -> Result<Bytes, StoreCallError> {
+        let request = StoreRequest::Get { id, offset: 0, len: 0 };
+        let (reply, bytes) = self.call(address, &request, Bytes::new(), deadline).await?;
+        match reply {
+            StoreReply::Data { .. } if is_named(id, bytes.clone()).await => Ok(bytes),
+            StoreReply::Data { .. } => Err(StoreError::Damaged.into()),
+            _ => Err(StoreCallError::Unexpected),
+        }
+    }
+
+    /// How many chunks of a slot the store has, and the XOR of their ids.
+    ///
+    /// # Errors
+    /// The call failed.
+    pub async fn summary(
+        &self,
+        address: &str,
+        slot: Slot,
+        deadline: Duration,
+    ) -> Result<(u64, [u8; 32]), StoreCallError> {
+        match self.call(address, &StoreRequest::SlotSummary { slot }, Bytes::new(), deadline).await?.0 {
+            StoreReply::Summary { chunks, xor } => Ok((chunks, xor)),
+            _ => Err(StoreCallError::Unexpected),
+        }
+    }
+
+    /// A page of the chunks of a slot after one, with the epoch each was last put at, and whether it is the last page.
+    ///
+    /// # Errors
+    /// The call failed, or the page leads nowhere.
+    pub async fn list(
+        &self,
+        address: &str,
+        slot: Slot,
+        after: Option<ChunkId>,
+        deadline: Duration,
+    ) -> Result<(Vec<(ChunkId, u64)>, bool), StoreCallError> {
+        match self.call(address, &StoreRequest::ListSlot { slot, after }, Bytes::new(), deadline).await?.0 {
+            // An empty page that is not the last would be asked for again for ever.
+            StoreReply::Slot { ids, end } if end || ids.last().map(|(id, _)| *id) > after => Ok((ids, end)),
+            _ => Err(StoreCallError::Unexpected),
+        }
+    }
+}
+
 /// `len` bytes from `offset` of a chunk of `chunk_bytes`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
@@ -178,12 +228,12 @@ impl StoreClient {
         let table = Arc::clone(&self.table.borrow());
         let groups = group(&table, chunks, copies);
         let puts = groups.into_iter().map(|group| self.put_group(&table, group, epoch, copies));
-        join_all(puts).await.into_iter().fold(Ok(()), |worst, result| match (worst, result) {
-            // Waiting does not help against a full disk, so that is the one to tell.
-            (Err(FsError::NoSpace), _) | (_, Err(FsError::NoSpace)) => Err(FsError::NoSpace),
-            (Err(error), _) => Err(error),
-            (Ok(()), result) => result,
-        })
+        let errors: Vec<FsError> = join_all(puts).await.into_iter().filter_map(Result::err).collect();
+        // Waiting does not help against a full disk, so that is the one to tell.
+        match errors.iter().find(|error| **error == FsError::NoSpace).or(errors.first()) {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
     }
 
     async fn put_group(&self, table: &Table, group: Group, epoch: u64, copies: u8) -> Result<(), FsError> {

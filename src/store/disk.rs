@@ -153,7 +153,7 @@ impl Disk {
         jobs.as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or_else(closing)
     }
 
-    /// `len` bytes from `offset` of a chunk, checked, with the length of the whole chunk.
+    /// `len` bytes from `offset` of a chunk (0: all that follow), checked, with the length of the whole chunk.
     ///
     /// # Errors
     /// `WouldBlock` in a hurry; otherwise `NotFound`, `Damaged`, `Invalid` (outside the chunk) or `DiskFailed`.
@@ -164,7 +164,8 @@ impl Disk {
             if last.is_some_and(|(seen, _)| seen == entry) {
                 break;
             }
-            let end = offset.checked_add(len).filter(|end| len > 0 && *end <= entry.payload_bytes);
+            let end = if len == 0 { Some(entry.payload_bytes) } else { offset.checked_add(len) };
+            let end = end.filter(|end| offset < *end && *end <= entry.payload_bytes);
             let Some(end) = end else { return Err(Miss::Because(StoreError::Invalid)) };
             let result = self.packs.open(entry.pack).map_err(ReadError::from);
             let result = result.and_then(|pack| read(&pack, entry.spot(), id, offset..end, patience));
@@ -271,9 +272,8 @@ impl Disk {
     /// Finishes what is queued and leaves a clean disk. Waits for the writer.
     pub fn close(&self) {
         drop(self.jobs.lock().take());
-        if let Some(writer) = self.writer.lock().take()
-            && writer.join().is_err()
-        {
+        let Some(writer) = self.writer.lock().take() else { return };
+        if writer.join().is_err() {
             self.state.fail("its writer stopped by accident");
         }
         self.checkpoint();
@@ -282,6 +282,13 @@ impl Disk {
         {
             self.index_failed(&error);
         }
+    }
+}
+
+impl Drop for Disk {
+    /// The directory's lock must outlive the writer.
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

@@ -202,7 +202,7 @@ impl Store {
         self.disks.iter().filter(|disk| !disk.state().is_failed())
     }
 
-    /// `len` bytes from `offset` of a chunk, checked, with the length of the whole chunk.
+    /// `len` bytes from `offset` of a chunk (0: all that follow), checked, with the length of the whole chunk.
     ///
     /// # Errors
     /// `WouldBlock` in a hurry; otherwise the most telling error of any disk.
@@ -226,6 +226,11 @@ impl Store {
     /// Is a good copy here, as far as is known?
     pub fn has(&self, id: &ChunkId) -> bool {
         self.disks.iter().any(|disk| disk.has(id).unwrap_or(false))
+    }
+
+    /// The epoch at which a chunk was last put here, damaged or not.
+    pub fn epoch_of(&self, id: &ChunkId) -> Option<u64> {
+        self.disks.iter().filter_map(|disk| disk.entry(id).ok().flatten()).map(|entry| entry.put_epoch).max()
     }
 
     pub fn summary(&self, slot: Slot) -> Summary {

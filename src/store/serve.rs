@@ -56,8 +56,8 @@ impl StoreService {
             }
             StoreRequest::Get { id, offset, len } => self.get(id, offset, len).await,
             StoreRequest::Has { ids } if ids.len() <= IDS_MAX => {
-                let here = ids.iter().map(|id| self.store.has(id)).collect();
-                Ok((StoreReply::Has(here), Bytes::new()))
+                let look = move |store: &Store| Ok(ids.iter().map(|id| store.has(id)).collect());
+                Ok((StoreReply::Has(self.in_background(look).await?), Bytes::new()))
             }
             StoreRequest::Has { .. } => Err(StoreError::Invalid),
             StoreRequest::SlotSummary { slot } => {

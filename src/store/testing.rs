@@ -4,16 +4,22 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::mpsc;
 
 use crate::kv::{Batch, Kv, KvError, Pair, SharedKv};
+use crate::net::{BoxFuture, Call, Frame, NetError, Peer, Replier, Service, Transport};
 use crate::types::digest::ChunkId;
 use crate::types::id::{ClusterId, StoreId};
+use crate::types::record::Role;
 
 use super::disk::OpenIndex;
 use super::pack::format::CheckedChunk;
+use super::serve::StoreService;
 use super::{Store, StoreConfig, StoreParts};
 
 /// An index that lives as long as somebody holds it: a restart has lost it.
@@ -111,4 +117,54 @@ pub fn bytes(seed: u64, len: usize) -> Bytes {
 pub fn chunk(seed: u64, len: usize) -> CheckedChunk {
     let bytes = bytes(seed, len);
     CheckedChunk::check(ChunkId::of(&bytes), bytes).unwrap()
+}
+
+/// Calls between stores of one process.
+#[derive(Default)]
+pub struct Mesh {
+    services: Mutex<BTreeMap<String, Arc<dyn Service>>>,
+    calls: AtomicU64,
+}
+
+impl Mesh {
+    pub fn join(&self, store: &Arc<Store>) {
+        let service = Arc::new(StoreService::new(Arc::clone(store)));
+        self.services.lock().insert(store.config().address.clone(), service);
+    }
+
+    pub fn leave(&self, address: &str) {
+        self.services.lock().remove(address);
+    }
+
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+}
+
+impl Transport for Mesh {
+    fn call<'a>(
+        &'a self,
+        address: &'a str,
+        request: Frame,
+        _deadline: Duration,
+    ) -> BoxFuture<'a, Result<Frame, NetError>> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let gone = |why: &str| NetError::Unreachable { address: address.to_owned(), why: why.to_owned() };
+        let service = self.services.lock().get(address).map(Arc::clone);
+        Box::pin(async move {
+            let service = service.ok_or_else(|| gone("not in the mesh"))?;
+            let (frames, mut answers) = mpsc::channel(1);
+            let peer = Some(Peer { role: Role::Store, id: 0 });
+            tokio::spawn(service.serve(Call { peer, request, replier: Replier::new(frames) }));
+            answers.recv().await.ok_or_else(|| gone("no answer"))
+        })
+    }
+
+    fn subscribe<'a>(
+        &'a self,
+        _address: &'a str,
+        _request: Frame,
+    ) -> BoxFuture<'a, Result<mpsc::Receiver<Frame>, NetError>> {
+        unreachable!("stores have no streams")
+    }
 }

@@ -12,10 +12,12 @@ use holdfast::types::op::XattrMode;
 use super::acl::{ACCESS, Acl, DEFAULT};
 use super::sparse::Sparse;
 
+pub type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
+
 pub struct Inode {
     pub attr: Attr,
     pub body: Body,
-    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub xattrs: Xattrs,
     /// Open handles.
     pub open: u32,
 }

@@ -97,8 +97,8 @@ impl Locks {
         let mut lock = Lock { owner, mode, range: call.range, pid: call.pid };
         let held = self.held.entry((ino, call.space)).or_default();
         held.retain(|other| {
-            let touches =
-                other.range.end.checked_add(1) == Some(lock.range.start) || lock.range.end.checked_add(1) == Some(other.range.start);
+            let touches = other.range.end.checked_add(1) == Some(lock.range.start)
+                || lock.range.end.checked_add(1) == Some(other.range.start);
             let same = other.owner == owner && other.mode == mode && touches;
             if same {
                 lock.range.start = lock.range.start.min(other.range.start);

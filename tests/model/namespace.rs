@@ -11,7 +11,7 @@ use holdfast::types::name::Name;
 use holdfast::types::op::{NewNode, RenameMode};
 
 use super::acl::{ACCESS, Acl, DEFAULT};
-use super::inode::{Body, Dir, Entry, Inode};
+use super::inode::{Body, Dir, Entry, Inode, Xattrs};
 use super::sparse::Sparse;
 use super::{Result, State, now};
 
@@ -248,7 +248,7 @@ impl State {
 }
 
 /// The mode and the ACLs of a new inode in a directory with a default ACL; the umask has no say.
-fn inherit_acl(default: &[u8], mode: u32, is_dir: bool) -> Result<(u32, BTreeMap<Vec<u8>, Vec<u8>>)> {
+fn inherit_acl(default: &[u8], mode: u32, is_dir: bool) -> Result<(u32, Xattrs)> {
     let mut acl = Acl::decode(default)?;
     let mode = acl.limit_to_mode(mode);
     let mut xattrs = BTreeMap::new();

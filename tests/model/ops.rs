@@ -146,16 +146,23 @@ fn data() -> impl Strategy<Value = Action> {
 
 fn extras() -> impl Strategy<Value = Action> {
     prop_oneof![
-        (path(), 0..3u8, 0..5_000usize, 0..3u8)
-            .prop_map(|(path, name, len, mode)| Action::SetXattr { path, name, len, mode }),
+        (path(), 0..3u8, 0..5_000usize, 0..3u8).prop_map(|(path, name, len, mode)| Action::SetXattr {
+            path,
+            name,
+            len,
+            mode
+        }),
         (path(), 0..3u8).prop_map(|(path, name)| Action::GetXattr { path, name }),
         path().prop_map(|path| Action::ListXattr { path }),
         (path(), 0..3u8).prop_map(|(path, name)| Action::RemoveXattr { path, name }),
-        (path(), 0..3u64, 0..3u8, 0..100u64, 1..100u64, any::<bool>()).prop_map(
-            |(path, owner, mode, start, len, flock)| Action::Lock { path, owner, mode, start, len, flock }
-        ),
-        (path(), 0..3u64, 0..100u64, 1..100u64)
-            .prop_map(|(path, owner, start, len)| Action::TestLock { path, owner, start, len }),
+        (path(), 0..3u64, 0..3u8, 0..100u64, 1..100u64, any::<bool>())
+            .prop_map(|(path, owner, mode, start, len, flock)| Action::Lock { path, owner, mode, start, len, flock }),
+        (path(), 0..3u64, 0..100u64, 1..100u64).prop_map(|(path, owner, start, len)| Action::TestLock {
+            path,
+            owner,
+            start,
+            len
+        }),
     ]
 }
 

@@ -4,6 +4,8 @@
 //! torture DIR1 DIR2 [DIR3] --scenario NAME|all [--seconds N] [--processes N] [--seed S]
 //! torture ack-writer --dir DIR --log FILE …      work, and note outside what was acknowledged
 //! torture ack-check --dir DIR… --log FILE …      after the crash: is it all there?
+//! torture handles-keep PATH FILE                 the file handle of PATH, into FILE
+//! torture handles-again MOUNT FILE               what the file of that handle holds
 //! torture [NAME…]                                the self-test, as `cargo test` runs it
 //! ```
 //!
@@ -19,6 +21,7 @@ mod differential;
 mod excl;
 mod fault;
 mod growing;
+mod handles;
 mod procs;
 mod random;
 mod record;
@@ -85,6 +88,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("storm", storm::run),
     ("turns", turns::run),
     ("visibility", visibility::run),
+    ("handles", handles::run),
     ("differential", differential::run),
 ];
 
@@ -93,6 +97,12 @@ fn main() -> ExitCode {
     let outcome = match arguments.first().map(String::as_str) {
         Some("ack-writer") => ack::writer_main(),
         Some("ack-check") => ack::check_main(),
+        Some("handles-keep") if arguments.len() == 3 => {
+            handles::keep(Path::new(&arguments[1]), Path::new(&arguments[2]))
+        }
+        Some("handles-again") if arguments.len() == 3 => {
+            handles::again(Path::new(&arguments[1]), Path::new(&arguments[2])).map(|content| println!("{content}"))
+        }
         _ if arguments.iter().any(|a| a.starts_with("--scenario") || a == "--help") => {
             absolute(Run::parse()).and_then(|run| run_named(&run))
         }

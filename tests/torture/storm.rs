@@ -50,13 +50,15 @@ struct Storm<'a> {
     worker: &'a mut Worker,
     /// The numbers of the names of its own that exist; multiples of five are directories.
     own: BTreeSet<u64>,
+    /// Those that got a second name among the shared ones. Renaming one over that name would do nothing, by POSIX.
+    linked: BTreeSet<u64>,
     next: u64,
     calls: u64,
 }
 
 impl Storm<'_> {
     fn new(worker: &mut Worker) -> Storm<'_> {
-        Storm { worker, own: BTreeSet::new(), next: 0, calls: 0 }
+        Storm { worker, own: BTreeSet::new(), linked: BTreeSet::new(), next: 0, calls: 0 }
     }
 
     /// Answers `[calls, names left…]`.
@@ -116,6 +118,7 @@ impl Storm<'_> {
         let path = self.path(n);
         if n.is_multiple_of(5) { sys::rmdir(&path) } else { sys::unlink(&path) }.at(path.display())?;
         self.own.remove(&n);
+        self.linked.remove(&n);
         let after = sys::lstat(&path).map(|_| ());
         ensure!(after.is_err_and(|e| e.code == libc::ENOENT), "{} was removed and is there", path.display());
         Ok(())
@@ -136,6 +139,10 @@ impl Storm<'_> {
         sys::rename(&from_path, &to_path).at(format_args!("{} to {}", from_path.display(), to_path.display()))?;
         self.own.remove(&from);
         self.own.insert(to);
+        self.linked.remove(&to);
+        if self.linked.remove(&from) {
+            self.linked.insert(to);
+        }
         sys::lstat(&to_path).at(to_path.display())?;
         Ok(())
     }
@@ -143,7 +150,8 @@ impl Storm<'_> {
     fn own_over_shared(&mut self) -> Check {
         let Some(n) = self.any_own().filter(|n| !n.is_multiple_of(5)) else { return Ok(()) };
         let (from, to) = (self.path(n), self.shared_path());
-        if self.worker.random.once_in(2) {
+        if self.linked.contains(&n) || self.worker.random.once_in(2) {
+            self.linked.insert(n);
             return allow(&[libc::EEXIST], sys::link(&from, &to)).at(to.display());
         }
         sys::rename(&from, &to).at(format_args!("{} to {}", from.display(), to.display()))?;

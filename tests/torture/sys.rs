@@ -73,8 +73,9 @@ const NAMES: &[&str] = &[
     "msync",
     "flock",
     "fcntl",
-    "statx",
     "close",
+    "name_to_handle_at",
+    "open_by_handle_at",
 ];
 
 /// Calls that wait for other processes by design, and so have no bound.
@@ -489,4 +490,46 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         unsafe { libc::munmap(self.start.cast(), self.len) };
     }
+}
+
+/// What name_to_handle_at gives: opaque, the same for one inode as long as it lives.
+#[repr(C)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handle {
+    bytes: u32,
+    kind: i32,
+    content: [u8; 128],
+}
+
+impl Handle {
+    pub fn to_text(&self) -> String {
+        let content = self.content.iter().take(self.bytes as usize);
+        format!("{}:{}", self.kind, content.map(|b| format!("{b:02x}")).collect::<String>())
+    }
+
+    pub fn from_text(text: &str) -> Option<Handle> {
+        let (kind, content) = text.trim().split_once(':')?;
+        let mut handle = Handle { bytes: (content.len() / 2) as u32, kind: kind.parse().ok()?, content: [0; 128] };
+        for (n, byte) in handle.content.iter_mut().take(content.len() / 2).enumerate() {
+            *byte = u8::from_str_radix(content.get(n * 2..n * 2 + 2)?, 16).ok()?;
+        }
+        Some(handle)
+    }
+}
+
+pub fn name_to_handle(path: impl AsRef<Path>) -> Sys<Handle> {
+    let path = path_of(path.as_ref());
+    let mut handle = Handle { bytes: 128, kind: 0, content: [0; 128] };
+    let mut mount = 0_i32;
+    call("name_to_handle_at", || unsafe {
+        libc::syscall(libc::SYS_name_to_handle_at, libc::AT_FDCWD, path.as_ptr(), &mut handle, &mut mount, 0)
+    })?;
+    Ok(handle)
+}
+
+pub fn open_by_handle(mount: &OwnedFd, handle: &Handle, flags: i32) -> Sys<OwnedFd> {
+    let fd = call("open_by_handle_at", || unsafe {
+        libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), handle, flags | libc::O_CLOEXEC)
+    })?;
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }

@@ -15,6 +15,7 @@ use crate::client::memory::Memory;
 use crate::types::digest::ChunkId;
 use crate::types::error::FsError;
 use crate::types::extent::ChunkPart;
+use crate::types::limits::CHUNK_BYTES_MAX;
 
 pub const PIECE_BYTES: u32 = 64 << 10;
 const SHARDS: usize = 8;
@@ -222,7 +223,8 @@ impl Shard {
 /// First and last piece of a range; `None` when the range is empty or not within the chunk.
 fn pieces_of(part: &ChunkPart, offset: u32, len: u32) -> Option<(u32, u32)> {
     let end = offset.checked_add(len)?;
-    (len > 0 && end <= part.chunk_bytes).then(|| (offset / PIECE_BYTES, (end - 1) / PIECE_BYTES))
+    let sound = len > 0 && end <= part.chunk_bytes && part.chunk_bytes <= CHUNK_BYTES_MAX;
+    sound.then(|| (offset / PIECE_BYTES, (end - 1) / PIECE_BYTES))
 }
 
 /// The part of a piece within the range.

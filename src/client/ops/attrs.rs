@@ -29,19 +29,26 @@ impl Core {
     }
 
     pub async fn getattr(&self, ino: Ino) -> Result<Attr> {
-        if let Some(attr) = self.try_getattr(ino) {
-            return Ok(attr);
+        let node = self.nodes.node(ino);
+        loop {
+            if let Some(attr) = self.try_getattr(ino) {
+                return Ok(attr);
+            }
+            let asked = self.nodes.asked();
+            let (want, bare) = {
+                let state = node.lock();
+                let lease = if state.writers > 0 { Lease::Write } else { Lease::Read };
+                (Hold { lease: state.want(lease), open: state.opens > 0 }, state.dirty.is_empty())
+            };
+            let told = self.ask(|session| async move { session.getattr(ino, want).await }).await;
+            let attr = told.result.clone()?;
+            match self.keep_attr(asked, &told, attr.clone()) {
+                Some(attr) => return Ok(attr),
+                // Nothing was buffered when the question was asked: the answer lacks nothing that was done before.
+                None if bare => return Ok(self.overlaid(attr)),
+                None => {}
+            }
         }
-        let asked = self.nodes.asked();
-        let want = {
-            let node = self.nodes.node(ino);
-            let state = node.lock();
-            let lease = if state.writers > 0 { Lease::Write } else { Lease::Read };
-            Hold { lease: state.want(lease), open: state.opens > 0 }
-        };
-        let told = self.ask(|session| async move { session.getattr(ino, want).await }).await;
-        let attr = told.result.clone()?;
-        Ok(self.keep_attr(asked, &told, attr))
     }
 
     /// What was written before is committed before, or with it: later than a write, an explicit time stays.
@@ -59,7 +66,7 @@ impl Core {
             match self.flush_then(&node, Scope::All, vec![op.clone()], alone()).await {
                 Ok(done) => replies = done,
                 // The data is lost, and its handles will say so; the attributes can be set all the same.
-                Err(FsError::NoSpace | FsError::QuotaExceeded) => {}
+                Err(FsError::NoSpace | FsError::QuotaExceeded | FsError::SessionExpired) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -48,7 +48,11 @@ impl Core {
             }
         }
         let attr = told.result.clone()?;
-        Ok(self.keep_attr(asked, &told, attr))
+        let ino = attr.ino;
+        match self.keep_attr(asked, &told, attr) {
+            Some(attr) => Ok(attr),
+            None => self.getattr(ino).await,
+        }
     }
 
     pub async fn parent(&self, dir: Ino) -> Result<Attr> {
@@ -63,13 +67,17 @@ impl Core {
         let asked = self.nodes.asked();
         let told = self.ask(|session| async move { session.parent(dir).await }).await;
         let attr = told.result.clone()?;
+        let parent = attr.ino;
         {
             let mut state = node.lock();
             if state.accepts(asked, told.brought(dir)) {
-                state.dir.parent = Some(attr.ino);
+                state.dir.parent = Some(parent);
             }
         }
-        Ok(self.keep_attr(asked, &told, attr))
+        match self.keep_attr(asked, &told, attr) {
+            Some(attr) => Ok(attr),
+            None => self.getattr(parent).await,
+        }
     }
 
     pub async fn readdir(&self, dir: Ino, after: u64) -> Result<Vec<DirItem>> {

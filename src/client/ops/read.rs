@@ -219,15 +219,14 @@ impl Plan {
     /// `parts`: the slices of each chunk read, in order.
     fn assemble(mut self, mut parts: Vec<Vec<Bytes>>) -> Bytes {
         let single = self.base.is_none() && self.over.is_empty() && self.chunks.len() == 1;
-        if let ([slices], true) = (parts.as_mut_slice(), single) {
-            if slices.len() == 1 && slices[0].len() == self.len {
-                return slices.remove(0);
-            }
+        match parts.as_mut_slice() {
+            [slices] if single && slices.len() == 1 && slices[0].len() == self.len => return slices.remove(0),
+            _ => {}
         }
-        if let ([(at, run)], true) = (self.over.as_slice(), self.chunks.is_empty() && self.base.is_none()) {
-            if *at == self.offset && run.len() == self.len {
-                return run.clone();
-            }
+        let bare = self.chunks.is_empty() && self.base.is_none();
+        match self.over.as_slice() {
+            [(at, run)] if bare && *at == self.offset && run.len() == self.len => return run.clone(),
+            _ => {}
         }
         let (chunks, over) = (std::mem::take(&mut self.chunks), std::mem::take(&mut self.over));
         for (read, slices) in chunks.iter().zip(parts) {

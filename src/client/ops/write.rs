@@ -74,6 +74,8 @@ impl Core {
                 Buffered::Failed(error) => return Err(error),
                 Buffered::Blocked => moved.await,
                 _ => {
+                    // What was buffered before lies below what is written now, and counts for the end of the file.
+                    self.flush_before(node).await?;
                     self.write_through(node, write).await?;
                     return Ok(write.data.len() as u32);
                 }
@@ -179,10 +181,9 @@ impl Core {
             match reply {
                 Ok(BatchReply::Done(replies)) => {
                     state.extents.forget();
-                    if let Some(OpReply::Written { attr, .. }) = replies.first() {
-                        if state.held_since(begun, leased.contains(&node.ino)) && !state.is_changing() {
-                            state.learn(attr);
-                        }
+                    let current = state.held_since(begun, leased.contains(&node.ino)) && !state.is_changing();
+                    if let Some(OpReply::Written { attr, .. }) = replies.first().filter(|_| current) {
+                        state.learn(attr);
                     }
                     return Ok(());
                 }

@@ -2,7 +2,7 @@
 //!
 //! Committed entries are gathered as far as they are ready and applied in one atomic batch with the position they lead
 //! to. Blank and membership entries stop here; the machine only hears of the position. A dump must not see half of what
-//! comes after it, so applying waits while the machine is being dumped.
+//! comes after it: either the machine freezes a view of itself, or applying waits while it is being dumped.
 
 use std::io;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task;
 
-use super::Machine;
 use super::snapshot::{SnapshotDir, SnapshotFile};
 use super::types::{
     Leader, Position, RaftEntry, RaftLogId, RaftSnapshotMeta, RaftStoredMembership, Reply, Types, to_bytes,
 };
+use super::{FrozenDump, Machine};
 use crate::types::record::MetaInfo;
 
 /// Entries, and bytes of commands, that are applied at once.
@@ -123,10 +123,20 @@ impl RaftStateMachine<Types> for MachineStore {
 
     async fn get_snapshot_builder(&mut self) -> Builder {
         // Taken here and not when the dump begins: nothing may be applied in between.
-        let gate = Some(Arc::clone(&self.gate).lock_owned().await);
+        let gate = Arc::clone(&self.gate).lock_owned().await;
+        let view = match self.machine.freeze() {
+            Ok(Some(frozen)) => View::Frozen(frozen),
+            Ok(None) => View::Held(Arc::clone(&self.machine), gate),
+            Err(error) => View::Failed(error),
+        };
         let meta =
             RaftSnapshotMeta { last_log_id: self.position.applied, last_membership: self.position.membership.clone() };
-        Builder { machine: Arc::clone(&self.machine), snapshots: Arc::clone(&self.snapshots), meta, gate }
+        Builder {
+            machine: Arc::clone(&self.machine),
+            snapshots: Arc::clone(&self.snapshots),
+            meta,
+            view: parking_lot::Mutex::new(Some(view)),
+        }
     }
 
     async fn install_snapshot(&mut self, meta: &RaftSnapshotMeta, snapshot: SnapshotFile) -> Result<(), io::Error> {
@@ -155,16 +165,44 @@ pub struct Builder {
     machine: Arc<dyn Machine>,
     snapshots: Arc<SnapshotDir>,
     meta: RaftSnapshotMeta,
-    gate: Option<OwnedMutexGuard<()>>,
+    /// `None` once it was written.
+    view: parking_lot::Mutex<Option<View>>,
+}
+
+/// The state that a snapshot is to hold.
+enum View {
+    /// The machine goes on.
+    Frozen(FrozenDump),
+    /// The machine is kept from going on.
+    Held(Arc<dyn Machine>, OwnedMutexGuard<()>),
+    Failed(io::Error),
+}
+
+impl View {
+    fn dump(self, out: &mut dyn io::Write) -> io::Result<()> {
+        match self {
+            View::Frozen(dump) => dump(out),
+            View::Held(machine, _gate) => machine.dump(out),
+            View::Failed(error) => Err(error),
+        }
+    }
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
     type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> Result<RaftSnapshot, io::Error> {
-        let (machine, snapshots) = (Arc::clone(&self.machine), Arc::clone(&self.snapshots));
-        let (meta, gate) = (self.meta.clone(), self.gate.take());
-        let snapshot = blocking(move || snapshots.write(meta, gate, |out| machine.dump(out))).await?;
+        let (machine, snapshots, meta) = (Arc::clone(&self.machine), Arc::clone(&self.snapshots), self.meta.clone());
+        let view = self.view.get_mut().take().ok_or_else(|| io::Error::other("this snapshot was written already"))?;
+        let snapshot = blocking(move || {
+            let snapshot = snapshots.write(meta, |out| view.dump(out))?;
+            // An index that does not flush is one to be rebuilt; the snapshot is good.
+            if let Err(error) = machine.flush() {
+                tracing::warn!(%error, "the state's index was not flushed");
+            }
+            Ok(snapshot)
+        })
+        .await?;
         Ok(Snapshot { meta: snapshot.meta.clone(), snapshot })
     }
 }

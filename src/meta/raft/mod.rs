@@ -16,6 +16,9 @@ mod types;
 
 use std::io;
 
+/// Writes a state that was frozen earlier, as [`Machine::dump`] would have then.
+pub type FrozenDump = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> + Send>;
+
 /// What the committed commands are applied to: a replica that is a pure function of them.
 ///
 /// `position` is opaque to the machine: it stores the bytes in the same atomic batch as the changes, and gives them
@@ -33,13 +36,33 @@ pub trait Machine: Send + Sync + 'static {
     /// The index under the machine failed (never: a command was refused; that is a reply).
     fn apply(&self, position: &[u8], commands: &[Vec<u8>]) -> io::Result<Vec<Vec<u8>>>;
 
-    /// Writes everything (but the position) as a stream.
+    /// Writes everything (but the position) as a stream. Nothing is applied meanwhile.
     ///
     /// # Errors
     /// The index or the writer failed.
     fn dump(&self, out: &mut dyn io::Write) -> io::Result<()>;
 
-    /// Replaces everything by a dump, and records `position`.
+    /// Freezes the state as it is, to be dumped while later commands are applied already. `None` when the machine
+    /// cannot; then [`Machine::dump`] is used, and the cluster waits for it. [`crate::kv::freeze`] does it for any
+    /// index.
+    ///
+    /// # Errors
+    /// The index failed.
+    fn freeze(&self) -> io::Result<Option<FrozenDump>> {
+        Ok(None)
+    }
+
+    /// Makes the index durable, so that a restart begins where it is now. Called after each snapshot; never needed for
+    /// correctness.
+    ///
+    /// # Errors
+    /// The index failed.
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Replaces everything by a dump, and records `position`. An empty stream is given to empty the machine: whether
+    /// that is an error or not, nothing is left.
     ///
     /// # Errors
     /// The index or the reader failed, or the stream is not a dump; the machine is then empty.

@@ -323,7 +323,26 @@ impl RaftNode {
         self.inner.raft.trigger().snapshot().await.map_err(|_| ProposeError::Stopped)
     }
 
-    /// Stops, with everything that was queued on disk.
+    /// Hands leadership to the voter that has most of the log, so that nobody has to wait for an election. Returns
+    /// when another leads, or nobody took over in time. Does nothing on a node that does not lead.
+    pub async fn resign(&self) {
+        let heir = {
+            let metrics = self.inner.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+            let replication = metrics.replication.as_ref();
+            let others = replication.into_iter().flatten().filter(|(id, _)| **id != metrics.id && voters.contains(id));
+            others.max_by_key(|(_, matched)| **matched).map(|(id, _)| *id)
+        };
+        let Some(heir) = heir else { return };
+        if self.inner.raft.trigger().transfer_leader(heir).await.is_ok() {
+            let mut leadership = self.inner.leadership.clone();
+            let gone = leadership.wait_for(|now| !now.am_leader && now.leader.is_some());
+            let _ = time::timeout(self.inner.lease, gone).await;
+        }
+    }
+
+    /// Stops, with everything that was queued on disk. A leader should [`RaftNode::resign`] first.
     pub async fn stop(&self) {
         // A core that panicked is as stopped as it will be.
         let _ = self.inner.raft.shutdown().await;

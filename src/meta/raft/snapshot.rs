@@ -119,18 +119,17 @@ impl SnapshotDir {
         self.dir.join(format!("{}-{number}.{TEMPORARY}", std::process::id()))
     }
 
-    /// Writes a snapshot whose body is what `dump` writes. `dumped` is dropped as soon as the body is complete.
+    /// Writes a snapshot whose body is what `dump` writes.
     ///
     /// # Errors
     /// `dump` or the disk failed; no snapshot was added.
-    pub fn write<G>(
+    pub fn write(
         &self,
         meta: RaftSnapshotMeta,
-        dumped: G,
         dump: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> io::Result<SnapshotFile> {
         let path = self.temporary();
-        let written = write_file(&path, &meta, dumped, dump).and_then(|file| {
+        let written = write_file(&path, &meta, dump).and_then(|file| {
             let bytes = file.metadata()?.len();
             self.publish(SnapshotFile { meta, path: path.clone(), file: Arc::new(file), bytes })
         });
@@ -214,10 +213,9 @@ fn name(meta: &RaftSnapshotMeta) -> String {
     }
 }
 
-fn write_file<G>(
+fn write_file(
     path: &Path,
     meta: &RaftSnapshotMeta,
-    dumped: G,
     dump: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<File> {
     let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(path)?;
@@ -228,7 +226,6 @@ fn write_file<G>(
     body.out.write_all(&header)?;
     dump(&mut body)?;
     body.finish()?;
-    drop(dumped);
     file.sync_all()?;
     Ok(file)
 }
@@ -393,4 +390,91 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 
 fn invalid(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta::raft::log::LogPoint;
+    use crate::meta::raft::types::log_id;
+
+    fn meta(index: u64) -> RaftSnapshotMeta {
+        let last_log_id = Some(log_id(LogPoint { term: 2, leader: 1, index }));
+        RaftSnapshotMeta { last_log_id, ..RaftSnapshotMeta::default() }
+    }
+
+    fn write(dir: &SnapshotDir, index: u64, body: &[u8]) -> SnapshotFile {
+        dir.write(meta(index), |out| out.write_all(body)).unwrap()
+    }
+
+    fn body(file: &SnapshotFile) -> Vec<u8> {
+        let mut body = Vec::new();
+        file.body().unwrap().read_to_end(&mut body).unwrap();
+        body
+    }
+
+    #[test]
+    fn bodies_of_every_length_survive() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = SnapshotDir::open(place.path()).unwrap();
+        for (index, length) in
+            [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES].into_iter().enumerate()
+        {
+            let written: Vec<u8> = (0..length).map(|n| (n % 241) as u8).collect();
+            let file = write(&dir, index as u64, &written);
+            assert_eq!(body(&file), written);
+            assert_eq!(body(&SnapshotDir::open(place.path()).unwrap().newest().unwrap()), written);
+            let parts: Vec<u8> = (0..file.bytes).step_by(1000).flat_map(|at| file.part(at, 1000).unwrap()).collect();
+            assert_eq!(parts, fs::read(file.path()).unwrap());
+        }
+    }
+
+    #[test]
+    fn two_are_kept_and_tell_what_the_log_can_spare() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = SnapshotDir::open(place.path()).unwrap();
+        assert_eq!(dir.spare(), None);
+        write(&dir, 10, b"a");
+        assert_eq!(dir.spare(), None);
+        write(&dir, 20, b"b");
+        assert_eq!(dir.spare(), Some(10));
+        write(&dir, 30, b"c");
+        write(&dir, 30, b"d");
+        assert_eq!(dir.spare(), Some(20));
+        fs::write(dir.temporary(), b"half").unwrap();
+        let dir = SnapshotDir::open(place.path()).unwrap();
+        assert_eq!(dir.all().iter().map(body).collect::<Vec<_>>(), [b"d".to_vec(), b"b".to_vec()]);
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_failed_dump_leaves_nothing() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = SnapshotDir::open(place.path()).unwrap();
+        assert!(dir.write(meta(1), |_| Err(io::Error::other("no"))).is_err());
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn no_damage_passes() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = SnapshotDir::open(place.path()).unwrap();
+        let file = write(&dir, 7, b"the whole state");
+        let whole = fs::read(file.path()).unwrap();
+        let damaged = place.path().join("damaged.tmp");
+        let refuses = |bytes: &[u8]| {
+            fs::write(&damaged, bytes).unwrap();
+            dir.adopt(&damaged, &meta(7)).is_err()
+        };
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x10;
+            assert!(refuses(&bytes), "byte {at}");
+            assert!(refuses(&whole[..at]), "cut at {at}");
+        }
+        assert!(refuses(&[whole.as_slice(), b"more"].concat()));
+        fs::write(&damaged, &whole).unwrap();
+        assert!(dir.adopt(&damaged, &meta(8)).is_err(), "another snapshot than announced");
+        assert_eq!(body(&dir.adopt(&damaged, &meta(7)).unwrap()), b"the whole state");
+    }
 }

@@ -209,6 +209,7 @@ fn wrote(inode: &mut Inode, when: Time) -> Result<(), FsError> {
 /// A piece of a write, checked, at its place in the file.
 fn place(piece: &Piece, start: u64) -> Result<Extent, FsError> {
     let offset = start.checked_add(piece.offset).ok_or(FsError::FileTooLarge)?;
+    offset.checked_add(piece.len.into()).ok_or(FsError::FileTooLarge)?;
     let extent = Extent { offset, len: piece.len, source: piece.source.clone() };
     match extent.source {
         Source::Inline(_) if extent.len > INLINE_BYTES_MAX => Err(FsError::TooBig),
@@ -347,9 +348,12 @@ pub(super) fn compact(
         return Err(FsError::Stale.into());
     }
     let reach = inode.attr.size.max(last.end()).min((block + 1).saturating_mul(block_bytes));
+    if !after.is_sound() || !matches!(after.source, Source::Chunk(_)) {
+        return Err(FsError::Invalid.into());
+    }
     let covers = after.offset <= first.offset && after.end() >= last.end();
-    let fits = after.is_sound() && after.offset >= block * block_bytes && after.end() <= reach;
-    if !matches!(after.source, Source::Chunk(_)) || !covers || !fits {
+    let fits = after.offset >= block * block_bytes && after.end() <= reach;
+    if !covers || !fits {
         return Err(FsError::Invalid.into());
     }
     let mut edit = Edit::new(scope.tree, ino);
@@ -365,9 +369,8 @@ pub(super) fn reap(tx: &mut Tx<'_>, tree: TreeId, inos: &[Ino]) -> Result<Outcom
     let mut budget = REAP_EXTENTS_MAX;
     let mut left = Vec::new();
     for ino in inos {
-        if budget == 0 {
-            left.push(*ino);
-        } else if !reap_one(tx, tree, *ino, &mut budget)? {
+        let done = budget > 0 && reap_one(tx, tree, *ino, &mut budget)?;
+        if !done {
             left.push(*ino);
         }
     }

@@ -12,12 +12,15 @@ use super::error::StateError;
 use super::schema::{Record, pack, unpack};
 use crate::kv::{Batch, Kv, KvError, Pair};
 
+/// A value put, or a key deleted.
+type Change = Option<Vec<u8>>;
+
 /// See the module. One that has changed nothing is a plain reader.
 pub struct Tx<'kv> {
     base: &'kv dyn Kv,
-    changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    changes: BTreeMap<Vec<u8>, Change>,
     /// What each changed key was in `changes` before, oldest first.
-    undo: Vec<(Vec<u8>, Option<Option<Vec<u8>>>)>,
+    undo: Vec<(Vec<u8>, Option<Change>)>,
 }
 
 /// A point to roll back to.
@@ -60,7 +63,7 @@ impl<'kv> Tx<'kv> {
         self.change(key, None);
     }
 
-    fn change(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+    fn change(&mut self, key: Vec<u8>, value: Change) {
         let before = self.changes.insert(key.clone(), value);
         self.undo.push((key, before));
     }
@@ -129,7 +132,7 @@ pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
 }
 
 type BaseScan<'s> = Peekable<Box<dyn Iterator<Item = Result<Pair, KvError>> + 's>>;
-type OverScan<'s> = Peekable<btree_map::Range<'s, Vec<u8>, Option<Vec<u8>>>>;
+type OverScan<'s> = Peekable<btree_map::Range<'s, Vec<u8>, Change>>;
 
 /// The index and the changes over it, merged in key order.
 pub struct Scan<'s> {

@@ -124,6 +124,30 @@ async fn a_restart_is_noticed_long_before_the_idle_timeout() {
 }
 
 #[tokio::test]
+async fn a_killed_process_is_noticed_long_before_the_idle_timeout() {
+    let authority = authority();
+    let (server, service) = server(&authority);
+    let address = server.address.clone();
+    let client = QuicEndpoint::bind(None, &identity(&authority, CLIENT)).unwrap();
+    client.call(&address, text("warm"), PATIENCE).await.unwrap();
+    let call = client.call(&address, text("park"), PATIENCE);
+    let killer = async {
+        while service.begun() < 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        server.kill();
+        Instant::now()
+    };
+    let (lost, killed) = tokio::join!(call, killer);
+    assert!(matches!(lost, Err(NetError::NoAnswer { .. })), "{lost:?}");
+    assert!(killed.elapsed() < Duration::from_secs(2), "noticed after {:?}", killed.elapsed());
+    let next = Instant::now();
+    let refused = client.call(&address, text("echo"), PATIENCE).await;
+    assert!(matches!(refused, Err(NetError::Unreachable { .. })), "{refused:?}");
+    assert!(next.elapsed() < Duration::from_millis(700), "noticed after {:?}", next.elapsed());
+}
+
+#[tokio::test]
 async fn a_stopping_server_ends_what_it_began_and_takes_no_more() {
     let authority = authority();
     let endpoint = QuicEndpoint::bind(Some("127.0.0.1:0".parse().unwrap()), &identity(&authority, META)).unwrap();

@@ -149,7 +149,7 @@ impl Writer {
                 Some(at) => {
                     let pending = &mut plan.appends[*at];
                     pending.epoch = pending.epoch.max(epoch);
-                    self.count_hit(&chunk);
+                    self.count_hit(&chunk, purpose);
                 }
                 None => appends.extend(self.append_for(chunk, epoch, purpose)?),
             }
@@ -175,7 +175,7 @@ impl Writer {
         let old = self.index.entry(&id).map_err(|error| self.state.fail(&error.to_string()))?;
         match old {
             Some(old) if !self.state.is_damaged(&id) => {
-                self.count_hit(&chunk);
+                self.count_hit(&chunk, purpose);
                 let touch = Append { id, epoch, chunk: None, old: Some(old) };
                 Ok((old.put_epoch < epoch).then_some(touch))
             }
@@ -187,7 +187,10 @@ impl Writer {
         }
     }
 
-    fn count_hit(&self, chunk: &CheckedChunk) {
+    fn count_hit(&self, chunk: &CheckedChunk, purpose: Purpose) {
+        if purpose == Purpose::Repair {
+            return;
+        }
         self.state.counts.dedup_hits.fetch_add(1, Ordering::Relaxed);
         self.state.counts.dedup_bytes.fetch_add(chunk.payload_bytes().into(), Ordering::Relaxed);
     }

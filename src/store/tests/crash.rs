@@ -36,7 +36,7 @@ fn cuts(ends: &[u64]) -> Vec<u64> {
             || in_page < 2
             || in_page == 64
             || in_page == 68
-            || in_page % 977 == 0
+            || in_page.is_multiple_of(977)
     };
     (0..=last).filter(near).collect()
 }

@@ -361,3 +361,19 @@ fn random_histories_match_a_model() {
         }
     }
 }
+
+/// Nobody is told that something is on disk when it is not, and nothing is accepted after it failed.
+#[test]
+fn a_failed_write_poisons_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("log");
+    let log = open(&place);
+    append(&log, entries(1, 0..3));
+    // The next segment cannot be made.
+    fs::remove_dir_all(&place).unwrap();
+    let outcome = wait(|done| log.append(entries(1, 3..20), done));
+    assert!(outcome.is_err());
+    assert!(log.append(entries(1, 20..21), Box::new(|_| ())).is_err());
+    assert!(log.save_vote(VoteRecord { term: 1, leader: 1, committed: false }, Box::new(|_| ())).is_err());
+    assert!(log.purge(entry(1, 2).point).is_err());
+}

@@ -5,11 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use openraft::Vote;
+use openraft::raft::VoteRequest;
 use tokio::time::{Instant, sleep};
 
 use super::{Hub, ToyMachine, config, eventually, info};
+use crate::meta::raft::network::{Answer, Call, Request};
 use crate::meta::raft::node::{ProposeError, RaftConfig, RaftNode};
+use crate::meta::raft::types::{from_bytes, to_bytes};
+use crate::net::Frame;
 use crate::types::id::MetaId;
+use crate::wire::codec::KIND_RAFT;
 
 /// A group of nodes, each with a machine, in one directory.
 struct Group {
@@ -216,6 +223,40 @@ async fn followers_point_to_the_leader_and_a_cut_off_leader_answers_nothing() {
         group.hub.cut(&info(leader).address, &info(other).address, false);
     }
     group.agree(&[]).await;
+    group.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_resigns_is_succeeded_at_once() {
+    let group = Group::new(3, 10_000).await;
+    propose_all(&group, &names("command", 5)).await;
+    let leader = group.leader().await;
+    let term = group.node(leader).leadership().borrow().term;
+    group.node(leader).resign().await;
+    let after = group.node(leader).leadership().borrow().clone();
+    assert!(after.leader.is_some_and(|heir| heir != info(leader)), "nobody took over");
+    assert_eq!(after.term, term + 1, "it took more than one election");
+    group.agree(&names("command", 5)).await;
+    group.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_for_this_node_is_refused() {
+    let group = Group::new(1, 10_000).await;
+    let call = |to| Call::PreVote(VoteRequest::new(Vote::new(to, 9), None));
+    let ask = async |message: Vec<u8>| {
+        let reply = group.node(1).serve(Frame { kind: KIND_RAFT, message: message.into(), bulk: Bytes::new() }).await;
+        from_bytes::<Answer>(&reply.message).unwrap()
+    };
+    let request = to_bytes(&Request { to: 2, call: call(5) }).unwrap();
+    assert!(matches!(ask(request.clone()).await, Answer::Refused(why) if why.contains("not 2")));
+    let request = to_bytes(&Request { to: 1, call: call(5) }).unwrap();
+    assert!(matches!(ask(request.clone()).await, Answer::Vote(_)));
+    for cut in 0..request.len() {
+        assert!(matches!(ask(request[..cut].to_vec()).await, Answer::Refused(_)));
+    }
+    assert!(matches!(ask([request, vec![0]].concat()).await, Answer::Refused(_)));
+    assert!(matches!(ask(vec![0xff; 64]).await, Answer::Refused(_)));
     group.stop().await;
 }
 

@@ -1,0 +1,93 @@
+//! Stores, metadata servers, tokens.
+
+use super::*;
+use crate::types::cluster::{DiskInfo, StoreInfo};
+use crate::types::id::{DiskId, MetaId, StoreId};
+use crate::types::record::{ClientGrant, MetaInfo, Role};
+
+fn info(id: u64, address: &str, disks: &[u8]) -> StoreInfo {
+    let disks = disks.iter().map(|n| DiskInfo { id: DiskId([*n; 16]), weight: 10 }).collect();
+    StoreInfo { id: StoreId(id), address: address.into(), host: "h".into(), zone: String::new(), disks }
+}
+
+fn register(world: &mut World, info: StoreInfo) -> (u64, u64) {
+    match world.apply(Command::RegisterStore { info }) {
+        Outcome::Store { id, map_epoch } => (id.0, map_epoch),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_map_changes_when_a_store_does() {
+    let mut world = World::new();
+    assert_eq!(register(&mut world, info(0, "a:1", &[1])), (1, 1));
+    assert_eq!(register(&mut world, info(1, "a:1", &[1])), (1, 1), "nothing new");
+    assert_eq!(register(&mut world, info(0, "b:1", &[2])), (2, 2));
+    assert_eq!(register(&mut world, info(0, "c:1", &[1])), (1, 3), "known by its disk");
+    assert_eq!(register(&mut world, info(0, "b:1", &[2, 3])), (2, 4), "known by its address");
+    assert_eq!(register(&mut world, info(9, "d:1", &[4])), (9, 5));
+    assert_eq!(register(&mut world, info(0, "e:1", &[5])), (10, 6));
+    let map = world.state.view(|view| view.map()).unwrap();
+    assert_eq!(map.stores.iter().map(|store| store.id.0).collect::<Vec<_>>(), [1, 2, 9, 10]);
+}
+
+#[test]
+fn a_disk_belongs_to_one_store() {
+    let mut world = World::new();
+    register(&mut world, info(1, "a:1", &[1]));
+    let refused = world.apply(Command::RegisterStore { info: info(2, "b:1", &[1]) });
+    assert!(matches!(refused, Outcome::Refused(sentence) if sentence.ends_with("belongs to store 1")));
+}
+
+#[test]
+fn metadata_servers_are_numbered_and_remembered() {
+    let mut world = World::new();
+    let mut add = |id, address: &str| {
+        let info = MetaInfo { id: MetaId(id), address: address.into() };
+        world.apply(Command::AddMeta { info })
+    };
+    assert_eq!(add(1, "a:1"), Outcome::Meta(MetaId(1)));
+    assert_eq!(add(0, "b:1"), Outcome::Meta(MetaId(2)));
+    assert_eq!(add(1, "c:1"), Outcome::Meta(MetaId(1)));
+    let metas = world.state.view(|view| view.metas()).unwrap();
+    assert_eq!(metas.iter().map(|meta| meta.address.as_str()).collect::<Vec<_>>(), ["c:1", "b:1"]);
+}
+
+fn token(world: &mut World, hash: u8, role: Role, expires: i64) -> Outcome {
+    let grant = ClientGrant { volumes: vec!["v".into()], read_only: true };
+    world.apply(Command::CreateToken { hash: [hash; 32], role, grant, expires: Time { sec: expires, nsec: 0 } })
+}
+
+fn spend(world: &mut World, hash: u8, key: u8, role: Role) -> Outcome {
+    let (address, now) = ("x:1".to_string(), world.now());
+    world.apply(Command::UseToken { hash: [hash; 32], key: [key; 32], role, address, now })
+}
+
+#[test]
+fn a_token_admits_one_joiner() {
+    let mut world = World::new();
+    assert_eq!(token(&mut world, 1, Role::Client, 5000), Outcome::Done);
+    assert!(matches!(token(&mut world, 1, Role::Client, 5000), Outcome::Refused(_)));
+    assert!(matches!(spend(&mut world, 1, 7, Role::Store), Outcome::Refused(_)));
+    assert!(matches!(spend(&mut world, 2, 7, Role::Client), Outcome::Refused(_)));
+    let first = spend(&mut world, 1, 7, Role::Client);
+    assert!(matches!(&first, Outcome::Member { id: 1, grant } if grant.read_only));
+    assert_eq!(spend(&mut world, 1, 7, Role::Client), first, "the same joiner asks again");
+    assert!(matches!(spend(&mut world, 1, 8, Role::Client), Outcome::Refused(_)));
+    let credential = world.state.view(|view| view.credential(Role::Client, 1)).unwrap().unwrap();
+    assert_eq!((credential.grant.volumes, credential.address.as_str()), (vec!["v".to_string()], "x:1"));
+    token(&mut world, 3, Role::Client, 5000);
+    assert!(matches!(spend(&mut world, 3, 9, Role::Client), Outcome::Member { id: 2, .. }));
+}
+
+#[test]
+fn tokens_expire_and_are_swept() {
+    let mut world = World::new();
+    let soon = world.seconds + 1;
+    token(&mut world, 1, Role::Store, soon);
+    token(&mut world, 2, Role::Store, 1 << 40);
+    assert!(matches!(spend(&mut world, 1, 7, Role::Store), Outcome::Refused(_)));
+    assert!(matches!(spend(&mut world, 2, 7, Role::Store), Outcome::Member { id: 1, .. }));
+    assert!(world.state.view(|view| view.token(&[1; 32])).unwrap().is_none());
+    assert!(world.state.view(|view| view.token(&[2; 32])).unwrap().is_some());
+}

@@ -1,0 +1,518 @@
+//! A metadata service in memory for tests of its callers: one leader, volatile leases, recalls, exactly-once changes, and
+//! faults on demand. It keeps to the contract, and does no more than the tests need.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use crate::net::{BoxFuture, Frame, NetError, Transport};
+use crate::types::attr::{Attr, FileKind, SetTime, Time};
+use crate::types::digest::ChunkId;
+use crate::types::error::FsError;
+use crate::types::extent::{Extent, Source};
+use crate::types::id::{Ino, MetaId, SessionId, TreeId, VolumeId};
+use crate::types::limits::LEASE_QUIET_MS;
+use crate::types::lock::LockRequest;
+use crate::types::name::Name;
+use crate::types::op::{BatchReply, NewNode, Op, OpReply, WriteAt};
+use crate::types::record::{MetaInfo, SpaceReport, Volume, VolumePolicy};
+use crate::types::session::{Claim, DirEntry, DirPage, Event, HeartbeatReply, Hold, Lease, SessionOpened};
+use crate::wire::codec::{KIND_META, decode, encode};
+use crate::wire::meta::{MetaBody, MetaReply, MetaRequest};
+
+pub const CHUNK_BYTES: u32 = 64 << 10;
+
+/// The servers `a:1` and `b:1`.
+pub struct FakeMeta {
+    state: Mutex<State>,
+    changed: Notify,
+    has_chunk: Box<dyn Fn(&ChunkId) -> bool + Send + Sync>,
+}
+
+pub struct Faults {
+    /// Act on this many changes without answering.
+    pub lose_replies: u32,
+    /// Nobody is reachable.
+    pub away: bool,
+    /// Writes are refused for want of space.
+    pub full: bool,
+    /// Chunks of earlier epochs are to be put again, once.
+    pub put_again: bool,
+}
+
+struct State {
+    leader: String,
+    term: u64,
+    reclaimed: BTreeSet<SessionId>,
+    inodes: BTreeMap<Ino, Inode>,
+    last_ino: u64,
+    sessions: BTreeMap<SessionId, Session>,
+    last_session: u64,
+    holds: BTreeMap<(Ino, SessionId), (Hold, u64)>,
+    recalls: BTreeMap<(Ino, SessionId), (Lease, u64)>,
+    quiet: BTreeMap<Ino, Instant>,
+    locks: BTreeMap<Ino, (SessionId, LockRequest)>,
+    cancelled: BTreeSet<(SessionId, u64)>,
+    last_grant: u64,
+    faults: Faults,
+    counts: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Clone)]
+struct Inode {
+    attr: Attr,
+    parent: Ino,
+    extents: Vec<Extent>,
+    entries: BTreeMap<Name, Ino>,
+    target: Vec<u8>,
+    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+#[derive(Default)]
+struct Session {
+    replies: BTreeMap<u64, BatchReply>,
+    events: Option<mpsc::Sender<Frame>>,
+}
+
+impl FakeMeta {
+    pub fn new(has_chunk: impl Fn(&ChunkId) -> bool + Send + Sync + 'static) -> Arc<FakeMeta> {
+        let mut state = State {
+            leader: "a:1".into(),
+            term: 1,
+            reclaimed: BTreeSet::new(),
+            inodes: BTreeMap::new(),
+            last_ino: 1,
+            sessions: BTreeMap::new(),
+            last_session: 0,
+            holds: BTreeMap::new(),
+            recalls: BTreeMap::new(),
+            quiet: BTreeMap::new(),
+            locks: BTreeMap::new(),
+            cancelled: BTreeSet::new(),
+            last_grant: 0,
+            faults: Faults { lose_replies: 0, away: false, full: false, put_again: false },
+            counts: BTreeMap::new(),
+        };
+        state.inodes.insert(Ino::ROOT, Inode::new(Ino::ROOT, FileKind::Dir, 0o755, Ino::ROOT));
+        Arc::new(FakeMeta { state: Mutex::new(state), changed: Notify::new(), has_chunk: Box::new(has_chunk) })
+    }
+
+    pub fn fault(&self, set: impl FnOnce(&mut Faults)) {
+        set(&mut self.state.lock().faults);
+    }
+
+    /// How many requests of a kind were acted upon.
+    pub fn count(&self, kind: &'static str) -> u64 {
+        self.state.lock().counts.get(kind).copied().unwrap_or(0)
+    }
+
+    /// The other server leads from now on, and remembers no lease.
+    pub fn fail_over(&self) {
+        let mut state = self.state.lock();
+        state.leader = if state.leader == "a:1" { "b:1".into() } else { "a:1".into() };
+        state.term += 1;
+        state.last_grant = 0;
+        state.holds.clear();
+        state.recalls.clear();
+        state.reclaimed.clear();
+        state.sessions.values_mut().for_each(|session| session.events = None);
+        self.changed.notify_waiters();
+    }
+
+    /// Forgets every session.
+    pub fn expire_all(&self) {
+        let mut state = self.state.lock();
+        state.sessions.clear();
+        state.holds.clear();
+        state.recalls.clear();
+        state.locks.clear();
+        let orphans: Vec<Ino> =
+            state.inodes.iter().filter(|(_, inode)| inode.attr.nlink == 0).map(|(ino, _)| *ino).collect();
+        orphans.iter().for_each(|ino| drop(state.inodes.remove(ino)));
+        self.changed.notify_waiters();
+    }
+
+    pub fn hold(&self, ino: Ino) -> Vec<Hold> {
+        let state = self.state.lock();
+        state.holds.iter().filter(|((held, _), _)| *held == ino).map(|(_, (hold, _))| *hold).collect()
+    }
+
+    pub fn attr(&self, ino: Ino) -> Option<Attr> {
+        self.state.lock().inodes.get(&ino).map(|inode| inode.attr.clone())
+    }
+
+    async fn answer(self: &Arc<Self>, address: &str, request: MetaRequest) -> Result<MetaReply, NetError> {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            {
+                let mut state = self.state.lock();
+                if state.faults.away {
+                    return Err(NetError::Unreachable { address: address.into(), why: "away".into() });
+                }
+                if address != state.leader {
+                    let info = MetaInfo { id: MetaId(1), address: state.leader.clone() };
+                    return Ok(MetaReply { body: MetaBody::NotLeader(Some(info)), granted: Vec::new() });
+                }
+                if let Some(reply) = state.serve(&request, &self.has_chunk) {
+                    self.changed.notify_waiters();
+                    let change = matches!(request, MetaRequest::Change { .. });
+                    if change && state.faults.lose_replies > 0 {
+                        state.faults.lose_replies -= 1;
+                        return Err(NetError::NoAnswer { address: address.into(), why: "lost".into() });
+                    }
+                    return Ok(reply);
+                }
+            }
+            changed.await;
+        }
+    }
+}
+
+/// The way to it; one per client, so that a test can cut off each alone.
+pub struct FakeNet(pub Arc<FakeMeta>);
+
+impl Transport for FakeNet {
+    fn call<'a>(
+        &'a self,
+        address: &'a str,
+        request: Frame,
+        deadline: Duration,
+    ) -> BoxFuture<'a, Result<Frame, NetError>> {
+        Box::pin(async move {
+            // Every call crosses a network: others run meanwhile.
+            tokio::time::sleep(Duration::from_micros(100)).await;
+            let request: MetaRequest = decode(&request.message).unwrap();
+            // As the real service: a handler runs to its end even if the caller goes away.
+            let (meta, to) = (self.0.clone(), address.to_owned());
+            let task = tokio::spawn(async move { meta.answer(&to, request).await });
+            let late = NetError::NoAnswer { address: address.into(), why: "deadline".into() };
+            let reply = tokio::time::timeout(deadline, task).await.map_err(|_| late)?.unwrap()?;
+            Ok(Frame { kind: KIND_META, message: encode(&reply).into(), bulk: Default::default() })
+        })
+    }
+
+    fn subscribe<'a>(
+        &'a self,
+        address: &'a str,
+        request: Frame,
+    ) -> BoxFuture<'a, Result<mpsc::Receiver<Frame>, NetError>> {
+        Box::pin(async move {
+            let MetaRequest::Subscribe { session } = decode(&request.message).unwrap() else { panic!() };
+            let (sender, receiver) = mpsc::channel(1024);
+            let mut state = self.0.state.lock();
+            let gone = NetError::Unreachable { address: address.into(), why: "no stream here".into() };
+            if state.faults.away || address != state.leader || !state.sessions.contains_key(&session) {
+                return Err(gone);
+            }
+            let hello = Event::Hello { term: state.term };
+            sender.try_send(event(&hello)).unwrap();
+            // What was recalled on a stream that broke is recalled again.
+            for ((ino, _), (keep, grant)) in state.recalls.iter().filter(|((_, holder), _)| *holder == session) {
+                sender.try_send(event(&Event::Recall { ino: *ino, keep: *keep, grant: *grant })).unwrap();
+            }
+            state.sessions.get_mut(&session).unwrap().events = Some(sender);
+            Ok(receiver)
+        })
+    }
+}
+
+fn event(event: &Event) -> Frame {
+    Frame { kind: KIND_META, message: encode(event).into(), bulk: Default::default() }
+}
+
+impl Inode {
+    fn new(ino: Ino, kind: FileKind, mode: u32, parent: Ino) -> Inode {
+        let t = Time { sec: 1_000, nsec: 0 };
+        let attr = Attr {
+            ino,
+            kind,
+            mode,
+            uid: 0,
+            gid: 0,
+            nlink: if kind == FileKind::Dir { 2 } else { 1 },
+            rdev: 0,
+            size: 0,
+            allocated_bytes: 0,
+            atime: t,
+            mtime: t,
+            ctime: t,
+            btime: t,
+            version: 1,
+            has_acl: false,
+        };
+        let (extents, entries, target, xattrs) = Default::default();
+        Inode { attr, parent, extents, entries, target, xattrs }
+    }
+}
+
+fn reply(body: MetaBody) -> Option<MetaReply> {
+    Some(MetaReply { body, granted: Vec::new() })
+}
+
+impl State {
+    /// `None`: parked until something changes.
+    fn serve(&mut self, request: &MetaRequest, has_chunk: &dyn Fn(&ChunkId) -> bool) -> Option<MetaReply> {
+        use MetaRequest::*;
+        match request {
+            OpenSession { read_only, .. } => return reply(self.open_session(*read_only)),
+            Heartbeat { session }
+            | StatFs { session }
+            | CloseSession { session }
+            | Yield { session, .. }
+            | CancelLock { session, .. }
+            | Reclaim { session, .. }
+                if self.is_gone(session) =>
+            {
+                return reply(MetaBody::Error(FsError::SessionExpired));
+            }
+            Lookup { session, .. }
+            | Parent { session, .. }
+            | GetAttr { session, .. }
+            | ReadLink { session, .. }
+            | ReadDir { session, .. }
+            | GetXattr { session, .. }
+            | ListXattr { session, .. }
+            | GetExtents { session, .. }
+            | Seek { session, .. }
+            | TestLock { session, .. }
+            | Change { session, .. }
+            | WaitLock { session, .. } => {
+                if !self.sessions.contains_key(session) {
+                    return reply(MetaBody::Error(FsError::SessionExpired));
+                }
+                // A new leader waits until everybody has told what they hold.
+                if self.term > 1 && !self.sessions.keys().all(|session| self.reclaimed.contains(session)) {
+                    return None;
+                }
+            }
+            _ => {}
+        }
+        match request {
+            Heartbeat { .. } => reply(MetaBody::Heartbeat(self.heartbeat())),
+            StatFs { .. } => reply(MetaBody::Space(self.space())),
+            CloseSession { session } => {
+                self.sessions.remove(session);
+                self.holds.retain(|(_, holder), _| holder != session);
+                reply(MetaBody::Done)
+            }
+            Yield { session, leases } => {
+                leases.iter().for_each(|claim| self.take_yield(*session, claim));
+                reply(MetaBody::Done)
+            }
+            Reclaim { session, leases, .. } => {
+                self.reclaimed.insert(*session);
+                let claims = leases.iter().map(|claim| self.put_hold(claim.ino, *session, claim.hold)).collect();
+                Some(MetaReply { body: MetaBody::Done, granted: claims })
+            }
+            CancelLock { session, sequence } => {
+                self.cancelled.insert((*session, *sequence));
+                reply(MetaBody::Done)
+            }
+            WaitLock { session, sequence, request, .. } => self.wait_lock(*session, *sequence, request),
+            Change { session, sequence, ops, want, .. } => self.change(*session, *sequence, ops, *want, has_chunk),
+            other => self.read(other),
+        }
+    }
+
+    fn is_gone(&self, session: &SessionId) -> bool {
+        !self.sessions.contains_key(session)
+    }
+
+    fn tally(&mut self, kind: &'static str) {
+        *self.counts.entry(kind).or_default() += 1;
+    }
+
+    fn heartbeat(&self) -> HeartbeatReply {
+        HeartbeatReply { term: self.term, map_epoch: 1, collection_epoch: 1, now_ns: 2_000_000_000_000 }
+    }
+
+    fn space(&self) -> SpaceReport {
+        let free_bytes = if self.faults.full { 0 } else { 1 << 40 };
+        SpaceReport { total_bytes: 1 << 41, free_bytes, inodes: 1, inodes_free: 1 << 20 }
+    }
+
+    fn open_session(&mut self, read_only: bool) -> MetaBody {
+        self.last_session += 1;
+        let session = SessionId(self.last_session);
+        self.sessions.insert(session, Session::default());
+        self.reclaimed.insert(session);
+        let policy = VolumePolicy { chunk_bytes: CHUNK_BYTES, ..VolumePolicy::default() };
+        let volume = Volume { id: VolumeId(1), name: "v".into(), tree: TreeId(1), policy };
+        MetaBody::Session(SessionOpened { session, volume, read_only, heartbeat: self.heartbeat() })
+    }
+
+    fn take_yield(&mut self, session: SessionId, claim: &Claim) {
+        let key = (claim.ino, session);
+        match self.holds.get_mut(&key) {
+            Some((hold, grant)) if *grant <= claim.grant => *hold = claim.hold,
+            _ => {}
+        }
+        self.holds.retain(|_, (hold, _)| *hold != Hold::default());
+        if self.recalls.remove(&key).is_some() {
+            self.quiet.insert(claim.ino, Instant::now() + Duration::from_millis(LEASE_QUIET_MS));
+        }
+        self.reap(claim.ino);
+    }
+
+    fn reap(&mut self, ino: Ino) {
+        let open = self.holds.iter().any(|((held, _), (hold, _))| *held == ino && hold.open);
+        if !open && self.inodes.get(&ino).is_some_and(|inode| inode.attr.nlink == 0) {
+            self.inodes.remove(&ino);
+        }
+    }
+
+    /// Recalls what others hold beyond `keep`. `false`: somebody has to give something up first.
+    fn clear(&mut self, session: SessionId, ino: Ino, keep: Lease) -> bool {
+        let beyond: Vec<(SessionId, u64)> = self
+            .holds
+            .iter()
+            .filter(|((held, holder), (hold, _))| *held == ino && *holder != session && hold.lease > keep)
+            .map(|((_, holder), (_, grant))| (*holder, *grant))
+            .collect();
+        for (holder, grant) in &beyond {
+            let known = self.recalls.get(&(ino, *holder));
+            if known.is_none_or(|(lease, _)| *lease > keep) {
+                self.tally("recall");
+                self.recalls.insert((ino, *holder), (keep, *grant));
+                let recall = event(&Event::Recall { ino, keep, grant: *grant });
+                let events = self.sessions.get(holder).and_then(|session| session.events.as_ref());
+                events.map(|events| events.try_send(recall));
+            }
+        }
+        beyond.is_empty()
+    }
+
+    fn put_hold(&mut self, ino: Ino, session: SessionId, hold: Hold) -> Claim {
+        self.last_grant += 1;
+        self.holds.insert((ino, session), (hold, self.last_grant));
+        Claim { ino, hold, grant: self.last_grant }
+    }
+
+    fn grant(&mut self, session: SessionId, ino: Ino, want: Hold) -> Vec<Claim> {
+        if want == Hold::default() || !self.inodes.contains_key(&ino) {
+            return Vec::new();
+        }
+        let others = self.holds.iter().filter(|((held, holder), _)| *held == ino && *holder != session);
+        let most = others.map(|(_, (hold, _))| hold.lease).max().unwrap_or_default();
+        let quiet = self.quiet.get(&ino).is_some_and(|until| Instant::now() < *until);
+        let recalled = self.recalls.keys().any(|(recalled, _)| *recalled == ino);
+        let is_file = self.inodes[&ino].attr.kind == FileKind::File;
+        let lease = match want.lease {
+            _ if quiet || recalled || most == Lease::Write => Lease::None,
+            Lease::Write if most == Lease::None && is_file => Lease::Write,
+            Lease::None => Lease::None,
+            _ => Lease::Read,
+        };
+        let mine = self.holds.get(&(ino, session)).map(|(hold, _)| *hold).unwrap_or_default();
+        let hold = Hold { lease: lease.max(mine.lease), open: mine.open || want.open };
+        vec![self.put_hold(ino, session, hold)]
+    }
+
+    fn attr(&self, ino: Ino) -> Result<Attr, FsError> {
+        self.inodes.get(&ino).map(|inode| inode.attr.clone()).ok_or(FsError::NotFound)
+    }
+
+    fn read(&mut self, request: &MetaRequest) -> Option<MetaReply> {
+        use MetaRequest::*;
+        let (body, granted) = match request {
+            Lookup { session, dir, name, want } => {
+                let entry = self.inodes.get(dir).and_then(|inode| inode.entries.get(name)).copied();
+                if entry.is_some_and(|ino| !self.clear(*session, ino, Lease::Read)) {
+                    return None;
+                }
+                self.tally("lookup");
+                let mut granted = self.grant(*session, *dir, Hold { lease: want.lease, open: false });
+                granted.extend(entry.into_iter().flat_map(|ino| self.grant(*session, ino, *want)));
+                let found = entry.ok_or(FsError::NotFound).and_then(|ino| self.attr(ino));
+                (found.map_or_else(MetaBody::Error, MetaBody::Attr), granted)
+            }
+            GetAttr { session, ino, want } => {
+                if !self.clear(*session, *ino, Lease::Read) {
+                    return None;
+                }
+                self.tally("getattr");
+                let granted = self.grant(*session, *ino, *want);
+                (self.attr(*ino).map_or_else(MetaBody::Error, MetaBody::Attr), granted)
+            }
+            GetExtents { session, ino, offset, len, want } => {
+                if !self.clear(*session, *ino, Lease::Read) {
+                    return None;
+                }
+                self.tally("extents");
+                let granted = self.grant(*session, *ino, *want);
+                (self.extents(*ino, *offset, *len).unwrap_or_else(MetaBody::Error), granted)
+            }
+            ReadDir { session, dir, after, want } => {
+                let granted = self.grant(*session, *dir, *want);
+                (self.page(*dir, *after), granted)
+            }
+            Parent { dir, .. } => {
+                let parent = self.inodes.get(dir).map(|inode| inode.parent).ok_or(FsError::NotFound);
+                (parent.and_then(|ino| self.attr(ino)).map_or_else(MetaBody::Error, MetaBody::Attr), Vec::new())
+            }
+            ReadLink { ino, .. } => (MetaBody::Target(self.inodes[ino].target.clone()), Vec::new()),
+            GetXattr { ino, name, .. } => {
+                self.tally("getxattr");
+                let value = self.inodes[ino].xattrs.get(name).cloned().ok_or(FsError::NoAttribute);
+                (value.map_or_else(MetaBody::Error, MetaBody::Value), Vec::new())
+            }
+            _ => (MetaBody::Error(FsError::NotSupported), Vec::new()),
+        };
+        Some(MetaReply { body, granted })
+    }
+
+    fn extents(&self, ino: Ino, offset: u64, len: u64) -> Result<MetaBody, FsError> {
+        let inode = self.inodes.get(&ino).ok_or(FsError::NotFound)?;
+        let block = u64::from(CHUNK_BYTES);
+        let (from, to) = (offset - offset % block, (offset + len).next_multiple_of(block));
+        let extents =
+            inode.extents.iter().filter(|extent| extent.end() > from && extent.offset < to).cloned().collect();
+        Ok(MetaBody::Extents { attr: inode.attr.clone(), extents })
+    }
+
+    fn page(&self, dir: Ino, after: u64) -> MetaBody {
+        let Some(inode) = self.inodes.get(&dir) else { return MetaBody::Error(FsError::NotFound) };
+        let entry = |(name, ino): (&Name, &Ino)| {
+            let kind = self.inodes[ino].attr.kind;
+            DirEntry { name: name.clone(), ino: *ino, kind, cookie: ino.0 + 3 }
+        };
+        let mut entries: Vec<DirEntry> = inode.entries.iter().map(entry).filter(|e| e.cookie > after).collect();
+        entries.sort_by_key(|entry| entry.cookie);
+        MetaBody::Entries(DirPage { entries, end: true })
+    }
+
+    fn wait_lock(&mut self, session: SessionId, sequence: u64, request: &LockRequest) -> Option<MetaReply> {
+        if self.cancelled.contains(&(session, sequence)) {
+            return reply(MetaBody::Error(FsError::Interrupted));
+        }
+        match self.lock(session, request) {
+            OpReply::Done => reply(MetaBody::Done),
+            _ => None,
+        }
+    }
+
+    /// One exclusive lock per inode is all the tests need.
+    fn lock(&mut self, session: SessionId, request: &LockRequest) -> OpReply {
+        let key = |session: SessionId, request: &LockRequest| (session, request.space, request.owner);
+        let holder = self.locks.get(&request.ino).map(|(session, held)| key(*session, held));
+        let mine = holder == Some(key(session, request));
+        match request.mode {
+            None if mine => drop(self.locks.remove(&request.ino)),
+            None => {}
+            Some(mode) if holder.is_some() && !mine => {
+                let owner = crate::types::lock::LockOwner { session, owner: request.owner };
+                return OpReply::LockHeld(crate::types::lock::Lock { owner, mode, range: request.range, pid: 0 });
+            }
+            Some(_) => drop(self.locks.insert(request.ino, (session, request.clone()))),
+        }
+        OpReply::Done
+    }
+}
+
+mod change;

@@ -1,0 +1,210 @@
+//! Changes of the tree in the fake.
+
+use super::*;
+
+impl State {
+    pub(super) fn change(
+        &mut self,
+        session: SessionId,
+        sequence: u64,
+        ops: &[Op],
+        want: Hold,
+        has_chunk: &dyn Fn(&ChunkId) -> bool,
+    ) -> Option<MetaReply> {
+        if let Some(done) = self.sessions.get(&session).and_then(|session| session.replies.get(&sequence)) {
+            return reply(MetaBody::Changed(done.clone()));
+        }
+        let touched: Vec<Ino> = ops.iter().flat_map(|op| self.touched(op)).collect();
+        let mut clear = true;
+        for ino in touched {
+            clear &= self.clear(session, ino, Lease::None);
+        }
+        if !clear {
+            return None;
+        }
+        self.tally("change");
+        let before = self.inodes.clone();
+        let mut replies = Vec::new();
+        let mut outcome = None;
+        for (index, op) in ops.iter().enumerate() {
+            match self.apply(session, op, has_chunk) {
+                Ok(done) => replies.push(done),
+                Err(error) => {
+                    self.inodes = before;
+                    outcome = Some(BatchReply::Failed { index: index as u32, error });
+                    break;
+                }
+            }
+        }
+        let granted = match (&outcome, replies.first()) {
+            (None, Some(OpReply::Entry { attr, .. } | OpReply::Written { attr, .. } | OpReply::Attr(attr))) => {
+                self.grant(session, attr.ino, want)
+            }
+            _ => Vec::new(),
+        };
+        let outcome = outcome.unwrap_or(BatchReply::Done(replies));
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.replies.insert(sequence, outcome.clone());
+        }
+        Some(MetaReply { body: MetaBody::Changed(outcome), granted })
+    }
+
+    fn child(&self, dir: Ino, name: &Name) -> Option<Ino> {
+        self.inodes.get(&dir)?.entries.get(name).copied()
+    }
+
+    fn touched(&self, op: &Op) -> Vec<Ino> {
+        match op {
+            Op::Create(create) => vec![create.dir],
+            Op::Link { ino, dir, .. } => vec![*ino, *dir],
+            Op::Unlink { dir, name } | Op::Rmdir { dir, name } => {
+                [*dir].into_iter().chain(self.child(*dir, name)).collect()
+            }
+            Op::Rename { from_dir, from, to_dir, to, .. } => {
+                let children = self.child(*from_dir, from).into_iter().chain(self.child(*to_dir, to));
+                [*from_dir, *to_dir].into_iter().chain(children).collect()
+            }
+            Op::SetAttr { ino, .. } | Op::SetXattr { ino, .. } | Op::RemoveXattr { ino, .. } => vec![*ino],
+            Op::Write(write) => vec![write.ino],
+            Op::Compact { ino, .. } | Op::Fallocate { ino, .. } => vec![*ino],
+            Op::CopyRange { from, to, .. } => vec![*from, *to],
+            Op::TouchAtime { .. } | Op::Lock(_) | Op::UnlockOwner { .. } => Vec::new(),
+        }
+    }
+
+    fn inode(&mut self, ino: Ino) -> Result<&mut Inode, FsError> {
+        let inode = self.inodes.get_mut(&ino).ok_or(FsError::NotFound)?;
+        inode.attr.version += 1;
+        Ok(inode)
+    }
+
+    fn apply(&mut self, session: SessionId, op: &Op, has_chunk: &dyn Fn(&ChunkId) -> bool) -> Result<OpReply, FsError> {
+        match op {
+            Op::Create(create) => self.create(create),
+            Op::Unlink { dir, name } | Op::Rmdir { dir, name } => {
+                let ino = self.inode(*dir)?.entries.remove(name).ok_or(FsError::NotFound)?;
+                Ok(OpReply::Removed { gone: self.drop_name(ino)? })
+            }
+            Op::Rename { from_dir, from, to_dir, to, .. } => {
+                let ino = self.inode(*from_dir)?.entries.remove(from).ok_or(FsError::NotFound)?;
+                let replaced = self.inode(*to_dir)?.entries.insert(to.clone(), ino);
+                self.inode(ino)?;
+                let gone = match replaced {
+                    Some(gone) => self.drop_name(gone)?,
+                    None => None,
+                };
+                Ok(OpReply::Removed { gone })
+            }
+            Op::SetAttr { ino, set } => {
+                let inode = self.inode(*ino)?;
+                if let Some(size) = set.size {
+                    let kept = inode.extents.iter().filter_map(|extent| extent.slice(0, size)).collect();
+                    inode.extents = kept;
+                    inode.attr.size = size;
+                }
+                inode.attr.mode = set.mode.unwrap_or(inode.attr.mode);
+                if let Some(SetTime::At(mtime)) = set.mtime {
+                    inode.attr.mtime = mtime;
+                }
+                Ok(OpReply::Attr(inode.attr.clone()))
+            }
+            Op::SetXattr { ino, name, value, .. } => {
+                self.inode(*ino)?.xattrs.insert(name.clone(), value.clone());
+                Ok(OpReply::Done)
+            }
+            Op::Write(write) => self.write(write, has_chunk),
+            Op::Compact { ino, block_offset, before, after } => self.compact(*ino, *block_offset, before, after),
+            Op::Lock(request) => Ok(self.lock(session, request)),
+            Op::TouchAtime { ino, atime } => {
+                self.inode(*ino)?.attr.atime = *atime;
+                Ok(OpReply::Done)
+            }
+            _ => Err(FsError::NotSupported),
+        }
+    }
+
+    fn create(&mut self, create: &crate::types::op::Create) -> Result<OpReply, FsError> {
+        if let Some(ino) = self.child(create.dir, &create.name) {
+            if create.exclusive {
+                return Err(FsError::Exists);
+            }
+            return Ok(OpReply::Entry { attr: self.attr(ino)?, created: false });
+        }
+        self.last_ino += 1;
+        let ino = Ino(self.last_ino);
+        let kind = match &create.node {
+            NewNode::Dir => FileKind::Dir,
+            NewNode::Symlink(_) => FileKind::Symlink,
+            _ => FileKind::File,
+        };
+        self.inode(create.dir)?.entries.insert(create.name.clone(), ino);
+        let mut inode = Inode::new(ino, kind, create.mode & !create.umask, create.dir);
+        if let NewNode::Symlink(target) = &create.node {
+            inode.target = target.clone();
+        }
+        let attr = inode.attr.clone();
+        self.inodes.insert(ino, inode);
+        Ok(OpReply::Entry { attr, created: true })
+    }
+
+    fn drop_name(&mut self, ino: Ino) -> Result<Option<Attr>, FsError> {
+        let inode = self.inode(ino)?;
+        inode.attr.nlink = if inode.attr.kind == FileKind::Dir { 0 } else { inode.attr.nlink - 1 };
+        let attr = inode.attr.clone();
+        self.reap(ino);
+        Ok(Some(attr))
+    }
+
+    fn write(
+        &mut self,
+        write: &crate::types::op::Write,
+        has_chunk: &dyn Fn(&ChunkId) -> bool,
+    ) -> Result<OpReply, FsError> {
+        if self.faults.full {
+            return Err(FsError::NoSpace);
+        }
+        let again = std::mem::take(&mut self.faults.put_again);
+        let inode = self.inode(write.ino)?;
+        let start = match write.at {
+            WriteAt::Offset(offset) => offset,
+            WriteAt::End => inode.attr.size,
+        };
+        for piece in &write.pieces {
+            if let Source::Chunk(part) = &piece.source {
+                assert!(has_chunk(&part.id), "a pointer came before its data");
+                if again {
+                    return Err(FsError::PutAgain { epoch: part.put_epoch + 1 });
+                }
+            }
+            let whole = Extent { offset: start + piece.offset, len: piece.len, source: piece.source.clone() };
+            let mut at = whole.offset;
+            while at < whole.end() {
+                let end = (at / u64::from(CHUNK_BYTES) + 1) * u64::from(CHUNK_BYTES);
+                lay_over(&mut inode.extents, whole.slice(at, end).unwrap());
+                at = end;
+            }
+        }
+        inode.attr.size = inode.attr.size.max(start + write.len);
+        inode.attr.mtime = write.mtime.unwrap_or(Time { sec: 2_000, nsec: 0 });
+        Ok(OpReply::Written { offset: start, attr: inode.attr.clone() })
+    }
+
+    fn compact(&mut self, ino: Ino, block: u64, before: &[Extent], after: &Extent) -> Result<OpReply, FsError> {
+        self.tally("compact");
+        let inode = self.inode(ino)?;
+        let within = |extent: &&Extent| extent.offset >= block && extent.offset < block + u64::from(CHUNK_BYTES);
+        if !inode.extents.iter().filter(within).eq(before) {
+            return Err(FsError::Invalid);
+        }
+        lay_over(&mut inode.extents, after.clone());
+        Ok(OpReply::Done)
+    }
+}
+
+fn lay_over(extents: &mut Vec<Extent>, new: Extent) {
+    let old = std::mem::take(extents);
+    extents.extend(old.iter().filter_map(|extent| extent.slice(0, new.offset)));
+    let after: Vec<Extent> = old.iter().filter_map(|extent| extent.slice(new.end(), u64::MAX)).collect();
+    extents.push(new);
+    extents.extend(after);
+}
