@@ -12,6 +12,8 @@ mod mapped;
 mod mounting;
 #[path = "fuse/names.rs"]
 mod names;
+#[path = "fuse/parked.rs"]
+mod parked;
 #[path = "model/reference.rs"]
 mod reference;
 #[path = "fuse/sys.rs"]

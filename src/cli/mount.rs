@@ -17,9 +17,8 @@ use crate::cli::detach::{Report, Side, detach};
 use crate::cli::failure::{Context, Failure, Outcome};
 use crate::cli::mount_helper::format_source;
 use crate::cli::settings::{absolute, settings, token};
-use crate::cli::stores::Chunks;
 use crate::cli::up::place::user_dir;
-use crate::cli::{daemon, dial, join, mountpoint, stores};
+use crate::cli::{daemon, dial, join, map, mountpoint};
 use crate::client::{Client, ClientConfig};
 use crate::config::layer::Flags;
 use crate::config::roles::{CommonConfig, MountConfig};
@@ -187,8 +186,8 @@ impl Mounted {
         let metas = plan.metas.0.iter().map(ToString::to_string).collect();
         let meta = Arc::new(MetaClient::new(transport.clone(), metas));
         let patience = plan.config.patience.0;
-        let (table, follower) = stores::follow(&meta, patience).await?;
-        let store = Arc::new(Chunks(StoreClient::new(transport, table, StoreClientOptions::default())));
+        let (table, follower) = map::follow(&meta, patience).await?;
+        let store = Arc::new(StoreClient::new(transport, table, StoreClientOptions::default()));
         let client = Client::start(client_config(&plan), meta, store).await;
         let client = client.or_fail(|| format!("volume {} cannot be mounted", plan.volume))?;
         match attach(&client, &plan).await {

@@ -256,9 +256,12 @@ impl Core {
             return Ok(Shipped { pieces: Vec::new(), attr: None, tail: Ok(Vec::new()) });
         }
         let mut epoch = self.epoch.load(Ordering::Acquire);
+        let mut inline_bytes = INLINE_BYTES_MAX;
         loop {
-            let pieces = self.put_runs(&load.runs, epoch).await.map_err(Failed::of)?;
+            let pieces = self.put_runs(&load.runs, epoch, inline_bytes).await.map_err(Failed::of)?;
             match self.commit(node.ino, load, &pieces, tail, want).await {
+                // The file holds as much inline as it may.
+                Err(Failed { error: FsError::TooBig, .. }) if inline_bytes > 0 => inline_bytes = 0,
                 Err(Failed { error: FsError::PutAgain { epoch: newer }, .. }) => {
                     self.epoch.fetch_max(newer, Ordering::AcqRel);
                     epoch = newer;
@@ -331,10 +334,10 @@ impl Core {
         })
     }
 
-    /// Makes runs durable in the stores, or leaves them inline when they are small.
-    pub async fn put_runs(&self, runs: &Runs, epoch: u64) -> Result<Vec<Extent>> {
+    /// Makes runs durable in the stores, or leaves them inline when they are at most `inline_bytes` together.
+    pub async fn put_runs(&self, runs: &Runs, epoch: u64, inline_bytes: u32) -> Result<Vec<Extent>> {
         let total: u64 = runs.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-        if total <= u64::from(INLINE_BYTES_MAX) {
+        if total <= u64::from(inline_bytes) {
             let inline = |(offset, bytes): &(u64, Bytes)| Extent {
                 offset: *offset,
                 len: bytes.len() as u32,

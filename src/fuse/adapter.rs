@@ -19,6 +19,7 @@ use super::caller::Caller;
 use super::convert::{ino, set_time, time_in};
 use super::lockspace::{LockArgument, OpenFileLocks, space_of};
 use super::names::Place;
+use super::special::SpecialFiles;
 use crate::client::api::{Handle, Posix};
 use crate::types::attr::{SetAttr, SetTime};
 use crate::types::op::NewNode;
@@ -60,11 +61,19 @@ pub(super) struct Door<F> {
     /// How regular files are opened; settled by INIT.
     pub open_flags: FopenFlags,
     pub open_file_locks: Arc<OpenFileLocks>,
+    pub special_files: Arc<SpecialFiles>,
 }
 
 impl<F: Posix> Door<F> {
     pub fn new(fs: Arc<F>, runtime: Runtime, sync_names: bool) -> Door<F> {
-        Door { fs, runtime, sync_names, open_flags: FopenFlags::empty(), open_file_locks: Arc::default() }
+        Door {
+            fs,
+            runtime,
+            sync_names,
+            open_flags: FopenFlags::empty(),
+            open_file_locks: Arc::default(),
+            special_files: Arc::default(),
+        }
     }
 }
 
@@ -103,7 +112,9 @@ impl<F: Posix> Filesystem for Door<F> {
         self.answer_lookup(Caller::of(req), ino(parent), name, reply);
     }
 
-    fn forget(&self, _: &Request, _: INodeNo, _: u64) {}
+    fn forget(&self, _: &Request, number: INodeNo, _: u64) {
+        self.special_files.forgot(ino(number));
+    }
 
     fn getattr(&self, req: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         self.answer_getattr(Caller::of(req), ino(number), reply);

@@ -35,12 +35,16 @@ fn reply_xattr(result: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
 
 impl<F: Posix> Door<F> {
     pub fn answer_getattr(&self, caller: Caller, number: Ino, reply: ReplyAttr) {
+        let special_files = self.special_files.clone();
+        let answer = move |result: Result<Attr>| match (result, special_files.left_of(number)) {
+            (Err(FsError::NotFound | FsError::Stale), Some(left)) => reply_attr(Ok(left), reply),
+            (result, _) => reply_attr(result, reply),
+        };
         if let Some(result) = self.fs.try_getattr(number) {
-            return reply_attr(result, reply);
+            return answer(result);
         }
         let fs = self.fs.clone();
-        let work = async move { fs.getattr(number).await };
-        serve(&self.runtime, caller, Surrender::Look, work, move |result| reply_attr(result, reply));
+        serve(&self.runtime, caller, Surrender::Look, async move { fs.getattr(number).await }, answer);
     }
 
     pub fn answer_setattr(&self, caller: Caller, number: Ino, set: SetAttr, reply: ReplyAttr) {
@@ -70,7 +74,10 @@ impl<F: Posix> Door<F> {
 
     pub fn answer_getxattr(&self, caller: Caller, number: Ino, name: &[u8], size: u32, reply: ReplyXattr) {
         let (fs, name) = (self.fs.clone(), name.to_vec());
-        let work = async move { fs.getxattr(number, name).await };
+        let work = async move {
+            check_name(&name)?;
+            fs.getxattr(number, name).await
+        };
         serve(&self.runtime, caller, Surrender::Look, work, move |result| reply_xattr(result, size, reply));
     }
 
@@ -91,6 +98,7 @@ impl<F: Posix> Door<F> {
         let (fs, name, value) = (self.fs.clone(), pair.0.to_vec(), pair.1.to_vec());
         let work = async move {
             let is_access_acl = name == ACCESS_ACL;
+            check_name(&name)?;
             fs.setxattr(number, name, value, xattr_mode(flags)?).await?;
             if is_access_acl { drop_setgid(&*fs, caller, number).await } else { Ok(()) }
         };
@@ -100,10 +108,19 @@ impl<F: Posix> Door<F> {
 
     pub fn answer_removexattr(&self, caller: Caller, number: Ino, name: &[u8], reply: ReplyEmpty) {
         let (fs, name) = (self.fs.clone(), name.to_vec());
-        let work = async move { fs.removexattr(number, name).await };
+        let work = async move {
+            check_name(&name)?;
+            fs.removexattr(number, name).await
+        };
         let answer = move |result: Result<()>| reply_empty(result.map_err(stale), reply);
         serve(&self.runtime, caller, Surrender::Change, work, answer);
     }
+}
+
+/// A namespace alone is no name.
+fn check_name(name: &[u8]) -> Result<()> {
+    let bare = [b"user.".as_slice(), b"trusted.", b"security."].contains(&name);
+    if bare { Err(FsError::Invalid) } else { Ok(()) }
 }
 
 /// Who is not in a file's group and sets its ACL loses its set-group-id bit. The kernel would say so in a field that

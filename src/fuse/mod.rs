@@ -31,3 +31,4 @@ mod names;
 pub mod options;
 mod serve;
 pub mod session;
+mod special;

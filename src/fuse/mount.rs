@@ -168,16 +168,12 @@ impl Mounted {
     /// See [`MountError`].
     pub fn make(path: &Path, options: &MountOptions) -> Result<(Mounted, OwnedFd), MountError> {
         options.check()?;
-        // Opened first: without it there is nothing to say about the mountpoint.
-        let device = open_device()?;
+        // First: without it there is nothing to say about the mountpoint.
+        if !Path::new(DEVICE).exists() {
+            return Err(MountError::DeviceMissing);
+        }
         let path = clear_mountpoint(path)?;
-        let device = if is_root() {
-            mount_directly(&path, options, device.as_raw_fd())?;
-            device
-        } else {
-            drop(device);
-            mount_by_helper(&path, options)?
-        };
+        let device = if is_root() { mount_directly(&path, options)? } else { mount_by_helper(&path, options)? };
         let listed = listed_at(&path);
         Ok((Mounted { path, listed }, device))
     }
@@ -202,20 +198,24 @@ impl Mounted {
     }
 }
 
-fn open_device() -> Result<OwnedFd, MountError> {
-    match OpenOptions::new().read(true).write(true).open(DEVICE) {
-        Ok(device) => Ok(device.into()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(MountError::DeviceMissing),
-        Err(error) => Err(MountError::Device(error)),
-    }
+fn open_device() -> io::Result<OwnedFd> {
+    OpenOptions::new().read(true).write(true).open(DEVICE).map(OwnedFd::from)
 }
 
-fn mount_directly(path: &Path, options: &MountOptions, device: RawFd) -> Result<(), MountError> {
+/// Whether more descriptors can be had for a mount that is there. Ordinary users cannot on systems where only the
+/// helper may open the device.
+pub(super) fn may_open_device() -> bool {
+    open_device().is_ok()
+}
+
+fn mount_directly(path: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
+    let device = open_device().map_err(MountError::Device)?;
     let refused = |error: io::Error| MountError::Refused(path.into(), error.to_string());
     let text = |bytes: &[u8]| CString::new(bytes).map_err(|error| refused(error.into()));
     // SAFETY: both take nothing and cannot fail.
     let (uid, gid) = unsafe { (libc::getuid(), libc::getgid()) };
-    let mut data = format!("fd={device},rootmode=40000,user_id={uid},group_id={gid},default_permissions");
+    let fd = device.as_raw_fd();
+    let mut data = format!("fd={fd},rootmode=40000,user_id={uid},group_id={gid},default_permissions");
     if options.allow_other {
         data.push_str(",allow_other");
     }
@@ -225,7 +225,7 @@ fn mount_directly(path: &Path, options: &MountOptions, device: RawFd) -> Result<
     // SAFETY: five pointers to NUL-terminated strings that outlive the call.
     let result =
         unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags(options), data.as_ptr().cast()) };
-    if result == 0 { Ok(()) } else { Err(refused(io::Error::last_os_error())) }
+    if result == 0 { Ok(device) } else { Err(refused(io::Error::last_os_error())) }
 }
 
 fn flags(options: &MountOptions) -> libc::c_ulong {

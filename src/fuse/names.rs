@@ -11,6 +11,7 @@ use super::adapter::Door;
 use super::caller::Caller;
 use super::convert::{VALIDITY, attr_out, errno, ino, kind_out, name, open_mode, rename_mode, stale};
 use super::serve::{Surrender, serve};
+use super::special::SpecialFiles;
 use crate::client::api::{DirItem, Handle, NewInode, OpenMode, Owner, Posix, Result};
 use crate::types::attr::{Attr, FileKind, SetAttr};
 use crate::types::error::FsError;
@@ -52,9 +53,12 @@ impl From<DirItem> for Line {
     }
 }
 
-fn reply_entry(result: Result<Attr>, reply: ReplyEntry) {
+fn reply_entry(result: Result<Attr>, special_files: &SpecialFiles, reply: ReplyEntry) {
     match result {
-        Ok(attr) => reply.entry(&VALIDITY, &attr_out(&attr), GENERATION),
+        Ok(attr) => {
+            special_files.saw(&attr);
+            reply.entry(&VALIDITY, &attr_out(&attr), GENERATION);
+        }
         Err(error) => reply.error(errno(&error)),
     }
 }
@@ -69,10 +73,15 @@ pub(super) fn reply_empty(result: Result<()>, reply: ReplyEmpty) {
 impl<F: Posix> Door<F> {
     /// `.` and `..` are asked for when a file handle is turned back into a file.
     pub fn answer_lookup(&self, caller: Caller, dir: Ino, text: &OsStr, reply: ReplyEntry) {
-        let fs = self.fs.clone();
-        let answer = move |result| reply_entry(result, reply);
+        let (fs, special_files) = (self.fs.clone(), self.special_files.clone());
+        let answer = move |result| reply_entry(result, &special_files, reply);
         if text == "." {
-            return serve(&self.runtime, caller, Surrender::Look, async move { fs.getattr(dir).await }, answer);
+            // What lost its last name cannot be opened by its handle any more (who has it open has it in the kernel).
+            let find = async move {
+                let attr = fs.getattr(dir).await?;
+                if attr.nlink > 0 { Ok(attr) } else { Err(FsError::NotFound) }
+            };
+            return serve(&self.runtime, caller, Surrender::Look, find, answer);
         }
         if text == ".." {
             return serve(&self.runtime, caller, Surrender::Look, async move { fs.parent(dir).await }, answer);
@@ -111,15 +120,15 @@ impl<F: Posix> Door<F> {
 
     pub fn answer_make(&self, caller: Caller, at: Place, node: NewNode, mode: u32, umask: u32, reply: ReplyEntry) {
         let new = new_inode(caller, node, mode, umask);
-        let (fs, dir) = (self.fs.clone(), at.dir);
+        let (fs, dir, special_files) = (self.fs.clone(), at.dir, self.special_files.clone());
         let work = async move { fs.make(dir, at.name?, new).await };
-        self.change(caller, [dir, dir], work, move |result| reply_entry(result, reply));
+        self.change(caller, [dir, dir], work, move |result| reply_entry(result, &special_files, reply));
     }
 
     pub fn answer_link(&self, caller: Caller, number: Ino, at: Place, reply: ReplyEntry) {
-        let (fs, dir) = (self.fs.clone(), at.dir);
+        let (fs, dir, special_files) = (self.fs.clone(), at.dir, self.special_files.clone());
         let work = async move { fs.link(number, dir, at.name?).await };
-        self.change(caller, [dir, dir], work, move |result| reply_entry(result, reply));
+        self.change(caller, [dir, dir], work, move |result| reply_entry(result, &special_files, reply));
     }
 
     pub fn answer_unlink(&self, caller: Caller, at: Place, reply: ReplyEmpty) {

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::adapter::{Door, SYNC_IOCTL};
 use super::invalidate::Invalidator;
 pub use super::mount::MountError;
-use super::mount::Mounted;
+use super::mount::{Mounted, may_open_device};
 use super::options::MountOptions;
 use crate::client::api::Posix;
 
@@ -121,7 +121,7 @@ fn config() -> Config {
     let mut config = Config::default();
     let threads = thread::available_parallelism().map_or(THREADS_MIN, usize::from);
     config.n_threads = Some(threads.clamp(THREADS_MIN, THREADS_MAX));
-    config.clone_fd = true;
+    config.clone_fd = may_open_device();
     config
 }
 

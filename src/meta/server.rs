@@ -114,6 +114,8 @@ impl MetaServer {
     }
 
     pub async fn stop(self) {
+        // Another server leads at once, and not only when this one is missed.
+        self.shared.raft.resign().await;
         self.workers.stop(STOP_PATIENCE).await;
         self.shared.raft.stop().await;
     }

@@ -20,6 +20,7 @@ fn times_of_all_ages_survive() {
         (-1, 1),
         (-10_000_000_000, 7),
         (7_258_118_400, 123_456_789),
+        (i64::MIN + 1, 1),
         (1 << 40, 999_999_999),
     ];
     for time in times {
@@ -28,6 +29,10 @@ fn times_of_all_ages_survive() {
         assert_eq!((stat.st_atime, stat.st_atime_nsec), time);
         assert_eq!((stat.st_mtime, stat.st_mtime_nsec), (time.0, 5));
     }
+    // At the very first second the kernel drops the rest.
+    sys::set_times(&m.path("f"), (i64::MIN, 9), (0, libc::UTIME_OMIT)).unwrap();
+    assert_eq!((sys::stat(&m.path("f")).st_atime, sys::stat(&m.path("f")).st_atime_nsec), (i64::MIN, 0));
+    sys::set_times(&m.path("f"), *times.last().unwrap(), (0, libc::UTIME_OMIT)).unwrap();
     // One of the two may stay, or be now.
     sys::set_times(&m.path("f"), (0, libc::UTIME_OMIT), (0, libc::UTIME_NOW)).unwrap();
     let stat = sys::stat(&m.path("f"));

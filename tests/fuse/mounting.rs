@@ -11,7 +11,7 @@ use holdfast::fuse::session::{Mount, MountError};
 
 use crate::reference::Reference;
 use crate::sys::{self, Child, code};
-use crate::{Mounted, runtime};
+use crate::{Mounted, TURN, runtime};
 
 /// The fields of a mount in `/proc/self/mounts`: source, type, options.
 fn listed(path: &Path) -> Option<(String, String, String)> {
@@ -111,6 +111,7 @@ fn taken_mountpoints_are_refused() {
 
 #[test]
 fn the_mount_of_a_dead_process_is_replaced() {
+    let _turn = TURN.lock();
     let dir = tempfile::tempdir().unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
     let child = Child::run(|| {
@@ -142,4 +143,52 @@ fn a_mount_on_top_of_ours_is_not_unmounted_in_its_place() {
     assert_eq!(listed(m.dir.path()).unwrap().1, "tmpfs");
     mount(&["umount"]);
     assert_eq!(listed(m.dir.path()).unwrap().1, "fuse.holdfast");
+}
+
+/// `nobody`, for whom fusermount3 finds a name.
+const NOBODY: u32 = 65_534;
+
+/// What an ordinary user finds; 0 if all is well.
+fn mount_as_user(path: &Path) -> i32 {
+    let runtime = runtime();
+    let Ok(mount) = start(path, &runtime) else { return 1 };
+    let Some((source, kind, options)) = listed(path) else { return 2 };
+    if source != "holdfast:other" || kind != "fuse.holdfast" || !options.contains("nosuid,nodev") {
+        return 3;
+    }
+    // The root directory is root's in the reference; looking is allowed.
+    if fs::read_dir(path).is_err() || fs::write(path.join("f"), "x").is_ok() {
+        return 4;
+    }
+    if !matches!(start(path, &runtime), Err(MountError::AlreadyMounted(..))) {
+        return 5;
+    }
+    if runtime.block_on(mount.unmount()).is_ok() && listed(path).is_none() { 0 } else { 6 }
+}
+
+#[test]
+fn an_ordinary_user_mounts_by_fusermount() {
+    assert!(Command::new("fusermount3").arg("-V").output().is_ok(), "this test needs fusermount3");
+    let _turn = TURN.lock();
+    let (dir, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    sys::check(unsafe { libc::chown(sys::c(dir.path()).as_ptr(), NOBODY, NOBODY) }).unwrap();
+    let child = Child::run(|| {
+        if !sys::open_device_to_all(scratch.path()) || !sys::become_user(NOBODY, NOBODY) {
+            return 99;
+        }
+        mount_as_user(dir.path())
+    });
+    assert_eq!(child.wait(), 0);
+}
+
+#[test]
+fn an_ordinary_user_is_told_what_is_missing() {
+    let _turn = TURN.lock();
+    let dir = tempfile::tempdir().unwrap();
+    sys::check(unsafe { libc::chown(sys::c(dir.path()).as_ptr(), NOBODY, NOBODY) }).unwrap();
+    let child = Child::run_as(NOBODY, NOBODY, || {
+        unsafe { std::env::set_var("PATH", "/nonexistent") };
+        i32::from(!matches!(start(dir.path(), &runtime()), Err(MountError::FusermountMissing)))
+    });
+    assert_eq!(child.wait(), 0);
 }

@@ -72,6 +72,17 @@ fn special_files_keep_their_numbers() {
 }
 
 #[test]
+fn an_unlinked_fifo_lives_until_it_is_closed() {
+    let m = Mounted::new();
+    sys::mknod(&m.path("fifo"), libc::S_IFIFO | 0o640, 0).unwrap();
+    let fd = sys::open(&m.path("fifo"), libc::O_RDWR, 0).unwrap();
+    fs::remove_file(m.path("fifo")).unwrap();
+    let stat = sys::fstat(&fd).unwrap();
+    assert_eq!((stat.st_mode, stat.st_nlink), (libc::S_IFIFO | 0o640, 0));
+    assert_eq!(sys::lseek(&fd, 0, libc::SEEK_END), Err(libc::ESPIPE));
+}
+
+#[test]
 fn hard_links_share_one_inode() {
     let m = Mounted::new();
     fs::write(m.path("a"), "1").unwrap();

@@ -137,6 +137,29 @@ pub fn drop_caches() {
     std::fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
 }
 
+/// Turns this process into another user's, without capabilities and further groups.
+pub fn become_user(uid: u32, gid: u32) -> bool {
+    unsafe {
+        libc::syscall(libc::SYS_setgroups, 0, 0) == 0
+            && libc::syscall(libc::SYS_setresgid, gid, gid, gid) == 0
+            && libc::syscall(libc::SYS_setresuid, uid, uid, uid) == 0
+    }
+}
+
+/// Gives this process mounts of its own, with a `/dev/fuse` everyone may open, as most systems have it.
+pub fn open_device_to_all(scratch: &Path) -> bool {
+    let (device, node) = (c(Path::new("/dev/fuse")), c(&scratch.join("fuse")));
+    unsafe {
+        let none = std::ptr::null();
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        libc::unshare(libc::CLONE_NEWNS) == 0
+            && libc::mount(none, c"/".as_ptr(), none, private, none.cast()) == 0
+            && libc::mknod(node.as_ptr(), libc::S_IFCHR | 0o600, libc::makedev(10, 229)) == 0
+            && libc::chmod(node.as_ptr(), 0o666) == 0
+            && libc::mount(node.as_ptr(), device.as_ptr(), none, libc::MS_BIND, none.cast()) == 0
+    }
+}
+
 /// A process of its own, for what belongs to processes: locks, signals, credentials.
 pub struct Child {
     pid: i32,
@@ -154,16 +177,9 @@ impl Child {
         }
     }
 
-    /// As another user and group, without capabilities and further groups.
+    /// As another user and group.
     pub fn run_as(uid: u32, gid: u32, work: impl FnOnce() -> i32) -> Child {
-        Child::run(move || {
-            let changed = unsafe {
-                libc::syscall(libc::SYS_setgroups, 0, 0) == 0
-                    && libc::syscall(libc::SYS_setresgid, gid, gid, gid) == 0
-                    && libc::syscall(libc::SYS_setresuid, uid, uid, uid) == 0
-            };
-            if changed { work() } else { 99 }
-        })
+        Child::run(move || if become_user(uid, gid) { work() } else { 99 })
     }
 
     pub fn signal(&self, signal: i32) {

@@ -58,7 +58,7 @@ async fn compare(steps: &[Step]) -> Result<(), TestCaseError> {
         }
     }
     for client in clients {
-        client.stop().await;
+        client.stop().await.expect("a clean end");
     }
     cluster.stop().await;
     Ok(())

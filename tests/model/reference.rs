@@ -27,7 +27,7 @@ use holdfast::types::name::Name;
 use holdfast::types::op::{FallocateMode, RenameMode, XattrMode};
 use holdfast::types::record::SpaceReport;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use inode::{Body, Inode};
 use locks::Locks;
@@ -42,6 +42,17 @@ pub struct Reference {
     /// A lock was dropped or given up.
     unlocked: Notify,
     turn: AtomicU64,
+    /// The call that does not come to its end for now, and how many of it wait.
+    held: watch::Sender<(Option<Held>, usize)>,
+}
+
+/// A call that can be held up, as if the cluster were away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    Create,
+    Make,
+    Open,
+    Read,
 }
 
 struct State {
@@ -83,7 +94,33 @@ impl Reference {
             allocated_bytes: 0,
             syncs: 0,
         };
-        Reference { state: Mutex::new(state), unlocked: Notify::new(), turn: AtomicU64::new(0) }
+        let held = watch::Sender::new((None, 0));
+        Reference { state: Mutex::new(state), unlocked: Notify::new(), turn: AtomicU64::new(0), held }
+    }
+
+    /// From now on this call waits, until another or none is held.
+    pub fn hold(&self, call: Option<Held>) {
+        self.held.send_modify(|held| held.0 = call);
+    }
+
+    /// Returns when a call waits.
+    pub async fn holds_one(&self) {
+        let mut held = self.held.subscribe();
+        held.wait_for(|held| held.1 > 0).await.expect("the sender is right here");
+    }
+
+    /// Open handles.
+    pub fn handles(&self) -> usize {
+        self.state.lock().handles.len()
+    }
+
+    async fn pass(&self, call: Held) {
+        if self.held.borrow().0 != Some(call) {
+            return;
+        }
+        let waiter = Waiter::new(&self.held);
+        let mut held = waiter.held.subscribe();
+        held.wait_for(|held| held.0 != Some(call)).await.expect("the sender is right here");
     }
 
     /// How often something was asked to be made durable.
@@ -92,7 +129,7 @@ impl Reference {
     }
 
     fn my_turn(&self) -> bool {
-        self.turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(2)
+        self.held.borrow().0.is_none() && self.turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(2)
     }
 }
 
@@ -265,6 +302,24 @@ impl State {
     }
 }
 
+/// Counts itself among those who wait while it lives.
+struct Waiter<'a> {
+    held: &'a watch::Sender<(Option<Held>, usize)>,
+}
+
+impl<'a> Waiter<'a> {
+    fn new(held: &'a watch::Sender<(Option<Held>, usize)>) -> Waiter<'a> {
+        held.send_modify(|held| held.1 += 1);
+        Waiter { held }
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.held.send_modify(|held| held.1 -= 1);
+    }
+}
+
 /// A wait for a lock; dropped, it leaves no trace.
 struct Waiting<'a> {
     reference: &'a Reference,
@@ -338,6 +393,7 @@ impl Posix for Reference {
     }
 
     async fn make(&self, dir: Ino, name: Name, new: NewInode) -> Result<Attr> {
+        self.pass(Held::Make).await;
         let mut state = self.state.lock();
         let ino = state.make(dir, name, new)?;
         Ok(state.inode(ino)?.attr.clone())
@@ -351,6 +407,7 @@ impl Posix for Reference {
         exclusive: bool,
         _mode: OpenMode,
     ) -> Result<(Attr, Handle)> {
+        self.pass(Held::Create).await;
         let mut state = self.state.lock();
         let ino = match state.make(dir, name.clone(), new) {
             Err(FsError::Exists) if !exclusive => {
@@ -394,10 +451,12 @@ impl Posix for Reference {
     }
 
     async fn open(&self, ino: Ino, _mode: OpenMode) -> Result<Handle> {
+        self.pass(Held::Open).await;
         self.state.lock().open(ino)
     }
 
     async fn read(&self, ino: Ino, handle: Handle, offset: u64, len: u32) -> Result<Bytes> {
+        self.pass(Held::Read).await;
         self.state.lock().read(ino, handle, offset, len)
     }
 

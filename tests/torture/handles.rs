@@ -4,6 +4,7 @@
 //! `handles-keep` and `handles-again` do the two halves with anything in between (suite `remount`).
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -97,13 +98,14 @@ pub fn keep(path: &Path, into: &Path) -> Check {
     fs::write(into, handle.to_text()).map_err(|e| Fault(format!("{}: {e}", into.display())))
 }
 
-/// Opens what `keep` wrote, below the mount, and prints the file's content.
-pub fn again(mount: &Path, from: &Path) -> Check<String> {
+/// Opens what `keep` wrote, below the mount, and writes the file's content to standard output.
+pub fn again(mount: &Path, from: &Path) -> Check {
     let text = fs::read_to_string(from).map_err(|e| Fault(format!("{}: {e}", from.display())))?;
     let Some(handle) = Handle::from_text(&text) else {
         return fault(format!("{} holds no handle", from.display()));
     };
     let mount = sys::open(mount, libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
     let fd = sys::open_by_handle(&mount, &handle, libc::O_RDONLY)?;
-    Ok(String::from_utf8_lossy(&sys::read_to_end(&fd, 0)?).into_owned())
+    let content = sys::read_to_end(&fd, 0)?;
+    std::io::stdout().write_all(&content).map_err(|e| Fault(format!("standard output: {e}")))
 }

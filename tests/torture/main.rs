@@ -104,7 +104,7 @@ fn main() -> ExitCode {
             handles::keep(Path::new(&arguments[1]), Path::new(&arguments[2]))
         }
         Some("handles-again") if arguments.len() == 3 => {
-            handles::again(Path::new(&arguments[1]), Path::new(&arguments[2])).map(|content| println!("{content}"))
+            handles::again(Path::new(&arguments[1]), Path::new(&arguments[2]))
         }
         _ if arguments.iter().any(|a| a.starts_with("--scenario") || a == "--help") => {
             absolute(Run::parse()).and_then(|run| run_named(&run))

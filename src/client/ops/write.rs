@@ -13,7 +13,7 @@ use crate::client::files::OpenFile;
 use crate::client::inode::{Node, State};
 use crate::types::error::FsError;
 use crate::types::extent::Extent;
-use crate::types::limits::FILE_BYTES_MAX;
+use crate::types::limits::{FILE_BYTES_MAX, INLINE_BYTES_MAX};
 use crate::types::op::{BatchReply, Op, OpReply, Piece, Write, WriteAt};
 use crate::types::session::{Hold, Lease};
 
@@ -165,8 +165,9 @@ impl Core {
         }
         let runs = cut(start, data, self.block_bytes);
         let mut epoch = self.epoch.load(Ordering::Acquire);
+        let mut inline_bytes = INLINE_BYTES_MAX;
         loop {
-            let pieces = self.put_runs(&runs, epoch).await?;
+            let pieces = self.put_runs(&runs, epoch, inline_bytes).await?;
             let begun = self.nodes.asked();
             let want = {
                 let mut state = node.lock();
@@ -191,6 +192,8 @@ impl Core {
                     self.epoch.fetch_max(newer, Ordering::AcqRel);
                     epoch = newer;
                 }
+                // The file holds as much inline as it may.
+                Ok(BatchReply::Failed { error: FsError::TooBig, .. }) if inline_bytes > 0 => inline_bytes = 0,
                 Ok(BatchReply::Failed { error: FsError::NotFound, .. }) => return Err(FsError::Stale),
                 Ok(BatchReply::Failed { error, .. }) | Err(error) => return Err(error),
             }

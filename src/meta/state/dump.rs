@@ -12,7 +12,7 @@
 use std::io::{self, Read, Write};
 
 use super::schema::{Table, position_key};
-use crate::kv::{Batch, Kv};
+use crate::kv::{Batch, Kv, KvError, Pair};
 
 const MAGIC: [u8; 8] = *b"HFSTATE1";
 /// Longest key (an entry: tag, tree, directory, name) and value (a block full of inline data, a batch of chunks).
@@ -21,10 +21,15 @@ const VALUE_BYTES_MAX: u32 = 16 << 20;
 /// Bytes written to the index in one batch.
 const BATCH_BYTES: usize = 1 << 20;
 
-pub(super) fn dump(kv: &dyn Kv, out: &mut dyn Write) -> io::Result<()> {
+/// Where what is dumped begins: behind the position.
+pub(super) fn first_key() -> [u8; 1] {
+    [Table::Position as u8 + 1]
+}
+
+pub(super) fn dump(found: impl Iterator<Item = Result<Pair, KvError>>, out: &mut dyn Write) -> io::Result<()> {
     out.write_all(&MAGIC)?;
     let mut pairs = 0u64;
-    for pair in kv.scan(&[Table::Position as u8 + 1], None) {
+    for pair in found {
         let (key, value) = pair.map_err(io::Error::other)?;
         let (Ok(key_bytes), Ok(value_bytes)) = (u32::try_from(key.len()), u32::try_from(value.len())) else {
             return Err(invalid("a pair is too large for a dump"));

@@ -35,8 +35,9 @@ use parking_lot::{Mutex, RwLock};
 
 use self::tx::Tx;
 use super::command::{Command, Outcome};
-use super::raft::Machine;
-use crate::kv::SharedKv;
+use super::raft::{FrozenDump, Machine};
+use crate::kv::freeze::FreezableKv;
+use crate::kv::{Kv, SharedKv};
 use crate::types::error::FsError;
 
 pub use self::check::Violation;
@@ -46,7 +47,7 @@ pub use self::view::View;
 
 /// The state of one replica.
 pub struct State {
-    kv: SharedKv,
+    kv: FreezableKv,
     /// Held for writing while a batch goes to the index and for reading by views: a view spans several keys.
     gate: RwLock<()>,
     /// One list of commands at a time: they are worked out against an index that nothing else changes.
@@ -56,7 +57,12 @@ pub struct State {
 
 impl State {
     pub fn new(kv: SharedKv) -> State {
-        State { kv, gate: RwLock::new(()), applying: Mutex::new(()), damaged: AtomicBool::new(false) }
+        State {
+            kv: FreezableKv::new(kv),
+            gate: RwLock::new(()),
+            applying: Mutex::new(()),
+            damaged: AtomicBool::new(false),
+        }
     }
 
     /// Reads one consistent moment. Keep it short: commands wait meanwhile.
@@ -65,7 +71,7 @@ impl State {
     /// What `read` says; an index that failed also marks this replica as damaged.
     pub fn view<R>(&self, read: impl FnOnce(&View<'_>) -> Result<R, StateError>) -> Result<R, StateError> {
         let _gate = self.gate.read();
-        let result = read(&View::new(&*self.kv));
+        let result = read(&View::new(&self.kv));
         if let Err(error) = &result {
             self.note(error);
         }
@@ -83,7 +89,7 @@ impl State {
     /// The index failed.
     pub fn check(&self) -> Result<Vec<Violation>, StateError> {
         let _gate = self.gate.read();
-        check::check(&Tx::new(&*self.kv))
+        check::check(&Tx::new(&self.kv))
     }
 
     fn note(&self, error: &StateError) {
@@ -94,7 +100,7 @@ impl State {
 
     fn try_apply(&self, position: &[u8], commands: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, StateError> {
         let _applying = self.applying.lock();
-        let mut tx = Tx::new(&*self.kv);
+        let mut tx = Tx::new(&self.kv);
         let mut outcomes = Vec::with_capacity(commands.len());
         for bytes in commands {
             let outcome = match Command::decode(bytes) {
@@ -130,13 +136,22 @@ impl Machine for State {
 
     fn dump(&self, out: &mut dyn io::Write) -> io::Result<()> {
         let _gate = self.gate.read();
-        dump::dump(&*self.kv, out)
+        dump::dump(self.kv.scan(&dump::first_key(), None), out)
+    }
+
+    fn freeze(&self) -> io::Result<Option<FrozenDump>> {
+        let frozen = self.kv.freeze();
+        Ok(Some(Box::new(move |out| dump::dump(frozen.scan(&dump::first_key(), None), out))))
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.kv.flush().map_err(io::Error::other)
     }
 
     fn load(&self, position: &[u8], input: &mut dyn io::Read) -> io::Result<()> {
         let _applying = self.applying.lock();
         let _gate = self.gate.write();
-        let loaded = dump::load(&*self.kv, position, input);
+        let loaded = dump::load(&self.kv, position, input);
         self.damaged.store(loaded.is_err(), Ordering::Release);
         loaded
     }

@@ -1,6 +1,7 @@
 //! One node: restarts, and every way its machine can be wrong.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Hub, ToyMachine, config, eventually};
 use crate::meta::raft::node::{ProposeError, RaftConfig, RaftError, RaftNode};
@@ -17,7 +18,8 @@ async fn leading(config: RaftConfig, machine: &Arc<ToyMachine>) -> RaftNode {
     let node = start(config, machine).await.unwrap();
     node.bootstrap().await.unwrap();
     let mut leadership = node.leadership();
-    leadership.wait_for(|now| now.am_leader).await.unwrap();
+    let leads = leadership.wait_for(|now| now.am_leader);
+    tokio::time::timeout(Duration::from_secs(20), leads).await.expect("it never leads").unwrap();
     node.read_barrier().await.unwrap();
     node
 }
@@ -91,16 +93,12 @@ async fn a_damaged_snapshot_falls_back_to_the_one_before() {
     let machine = ToyMachine::new();
     let mut settings = config(dir.path(), 1);
     settings.log.segment_bytes = 1000;
+    settings.snapshot_after_entries = 20;
     let node = leading(settings.clone(), &machine).await;
     let snapshots = dir.path().join("node-1/snapshots");
-    let count = || files(&snapshots).len();
-    for round in 0..4 {
-        propose(&node, round * 30..(round + 1) * 30).await;
-        let before = files(&snapshots);
-        node.snapshot().await.unwrap();
-        eventually("a snapshot is there", || files(&snapshots) != before && count() <= 2).await;
-    }
-    propose(&node, 120..130).await;
+    propose(&node, 0..130).await;
+    let purged = || node.inner_log().standing().purged.is_some_and(|purged| purged.index > 60);
+    eventually("the log is cut", purged).await;
     node.stop().await;
     drop(node);
 

@@ -92,7 +92,7 @@ fn the_link_count_stops_where_it_does_on_ext4() {
     let mut world = World::new();
     world.checks = false;
     let ino = world.file("f");
-    let mut tx = Tx::new(&*world.state.kv);
+    let mut tx = Tx::new(&world.state.kv);
     let mut inode = tx.inode(world.tree, ino).unwrap();
     inode.attr.nlink = LINKS_MAX - 1;
     tx.put(inode_key(world.tree, ino), &inode);

@@ -5,7 +5,7 @@ use crate::meta::state::schema::{Table, numbers};
 use crate::meta::state::tx::Tx;
 
 fn replies(world: &World, session: SessionId) -> usize {
-    let tx = Tx::new(&*world.state.kv);
+    let tx = Tx::new(&world.state.kv);
     tx.keys(&numbers(Table::Reply, &[session.0]), usize::MAX).unwrap().len()
 }
 
