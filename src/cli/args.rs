@@ -52,6 +52,8 @@ pub enum Command {
     Store(StoreArgs),
     /// Mount a volume
     Mount(MountArgs),
+    /// Make everything done through a mount durable, as syncfs would if the kernel passed it on
+    Sync(SyncArgs),
     /// Make, list, show and delete volumes
     Volume(VolumeArgs),
     /// Make one-time tokens to join with
@@ -183,6 +185,13 @@ pub struct MountArgs {
     pub log_file: Option<PathBuf>,
     #[command(flatten)]
     pub join: JoinWith,
+}
+
+#[derive(Debug, Args)]
+pub struct SyncArgs {
+    /// A directory on the mount
+    #[arg(value_name = "DIR")]
+    pub path: PathBuf,
 }
 
 /// How an operator's command finds its cluster.

@@ -67,6 +67,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Outcome {
         Command::Meta(args) => meta::run(common, args),
         Command::Store(args) => store::run(common, args),
         Command::Mount(args) => mount::run(common, args),
+        Command::Sync(args) => umount_helper::sync(&args.path),
         Command::Volume(args) => volume::run(common, args),
         Command::Token(args) => token::run(common, args),
         Command::Join(args) => join::run(common, args),

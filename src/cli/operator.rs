@@ -13,6 +13,7 @@ use crate::config::layer::Flags;
 use crate::config::roles::{CommonConfig, UpConfig};
 use crate::crypto::identity::Credential;
 use crate::remote::meta::{MetaBody, MetaClient, MetaRequest};
+use crate::types::error::FsError;
 use crate::types::record::Role;
 
 /// Where an operator's credential is when nobody says.
@@ -48,13 +49,17 @@ impl Operator {
         Operator { meta }
     }
 
+    /// Asks about `subject` (`volume main`), which a refusal names.
+    ///
     /// # Errors
     /// No answer in time, or the cluster refused; one sentence.
-    pub async fn ask(&self, request: MetaRequest) -> Outcome<MetaBody> {
+    pub async fn ask(&self, subject: &str, request: MetaRequest) -> Outcome<MetaBody> {
         let answered = self.meta.call(&request, Some(PATIENCE)).await.map_err(Failure::new)?;
         match answered.reply.body {
             MetaBody::Refused(why) => Err(Failure::new(why)),
-            MetaBody::Error(error) => Err(Failure::new(format!("the cluster refused: {error}"))),
+            MetaBody::Error(FsError::NotFound) => Err(Failure::new(format!("there is no {subject}"))),
+            MetaBody::Error(FsError::Exists) => Err(Failure::new(format!("there is a {subject} already"))),
+            MetaBody::Error(error) => Err(Failure::new(format!("{subject}: {error}"))),
             body => Ok(body),
         }
     }

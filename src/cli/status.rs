@@ -15,7 +15,7 @@ use crate::types::record::{ClusterStatus, MetaStatus, StoreStatus};
 /// The cluster refused or did not answer.
 pub fn run(common: &CommonArgs, args: StatusArgs) -> Outcome {
     operator::run(common, &args.admin, |cluster| async move {
-        match cluster.ask(MetaRequest::Status).await? {
+        match cluster.ask("status", MetaRequest::Status).await? {
             MetaBody::Status(status) if args.json => println!("{:#}", to_json(&status)),
             MetaBody::Status(status) => print!("{}", to_text(&status)),
             _ => return Err(misfit()),

@@ -13,7 +13,7 @@ pub fn run(common: &CommonArgs, args: TokenArgs) -> Outcome {
     let TokenCommand::Create(args) = args.command;
     let request = request(&args)?;
     operator::run(common, &args.admin, |cluster| async move {
-        match cluster.ask(request).await? {
+        match cluster.ask("token", request).await? {
             MetaBody::Token(token) => {
                 println!("{token}");
                 Ok(())

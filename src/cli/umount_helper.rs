@@ -27,9 +27,22 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     }
     // By force means without waiting for a cluster that may be away.
     if flags & libc::MNT_FORCE == 0 {
-        sync_mount(&path).or_fail(|| format!("{} could not be synced", path.display()))?;
+        sync(&path)?;
     }
     unmount(&path, flags)
+}
+
+/// Makes everything done through the mount at `path` durable.
+///
+/// # Errors
+/// It is no mount of ours, or it could not be synced.
+pub fn sync(path: &Path) -> Outcome {
+    match sync_mount(path) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => {
+            Err(Failure::new(format!("{} is not on a Holdfast mount", path.display())))
+        }
+        other => other.or_fail(|| format!("{} could not be synced", path.display())),
+    }
 }
 
 fn parse(arguments: Vec<OsString>) -> Outcome<(PathBuf, libc::c_int)> {

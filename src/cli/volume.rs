@@ -77,7 +77,7 @@ fn policy(args: &VolumeCreateArgs) -> Outcome<VolumePolicy> {
 }
 
 async fn create(cluster: Operator, name: String, policy: VolumePolicy) -> Outcome {
-    match cluster.ask(MetaRequest::CreateVolume { name, policy }).await? {
+    match cluster.ask(&format!("volume {name}"), MetaRequest::CreateVolume { name, policy }).await? {
         MetaBody::Volume(volume, _) => {
             println!("volume {} made: {} copies", volume.name, volume.policy.replicas);
             Ok(())
@@ -87,7 +87,9 @@ async fn create(cluster: Operator, name: String, policy: VolumePolicy) -> Outcom
 }
 
 async fn list(cluster: Operator, as_json: bool) -> Outcome {
-    let MetaBody::Volumes(volumes) = cluster.ask(MetaRequest::ListVolumes).await? else { return Err(misfit()) };
+    let MetaBody::Volumes(volumes) = cluster.ask("list of volumes", MetaRequest::ListVolumes).await? else {
+        return Err(misfit());
+    };
     match as_json {
         true => println!("{:#}", Value::from_iter(volumes.iter().map(|(volume, usage)| to_json(volume, usage)))),
         false => print!("{}", table(&volumes)),
@@ -96,7 +98,9 @@ async fn list(cluster: Operator, as_json: bool) -> Outcome {
 }
 
 async fn show(cluster: Operator, name: String, as_json: bool) -> Outcome {
-    let MetaBody::Volume(volume, usage) = cluster.ask(MetaRequest::ShowVolume { name }).await? else {
+    let MetaBody::Volume(volume, usage) =
+        cluster.ask(&format!("volume {name}"), MetaRequest::ShowVolume { name }).await?
+    else {
         return Err(misfit());
     };
     if as_json {
@@ -115,7 +119,7 @@ async fn show(cluster: Operator, name: String, as_json: bool) -> Outcome {
 }
 
 async fn delete(cluster: Operator, name: String) -> Outcome {
-    match cluster.ask(MetaRequest::DeleteVolume { name: name.clone() }).await? {
+    match cluster.ask(&format!("volume {name}"), MetaRequest::DeleteVolume { name: name.clone() }).await? {
         MetaBody::Done => {
             println!("volume {name} deleted");
             Ok(())

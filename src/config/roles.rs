@@ -106,7 +106,7 @@ section! {
         /// ~/.local/state/holdfast/mount-VOLUME.log for others.
         log_file: PathBuf = "",
         /// How long to try for a first answer of the cluster before giving up.
-        patience: Span = "30s",
+        patience: Span = "10s",
     }
 }
 

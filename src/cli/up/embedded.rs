@@ -134,18 +134,21 @@ async fn start_store(
 
 async fn token(operator: &Operator, role: Role) -> Outcome<JoinToken> {
     let grant = ClientGrant::default();
-    match operator.ask(MetaRequest::CreateToken { role, grant, ttl_ms: TOKEN_TTL_MS }).await? {
+    match operator.ask("token", MetaRequest::CreateToken { role, grant, ttl_ms: TOKEN_TTL_MS }).await? {
         MetaBody::Token(text) => dial::parse_token(&text),
         _ => Err(misfit()),
     }
 }
 
 async fn make_volume(operator: &Operator) -> Outcome {
-    let MetaBody::Volumes(volumes) = operator.ask(MetaRequest::ListVolumes).await? else { return Err(misfit()) };
+    let MetaBody::Volumes(volumes) = operator.ask("list of volumes", MetaRequest::ListVolumes).await? else {
+        return Err(misfit());
+    };
     if volumes.iter().any(|(volume, _)| volume.name == VOLUME) {
         return Ok(());
     }
-    operator.ask(MetaRequest::CreateVolume { name: VOLUME.into(), policy: VolumePolicy::default() }).await.map(drop)
+    let request = MetaRequest::CreateVolume { name: VOLUME.into(), policy: VolumePolicy::default() };
+    operator.ask("volume main", request).await.map(drop)
 }
 
 async fn make_client(layout: &Layout<'_>, operator: &Operator) -> Outcome {
