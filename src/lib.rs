@@ -4,7 +4,7 @@
 //!
 //! Modules are listed in layer order; imports point up this list only (`tests/tidy.rs` holds them to it).
 
-// Prose: the documents, checked as the code is.
+// Prose, for rustdoc alone.
 #[cfg(doc)]
 pub mod docs;
 

@@ -1,26 +1,8 @@
-//! The documents are held to the code: drawings of formats are the ones at the heads of their modules, and commands
-//! that the README shows are commands that exist.
+//! The documents are held to the code: tables that exist are listed, files that a page names are there, and commands
+//! that the README shows are commands that the program knows.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-
-/// A drawing in `formats.md`, and the module it says it is from.
-struct Drawing {
-    source: PathBuf,
-    text: String,
-}
-
-#[test]
-fn drawings_of_formats_are_those_of_the_code() {
-    let drawings = drawings(&read("src/docs/formats.md"));
-    assert!(drawings.len() > 8, "only {} drawings", drawings.len());
-    let faults: Vec<String> = drawings
-        .iter()
-        .filter(|drawing| !module_docs(&drawing.source).contains(&drawing.text))
-        .map(|drawing| format!("{}: its drawing in formats.md is another:\n{}", drawing.source.display(), drawing.text))
-        .collect();
-    assert!(faults.is_empty(), "{}", faults.join("\n"));
-}
 
 #[test]
 fn tables_of_the_metadata_index_are_listed() {
@@ -28,11 +10,35 @@ fn tables_of_the_metadata_index_are_listed() {
     let numbered = schema.lines().filter_map(|line| line.trim().strip_suffix(',')?.split_once(" = 0x"));
     let mut count = 0;
     for (table, number) in numbered {
-        let row = format!("| `0x{number}` | {table} |");
-        assert!(page.contains(&row), "formats.md lacks the row {row}");
+        let listed = page.lines().any(|line| line.strip_prefix(number).is_some_and(|rest| rest.starts_with("    ")));
+        assert!(listed, "formats.md lacks the table {table}, {number}");
         count += 1;
     }
     assert!(count > 20, "only {count} tables");
+}
+
+#[test]
+fn files_that_pages_name_are_there() {
+    let mut named = 0;
+    let mut faults = Vec::new();
+    for page in ["architecture", "semantics", "flows", "formats", "testing", "glossary"] {
+        let page = format!("src/docs/{page}.md");
+        // What stands between backquotes and looks like a path into the tree.
+        for word in read(&page).split('`').skip(1).step_by(2).filter(|word| is_path(word)) {
+            let found = [word.to_string(), format!("src/{word}")].iter().any(|path| in_tree(path).exists());
+            named += 1;
+            if !found {
+                faults.push(format!("{page} names {word}, which is not there"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(named > 40, "only {named} files");
+}
+
+fn is_path(word: &str) -> bool {
+    let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "/_-.".contains(c));
+    plain && word.contains('/') && (word.ends_with(".rs") || word.ends_with(".md"))
 }
 
 #[test]
@@ -68,35 +74,11 @@ fn subcommands<'a>(words: &'a [&'a str]) -> &'a [&'a str] {
     }
 }
 
-fn drawings(page: &str) -> Vec<Drawing> {
-    let mut found = Vec::new();
-    let mut source = None;
-    let mut drawing: Option<Vec<&str>> = None;
-    for line in page.lines() {
-        if let Some(name) = line.strip_prefix("From `").and_then(|rest| rest.strip_suffix("`:")) {
-            source = Some(PathBuf::from(name));
-        }
-        match (&mut drawing, line) {
-            (None, "```text") => drawing = Some(Vec::new()),
-            (Some(lines), "```") => {
-                let source = source.clone().expect("a drawing says where it is from");
-                found.push(Drawing { source, text: lines.join("\n") });
-                drawing = None;
-            }
-            (Some(lines), line) => lines.push(line),
-            (None, _) => {}
-        }
-    }
-    found
-}
-
-fn module_docs(path: &Path) -> String {
-    let text = read(path);
-    let docs = text.lines().filter_map(|line| line.strip_prefix("//!"));
-    docs.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect::<Vec<_>>().join("\n")
-}
-
 fn read(path: impl AsRef<Path>) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let path = in_tree(path);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn in_tree(path: impl AsRef<Path>) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }

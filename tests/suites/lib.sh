@@ -88,6 +88,9 @@ stop() {
     wait "$1" 2>/dev/null || true
 }
 
+# True when a process is gone, or is only not yet buried.
+ended() { [[ ! -e /proc/$1 ]] || [[ $(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null) == [ZX]* ]]; }
+
 # wait_until SECONDS COMMAND...: until it succeeds.
 wait_until() {
     local until=$((SECONDS + $1))

@@ -4,11 +4,12 @@
 //! `handles-keep` and `handles-again` do the two halves with anything in between (suite `remount`).
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::Run;
-use crate::fault::{At, Check, Fault, ensure};
+use crate::fault::{At, Check, Fault, ensure, fault};
 use crate::sys::{self, Handle};
 
 const FILES: usize = 50;
@@ -57,17 +58,30 @@ fn round(dir: &Path, dirs: &[PathBuf], round: usize, sabotage: bool) -> Check {
     gone(dirs, &handles)
 }
 
+/// A FUSE kernel tells its server of a last close when it has returned, and until then the inode lives.
+const LAST_CLOSE_MAX: Duration = Duration::from_secs(2);
+
 /// The inodes are gone: the handles are stale, also where new inodes took their places.
 fn gone(dirs: &[PathBuf], handles: &[Handle]) -> Check {
     let again: Vec<PathBuf> = (0..FILES).map(|n| dirs[0].join(format!("again-{n}"))).collect();
     for path in &again {
         sys::write_file(path, b"another")?;
     }
-    for mount in dirs {
-        let mount = sys::open(mount, libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
-        for handle in handles {
-            let opened = sys::open_by_handle(&mount, handle, libc::O_RDONLY).map(|_| ());
-            ensure!(opened.is_err_and(|e| e.code == libc::ESTALE), "a handle of a removed file answers {opened:?}");
+    for path in dirs {
+        let mount = sys::open(path, libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+        for (n, handle) in handles.iter().enumerate() {
+            let until = Instant::now() + LAST_CLOSE_MAX;
+            while sys::open_by_handle(&mount, handle, libc::O_RDONLY).is_ok() && Instant::now() < until {
+                drop_caches()?;
+            }
+            match sys::open_by_handle(&mount, handle, libc::O_RDONLY) {
+                Err(e) => ensure!(e.code == libc::ESTALE, "the handle of removed file {n}: {e}"),
+                Ok(fd) => {
+                    let (links, content) = (sys::fstat(&fd)?.st_nlink, sys::read_to_end(&fd, 0)?);
+                    let content = String::from_utf8_lossy(&content).into_owned();
+                    return fault(format!("{}: removed file {n} opens, {links} links, {content:?}", path.display()));
+                }
+            }
         }
     }
     again.iter().try_for_each(|path| Ok(sys::unlink(path)?))
@@ -84,13 +98,14 @@ pub fn keep(path: &Path, into: &Path) -> Check {
     fs::write(into, handle.to_text()).map_err(|e| Fault(format!("{}: {e}", into.display())))
 }
 
-/// Opens what `keep` wrote, below the mount, and prints the file's content.
-pub fn again(mount: &Path, from: &Path) -> Check<String> {
+/// Opens what `keep` wrote, below the mount, and writes the file's content to standard output.
+pub fn again(mount: &Path, from: &Path) -> Check {
     let text = fs::read_to_string(from).map_err(|e| Fault(format!("{}: {e}", from.display())))?;
     let Some(handle) = Handle::from_text(&text) else {
-        return crate::fault::fault(format!("{} holds no handle", from.display()));
+        return fault(format!("{} holds no handle", from.display()));
     };
     let mount = sys::open(mount, libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
     let fd = sys::open_by_handle(&mount, &handle, libc::O_RDONLY)?;
-    Ok(String::from_utf8_lossy(&sys::read_to_end(&fd, 0)?).into_owned())
+    let content = sys::read_to_end(&fd, 0)?;
+    std::io::stdout().write_all(&content).map_err(|e| Fault(format!("standard output: {e}")))
 }

@@ -66,6 +66,9 @@ pub struct Run {
     /// `differential`: stop after so many calls instead of by the clock.
     #[arg(long)]
     pub steps: Option<u64>,
+    /// `differential`: compare the trees whole every so many calls; 1 finds the call that did it.
+    #[arg(long, default_value_t = 100)]
+    pub compare_every: u64,
     /// `differential`: say every call.
     #[arg(long)]
     pub verbose: bool,
@@ -101,7 +104,7 @@ fn main() -> ExitCode {
             handles::keep(Path::new(&arguments[1]), Path::new(&arguments[2]))
         }
         Some("handles-again") if arguments.len() == 3 => {
-            handles::again(Path::new(&arguments[1]), Path::new(&arguments[2])).map(|content| println!("{content}"))
+            handles::again(Path::new(&arguments[1]), Path::new(&arguments[2]))
         }
         _ if arguments.iter().any(|a| a.starts_with("--scenario") || a == "--help") => {
             absolute(Run::parse()).and_then(|run| run_named(&run))
@@ -203,6 +206,7 @@ fn self_test(filters: &[String]) -> Check {
                 processes: 2,
                 seed: u64::from(std::process::id()),
                 offsets: true,
+                compare_every: 100,
                 reference: Some(reference),
                 sabotage,
                 ..Run::default()

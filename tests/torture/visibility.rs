@@ -51,6 +51,8 @@ pub struct Visible {
     pub act: fn(&Scene) -> Check,
     /// True when the change is seen through mount B.
     pub seen: fn(&Scene) -> Check<bool>,
+    /// Zero but for what a FUSE kernel tells its server only after the call has returned: the last close of a file.
+    pub within: Duration,
 }
 
 pub fn run(run: &Run, dirs: &[PathBuf]) -> Check<String> {
@@ -95,7 +97,11 @@ fn one(check: &Visible, a: &std::path::Path, b: &std::path::Path, n: u64, act: b
     if act {
         (check.act)(&scene).at("act")?;
     }
-    ensure!((check.seen)(&scene).at("look after")?, "not seen");
+    let until = Instant::now() + check.within;
+    while !(check.seen)(&scene).at("look after")? {
+        ensure!(Instant::now() < until, "not seen");
+        std::thread::sleep(Duration::from_millis(1));
+    }
     drop(scene);
     crate::remove_tree(&a.join(name))
 }

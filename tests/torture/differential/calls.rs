@@ -87,7 +87,7 @@ fn offset(random: &mut Random) -> u64 {
 }
 
 fn open_flags(random: &mut Random) -> i32 {
-    const EXTRA: [i32; 10] = [
+    const EXTRA: [i32; 9] = [
         libc::O_CREAT,
         libc::O_CREAT,
         libc::O_CREAT | libc::O_EXCL,
@@ -97,7 +97,6 @@ fn open_flags(random: &mut Random) -> i32 {
         libc::O_NOFOLLOW,
         libc::O_SYNC,
         libc::O_NOATIME,
-        libc::O_PATH,
     ];
     let mut flags = *random.pick(&[libc::O_RDONLY, libc::O_WRONLY, libc::O_RDWR, libc::O_RDWR]);
     for _ in 0..random.below(4) {
@@ -278,6 +277,8 @@ impl Call {
             Call::Pread { len, at, .. } => bytes(*len, |into| sys::pread(fd, into, *at)),
             Call::Write { bytes, .. } => sys::write(fd, bytes).map(number),
             Call::Pwrite { bytes, at, .. } => sys::pwrite(fd, bytes, *at).map(number),
+            // Positions in a directory are each filesystem's own.
+            Call::Lseek { .. } if is_directory(fd) => Ok(Value::Done),
             Call::Lseek { offset, whence, .. } => sys::lseek(fd, *offset, *whence).map(Value::Number),
             Call::Ftruncate { len, .. } => sys::ftruncate(fd, *len).map(done),
             Call::Fallocate { mode, at, len, .. } => sys::fallocate(fd, *mode, *at, *len).map(done),
@@ -394,6 +395,10 @@ pub fn moved(before: &[Mark], after: &[Mark]) -> Vec<Option<(bool, bool)>> {
         (b.inode == a.inode).then_some((b.modified != a.modified, b.changed != a.changed))
     })
     .collect()
+}
+
+fn is_directory(fd: &OwnedFd) -> bool {
+    sys::fstat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR)
 }
 
 /// Sets, and answers what stands there then (the current time left out).

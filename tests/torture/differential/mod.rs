@@ -4,7 +4,8 @@
 //! equal, and so must be whether the call moved the modification and change times of what it touched. Every so often
 //! both trees are compared whole, through every mount. Run as root the calls are made by several users.
 //!
-//! The choice of calls depends on the seed and on nothing else, so a seed replays.
+//! The choice of calls depends on the seed and on nothing else, so a seed replays; with `--compare-every 1` it names the
+//! call that made the trees differ.
 
 mod calls;
 mod tree;
@@ -20,7 +21,6 @@ use crate::procs::{self, Worker};
 use crate::random::Random;
 use crate::sys::{self, Errno};
 
-const COMPARE_EVERY: u64 = 100;
 const TRACE_CALLS: usize = 12;
 /// The second and third are users without any rights of their own.
 const USERS: [(u32, u32); 3] = [(0, 0), (1234, 1234), (5678, 1234)];
@@ -50,7 +50,7 @@ fn compare(worker: &mut Worker, run: &Run, dirs: &[PathBuf], reference: &Path) -
         if run.sabotage && pair.step % 40 == 39 {
             sys::write_file(pair.mounts[0].join(format!("sabotage-{}", pair.step)), b"")?;
         }
-        if let Err(fault) = pair.one(run.verbose) {
+        if let Err(fault) = pair.one(run) {
             let trace = Vec::from(pair.trace).join("\n    ");
             return Err(fault).at(format_args!("worker {}, the last calls:\n    {trace}\n  ", worker.index));
         }
@@ -101,8 +101,8 @@ impl Pair {
         })
     }
 
-    fn one(&mut self, verbose: bool) -> Check {
-        if self.step % COMPARE_EVERY == COMPARE_EVERY - 1 {
+    fn one(&mut self, run: &Run) -> Check {
+        if self.step % run.compare_every == run.compare_every - 1 {
             become_user(USERS[0])?;
             self.compare_trees()?;
             become_user(self.user)?;
@@ -114,7 +114,7 @@ impl Pair {
         let mount = self.random.below(self.mounts.len() as u64) as usize;
         let call = Call::random(&mut self.random);
         let line = format!("#{} uid {} mount {}: {call}", self.step, self.user.0, mount + 1);
-        if verbose {
+        if run.verbose {
             println!("{line}");
         }
         self.step += 1;

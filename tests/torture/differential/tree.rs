@@ -21,8 +21,12 @@ pub struct Node {
 impl Node {
     pub fn new(stat: &libc::stat) -> Node {
         let kind = stat.st_mode & libc::S_IFMT;
+        // A write by someone outside the group clears this bit; FUSE's rule leaves it, as the server cannot know all
+        // groups of the writer.
+        let set_group_id = stat.st_mode & libc::S_ISGID != 0 && stat.st_mode & libc::S_IXGRP == 0;
+        let vague = if kind == libc::S_IFREG && set_group_id { libc::S_ISGID } else { 0 };
         Node {
-            mode: stat.st_mode,
+            mode: stat.st_mode & !vague,
             uid: stat.st_uid,
             gid: stat.st_gid,
             nlink: stat.st_nlink,

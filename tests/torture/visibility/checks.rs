@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Scene, Visible};
 use crate::fault::{Check, Fault, ensure};
@@ -26,7 +26,7 @@ fn check(
     act: fn(&Scene) -> Check,
     seen: fn(&Scene) -> Check<bool>,
 ) -> Visible {
-    Visible { name, prepare, act, seen }
+    Visible { name, prepare, act, seen, within: Duration::ZERO }
 }
 
 fn file(s: &Scene) -> Check {
@@ -58,6 +58,11 @@ fn file_written_at_b(s: &Scene) -> Check {
 /// `f`, held open for reading and writing through both.
 fn file_open_at_both(s: &Scene) -> Check {
     file_written_at_b(s)?;
+    s.hold_a(sys::open(s.a("f"), libc::O_RDWR, 0)?);
+    Ok(())
+}
+
+fn file_held_at_a(s: &Scene) -> Check {
     s.hold_a(sys::open(s.a("f"), libc::O_RDWR, 0)?);
     Ok(())
 }
@@ -508,6 +513,24 @@ fn xattrs() -> Vec<Visible> {
             |s| Ok(sys::getxattr(s.b("f"), "user.x").is_err_and(|e| e.code == libc::ENODATA)),
         ),
         check(
+            "ACL follows chmod",
+            acl_file,
+            |s| Ok(sys::chmod(s.a("f"), 0o600)?),
+            |s| Ok(sys::getxattr(s.b("f"), ACCESS)? != acl_without_nobody()),
+        ),
+        check(
+            "ACL follows fchmod",
+            |s| acl_file(s).and_then(|()| file_held_at_a(s)),
+            |s| held(&s.at_a, |fd| sys::fchmod(fd, 0o600)),
+            |s| Ok(sys::getxattr(s.b("f"), ACCESS)? != acl_without_nobody()),
+        ),
+        check(
+            "ACL removed",
+            acl_file,
+            |s| Ok(sys::removexattr(s.a("f"), ACCESS)?),
+            |s| Ok(sys::getxattr(s.b("f"), ACCESS).is_err_and(|e| e.code == libc::ENODATA)),
+        ),
+        check(
             "ACL set, and enforced",
             file,
             |s| Ok(sys::setxattr(s.a("f"), "system.posix_acl_access", &acl_without_nobody(), 0)?),
@@ -518,6 +541,14 @@ fn xattrs() -> Vec<Visible> {
             },
         ),
     ]
+}
+
+const ACCESS: &str = "system.posix_acl_access";
+
+/// `f` with an ACL.
+fn acl_file(s: &Scene) -> Check {
+    file(s)?;
+    Ok(sys::setxattr(s.a("f"), ACCESS, &acl_without_nobody(), 0)?)
 }
 
 fn xattr(s: &Scene) -> Check {
@@ -583,21 +614,14 @@ fn take_fcntl(s: &Scene) -> Check {
     held(&s.at_a, |fd| sys::fcntl_lock(fd, libc::F_SETLK, libc::F_WRLCK, 0, 12)).map(|_| ())
 }
 
-/// Linux tells a FUSE filesystem of the last close of a file without waiting for the answer, so what goes with the
-/// open file itself (flock, OFD locks) is gone elsewhere a moment after `close` has returned, and not before.
-fn soon_free(s: &Scene, is_taken: fn(&Scene) -> Check<bool>) -> Check<bool> {
-    let deadline = Instant::now() + Duration::from_secs(2);
-    while is_taken(s)? {
-        if Instant::now() > deadline {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
 fn let_go(s: &Scene) -> Check {
     s.at_a.borrow_mut().take();
     Ok(())
+}
+
+/// After the last close of a file.
+fn after_close(check: Visible) -> Visible {
+    Visible { within: Duration::from_secs(1), ..check }
 }
 
 fn locks() -> Vec<Visible> {
@@ -615,19 +639,19 @@ fn locks() -> Vec<Visible> {
             |s| held(&s.at_a, |fd| sys::flock(fd, libc::LOCK_UN)),
             |s| flock_is_taken(s).map(|taken| !taken),
         ),
-        check(
+        after_close(check(
             "flock gone with its file",
             |s| file_open_at_both(s).and_then(|()| take_flock(s)),
             let_go,
-            |s| soon_free(s, flock_is_taken),
-        ),
+            |s| flock_is_taken(s).map(|taken| !taken),
+        )),
         check("OFD lock taken", file_open_at_both, take_ofd, ofd_is_taken),
-        check(
+        after_close(check(
             "OFD lock gone with its file",
             |s| file_open_at_both(s).and_then(|()| take_ofd(s)),
             let_go,
-            |s| soon_free(s, ofd_is_taken),
-        ),
+            |s| ofd_is_taken(s).map(|taken| !taken),
+        )),
         check("fcntl lock taken", file_open_at_both, take_fcntl, fcntl_is_taken),
         check(
             "fcntl lock given back in part",
