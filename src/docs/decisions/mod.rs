@@ -24,3 +24,9 @@ pub mod leases {}
 
 #[doc = include_str!("0008-inline-data.md")]
 pub mod inline_data {}
+
+#[doc = include_str!("0009-command-line.md")]
+pub mod command_line {}
+
+#[doc = include_str!("0010-source-of-a-mount.md")]
+pub mod source_of_a_mount {}
