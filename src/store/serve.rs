@@ -125,7 +125,8 @@ impl Service for StoreService {
 fn is_allowed(peer: Option<Peer>, request: &StoreRequest) -> bool {
     match (peer.map(|peer| peer.role), request) {
         (None, _) => false,
-        (Some(role), StoreRequest::Put { .. }) => matches!(role, Role::Client | Role::Store),
+        // An operator may mount any volume, so an operator may write.
+        (Some(role), StoreRequest::Put { .. }) => matches!(role, Role::Client | Role::Store | Role::Admin),
         (Some(Role::Client | Role::Store | Role::Meta | Role::Admin), _) => true,
     }
 }
