@@ -4,6 +4,10 @@
 //!
 //! Modules are listed in layer order; imports point up this list only (`tests/tidy.rs` holds them to it).
 
+// Prose, for rustdoc alone.
+#[cfg(doc)]
+pub mod docs;
+
 // Words: pure values.
 pub mod types;
 

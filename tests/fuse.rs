@@ -31,7 +31,8 @@ use tokio::runtime::Runtime;
 
 use reference::Reference;
 
-/// One mount at a time: forked processes inherit the descriptors of every mount there is, and the umask is everyone's.
+/// One test at a time, from its first line: forked processes inherit the descriptors of every mount there is and every
+/// lock another thread holds at that moment (that of the environment, for one), and the umask is everyone's.
 static TURN: Mutex<()> = Mutex::new(());
 
 /// A reference mounted on a directory of its own, unmounted when dropped.

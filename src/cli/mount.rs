@@ -19,6 +19,7 @@ use crate::cli::mount_helper::format_source;
 use crate::cli::settings::{absolute, settings, token};
 use crate::cli::up::place::user_dir;
 use crate::cli::{daemon, dial, join, map, mountpoint};
+use crate::client::api::Posix;
 use crate::client::{Client, ClientConfig};
 use crate::config::layer::Flags;
 use crate::config::roles::{CommonConfig, MountConfig};
@@ -33,6 +34,8 @@ use crate::net::Transport;
 use crate::net::quic::QuicEndpoint;
 use crate::remote::meta::MetaClient;
 use crate::remote::store::{StoreClient, StoreClientOptions};
+use crate::types::attr::SetAttr;
+use crate::types::id::Ino;
 use crate::types::record::Role;
 
 /// Where a mount's credential is when nobody says.
@@ -218,6 +221,23 @@ impl Mounted {
         self.endpoint.close().await;
         ended.map_err(Failure::new)?;
         stopped.or_fail(|| "not everything could be made durable".to_string())
+    }
+
+    /// Gives the root of the volume to this process's user if it is still root's: an ordinary user's own cluster is of
+    /// use to them.
+    ///
+    /// # Errors
+    /// The cluster does not answer.
+    pub async fn own_root(&self) -> Outcome {
+        // SAFETY: both take and touch nothing.
+        let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+        let owning = || "the volume's root cannot be given to this user".to_string();
+        let root = self.client.getattr(Ino::ROOT).await.or_fail(owning)?;
+        if uid == 0 || root.uid != 0 {
+            return Ok(());
+        }
+        let owner = SetAttr { uid: Some(uid), gid: Some(gid), ..SetAttr::default() };
+        self.client.setattr(Ino::ROOT, owner).await.map(drop).or_fail(owning)
     }
 
     /// The volume's number: what the readiness line calls this mount.

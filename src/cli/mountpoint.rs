@@ -66,7 +66,12 @@ pub fn check_fuse() -> Outcome {
                  (--device /dev/fuse --cap-add SYS_ADMIN)",
             ));
         }
-        Err(error) => return Err(Failure::new(format!("/dev/fuse cannot be opened: {error}"))),
+        // The helper of ordinary users opens it with their rights, not its own.
+        Err(error) => {
+            return Err(Failure::new(format!(
+                "/dev/fuse cannot be opened by this user (its mode should be 666): {error}"
+            )));
+        }
     }
     if is_root() || fusermount().is_some() {
         return Ok(());

@@ -183,7 +183,7 @@ impl Dirty {
     }
 
     /// The dirty parts of `from..to`, as `(offset, length)` in order without overlap; each lies in one run of one
-    /// layer, and is read with [`Dirty::copy`] or [`Dirty::frozen_slice`].
+    /// layer, and is read with [`Dirty::copy`].
     pub fn covered(&self, from: u64, to: u64) -> Vec<(u64, u64)> {
         let mut spans: Vec<(u64, u64)> = Vec::new();
         let fresh = overlapping(&self.fresh, self.block_bytes, from, to, Vec::len);

@@ -76,7 +76,7 @@ impl FromStr for ByteSize {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match SIZES.iter().find(|(_, factor)| self.0 != 0 && self.0 % factor == 0) {
+        match SIZES.iter().find(|(_, factor)| self.0 != 0 && self.0.is_multiple_of(*factor)) {
             Some((unit, factor)) if *factor > 1 => write!(out, "{}{unit}", self.0 / factor),
             _ => write!(out, "{}", self.0),
         }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::Mounted;
 use crate::reference::Reference;
-use crate::sys::{self, Child, code};
+use crate::sys::{self, Child, code, until};
 
 fn create(path: &Path) -> OwnedFd {
     sys::open(path, libc::O_RDWR | libc::O_CREAT, 0o644).unwrap()
@@ -152,9 +152,7 @@ fn an_unlinked_file_lives_until_it_is_closed() {
     let free = sys::statvfs(m.dir.path()).f_ffree;
     drop(fd);
     // The release is sent behind the back of close.
-    while sys::statvfs(m.dir.path()).f_ffree != free + 1 {
-        std::thread::yield_now();
-    }
+    until(|| sys::statvfs(m.dir.path()).f_ffree == free + 1);
 }
 
 #[test]

@@ -52,6 +52,25 @@ fn suid_and_dev_are_honoured_when_asked_for() {
 }
 
 #[test]
+fn dirsync_makes_changes_of_names_durable() {
+    let m = Mounted::with("dirsync", Reference::default());
+    let changes: [&dyn Fn() -> std::io::Result<()>; 5] = [
+        &|| fs::create_dir(m.path("d")),
+        &|| File::create(m.path("f")).map(drop),
+        &|| fs::hard_link(m.path("f"), m.path("g")),
+        &|| fs::rename(m.path("f"), m.path("h")),
+        &|| fs::remove_file(m.path("g")),
+    ];
+    for change in changes {
+        let before = m.fs.syncs();
+        change().unwrap();
+        assert_eq!(m.fs.syncs(), before + 1);
+    }
+    fs::rename(m.path("h"), m.path("d/h")).unwrap();
+    assert_eq!(m.fs.syncs(), 7, "both directories");
+}
+
+#[test]
 fn remounting_read_only_stops_writers() {
     let m = Mounted::new();
     fs::write(m.path("f"), "before").unwrap();
@@ -168,8 +187,8 @@ fn mount_as_user(path: &Path) -> i32 {
 
 #[test]
 fn an_ordinary_user_mounts_by_fusermount() {
-    assert!(Command::new("fusermount3").arg("-V").output().is_ok(), "this test needs fusermount3");
     let _turn = TURN.lock();
+    assert!(Command::new("fusermount3").arg("-V").output().is_ok(), "this test needs fusermount3");
     let (dir, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     sys::check(unsafe { libc::chown(sys::c(dir.path()).as_ptr(), NOBODY, NOBODY) }).unwrap();
     let child = Child::run(|| {

@@ -15,11 +15,11 @@ use holdfast::types::op::NewNode;
 
 use crate::Mounted;
 use crate::reference::Held;
-use crate::sys::{self, Child, code};
+use crate::sys::{self, Child, code, until};
 
 /// A process that waits for `held` while it does `work`.
 fn parked(m: &Mounted, held: Held, work: impl FnOnce() -> i32) -> Child {
-    m.fs.hold(Some(held));
+    m.fs.hold(held);
     let child = Child::run(work);
     m.runtime.block_on(m.fs.holds_one());
     child
@@ -32,12 +32,6 @@ fn dies(child: Child) {
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 
-fn until(mut condition: impl FnMut() -> bool) {
-    while !condition() {
-        thread::yield_now();
-    }
-}
-
 fn read(path: &Path) -> i32 {
     i32::from(fs::read(path).is_err())
 }
@@ -48,7 +42,7 @@ fn a_reader_can_be_killed() {
     let path = m.path("f");
     fs::write(&path, "x").unwrap();
     dies(parked(&m, Held::Read, || read(&path)));
-    m.fs.hold(None);
+    m.runtime.block_on(m.fs.resume());
     assert_eq!(read(&path), 0);
 }
 
@@ -59,9 +53,9 @@ fn who_is_killed_while_opening_leaves_no_handle() {
     fs::write(&path, "x").unwrap();
     until(|| m.fs.handles() == 0);
     dies(parked(&m, Held::Open, || read(&path)));
-    m.fs.hold(None);
+    m.runtime.block_on(m.fs.resume());
     dies(parked(&m, Held::Create, || code(sys::open(&m.path("new"), libc::O_CREAT | libc::O_WRONLY, 0o600))));
-    m.fs.hold(None);
+    m.runtime.block_on(m.fs.resume());
     until(|| m.path("new").exists());
     until(|| m.fs.handles() == 0);
 }
@@ -72,7 +66,7 @@ fn a_change_goes_on_without_the_process_that_asked_for_it() {
     let path = m.path("d");
     dies(parked(&m, Held::Make, || fs::create_dir(&path).map_or(1, |()| 0)));
     assert!(!path.exists());
-    m.fs.hold(None);
+    m.runtime.block_on(m.fs.resume());
     until(|| path.exists());
 }
 
@@ -94,7 +88,7 @@ fn a_caught_signal_does_not_interrupt_a_read() {
     child.signal(libc::SIGUSR1);
     // Longer than it takes to be noticed.
     thread::sleep(Duration::from_millis(1000));
-    m.fs.hold(None);
+    m.runtime.block_on(m.fs.resume());
     assert_eq!(child.wait(), 0);
 }
 
@@ -120,7 +114,7 @@ fn a_file_that_was_made_elsewhere_meanwhile_is_opened_with_all_checks() {
     for (name, uid, mode, expected) in [("a", 0, 0o600, libc::EACCES), ("b", 0, 0o606, 0), ("c", 1234, 0o600, 0)] {
         let path = m.path(name);
         let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
-        m.fs.hold(Some(Held::Create));
+        m.fs.hold(Held::Create);
         let child = Child::run_as(1234, 1234, || {
             let Ok(file) = sys::open(&path, flags, 0o644) else {
                 return std::io::Error::last_os_error().raw_os_error().unwrap();
@@ -129,7 +123,7 @@ fn a_file_that_was_made_elsewhere_meanwhile_is_opened_with_all_checks() {
         });
         m.runtime.block_on(m.fs.holds_one());
         let attr = made_elsewhere(&m, name, uid, mode, b"what was there");
-        m.fs.hold(None);
+        m.runtime.block_on(m.fs.resume());
         assert_eq!(child.wait(), expected, "{name}");
         let data = fs::read(&path).unwrap();
         assert_eq!(data, if expected == 0 { &b"new"[..] } else { b"what was there" });

@@ -6,6 +6,7 @@ use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 pub type Errno = i32;
 
@@ -195,13 +196,19 @@ impl Child {
 
     /// Waits until the process sleeps in system call `number`.
     pub fn blocked_in(&self, number: i64) {
-        loop {
+        until(|| {
             let text = std::fs::read_to_string(format!("/proc/{}/syscall", self.pid)).unwrap();
-            if text.split_whitespace().next() == Some(&number.to_string()) {
-                return;
-            }
-            std::thread::yield_now();
-        }
+            text.split_whitespace().next() == Some(&number.to_string())
+        });
+    }
+}
+
+/// Waits for what happens by itself, behind the back of a system call or in another process.
+pub fn until(mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(30), "it does not come to pass");
+        std::thread::yield_now();
     }
 }
 

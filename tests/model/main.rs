@@ -12,6 +12,7 @@ mod ops;
 mod reference;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
@@ -21,6 +22,8 @@ use ops::{Step, World, steps};
 use reference::Reference;
 
 const CLIENTS: usize = 2;
+/// No step may take longer, whatever it has to wait for.
+const STEP_PATIENCE: Duration = Duration::from_secs(20);
 
 fn number(name: &str, default: u32) -> u32 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -28,11 +31,11 @@ fn number(name: &str, default: u32) -> u32 {
 
 #[test]
 fn two_clients_agree_with_the_reference() {
-    let cases = number("HOLDFAST_MODEL_CASES", 12);
-    let count = number("HOLDFAST_MODEL_STEPS", 400) as usize;
+    let cases = number("HOLDFAST_MODEL_CASES", 4);
+    let count = number("HOLDFAST_MODEL_STEPS", 250) as usize;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    let config = Config { cases, max_shrink_iters: 64, ..Config::default() };
+    let config = Config { cases, max_shrink_iters: 32, ..Config::default() };
     TestRunner::new(config)
         .run(&steps(CLIENTS, count), |steps| runtime.block_on(compare(&steps)))
         .unwrap_or_else(|failure| panic!("{failure}"));
@@ -45,7 +48,10 @@ async fn compare(steps: &[Step]) -> Result<(), TestCaseError> {
     let mut real = World::new(clients.clone());
     let mut model = World::new(vec![reference; CLIENTS]);
     for (number, step) in steps.iter().enumerate() {
-        let (got, expected) = (real.run(step).await, model.run(step).await);
+        let Ok(got) = tokio::time::timeout(STEP_PATIENCE, real.run(step)).await else {
+            return Err(TestCaseError::fail(format!("step {number} {step:?} hangs")));
+        };
+        let expected = model.run(step).await;
         if got != expected {
             let why = format!("step {number} {step:?}:\n  cluster   {}\n  reference {}", show(&got), show(&expected));
             return Err(TestCaseError::fail(why));

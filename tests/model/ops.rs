@@ -181,7 +181,13 @@ impl<F: Posix> World<F> {
     }
 
     pub async fn run(&mut self, step: &Step) -> Outcome {
-        self.act(step.client, &step.action).await.unwrap_or_else(|error| Outcome::Error(error.errno()))
+        self.act(step.client, &step.action).await.unwrap_or_else(|error| {
+            if error.errno() == libc::EIO {
+                // Several errors look like this one to a program; which it was must be seen.
+                eprintln!("{step:?}: {error:?}");
+            }
+            Outcome::Error(error.errno())
+        })
     }
 
     /// Every path that exists, with what is compared of it: the whole namespace as one value.

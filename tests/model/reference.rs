@@ -98,9 +98,16 @@ impl Reference {
         Reference { state: Mutex::new(state), unlocked: Notify::new(), turn: AtomicU64::new(0), held }
     }
 
-    /// From now on this call waits, until another or none is held.
-    pub fn hold(&self, call: Option<Held>) {
-        self.held.send_modify(|held| held.0 = call);
+    /// From now on this call waits, until [`Reference::resume`].
+    pub fn hold(&self, call: Held) {
+        self.held.send_modify(|held| held.0 = Some(call));
+    }
+
+    /// Nothing is held any more. Returns when whoever waited goes on.
+    pub async fn resume(&self) {
+        self.held.send_modify(|held| held.0 = None);
+        let mut held = self.held.subscribe();
+        held.wait_for(|held| held.1 == 0).await.expect("the sender is right here");
     }
 
     /// Returns when a call waits.

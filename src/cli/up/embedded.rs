@@ -8,6 +8,7 @@ use std::fs;
 use std::net::UdpSocket;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cli::cluster;
 use crate::cli::dial;
@@ -31,6 +32,7 @@ pub const STORES: usize = 3;
 /// after a restart of the host.
 const PORT_FIRST: u16 = 7400;
 const TOKEN_TTL_MS: u64 = 60_000;
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The servers at work.
 pub struct Embedded {
@@ -58,6 +60,7 @@ impl Embedded {
         }
         make_volume(&operator).await?;
         make_client(&layout, &operator).await?;
+        close_sessions(&layout, &operator).await?;
         if fresh {
             write_atomically(&layout.complete(), b"").or_fail(|| dir.display().to_string())?;
         }
@@ -158,6 +161,22 @@ async fn make_client(layout: &Layout<'_>, operator: &Operator) -> Outcome {
     }
     let token = token(operator, Role::Client).await?;
     join::save(&join::redeem(&token, Role::Client).await?, &path)
+}
+
+/// Closes the session of a killed predecessor: our lock shows that it is dead, so nobody has to wait for its session
+/// to expire. Sessions of other credentials are refused, as they should be.
+async fn close_sessions(layout: &Layout<'_>, operator: &Operator) -> Outcome {
+    let MetaBody::Status(status) = operator.ask("status", MetaRequest::Status).await? else { return Err(misfit()) };
+    if status.sessions.is_empty() {
+        return Ok(());
+    }
+    let credential = Credential::load(&layout.client_credential()).map_err(Failure::new)?;
+    let client = MetaClient::new(dial::transport(&credential.identity)?, credential.metas);
+    for session in status.sessions {
+        let answered = client.call(&MetaRequest::CloseSession { session: session.id }, Some(CLOSE_PATIENCE)).await;
+        tracing::debug!(session = %session.id, answered = ?answered.map(|answered| answered.reply.body), "closed");
+    }
+    Ok(())
 }
 
 fn free_port(from: u16) -> Outcome<u16> {

@@ -120,6 +120,7 @@ async fn serve(
         mounted = Mounted::start(credential, plan) => mounted?,
         () = signals.next() => return Err(Failure::new("interrupted before it was mounted")),
     };
+    mounted.own_root().await?;
     say();
     mounted.run(signals).await
 }

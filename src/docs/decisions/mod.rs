@@ -1,0 +1,32 @@
+//! Decisions: one short page each, saying what was chosen, why, and what was refused. A page is not rewritten when it
+//! is overtaken; its status then names the page that did so.
+
+#[doc = include_str!("0001-sled.md")]
+pub mod sled {}
+
+#[doc = include_str!("0002-openraft.md")]
+pub mod openraft {}
+
+#[doc = include_str!("0003-kernel-cache.md")]
+pub mod kernel_cache {}
+
+#[doc = include_str!("0004-collection-epochs.md")]
+pub mod collection_epochs {}
+
+#[doc = include_str!("0005-sync.md")]
+pub mod sync {}
+
+#[doc = include_str!("0006-what-fuser-does-not-pass.md")]
+pub mod what_fuser_does_not_pass {}
+
+#[doc = include_str!("0007-leases.md")]
+pub mod leases {}
+
+#[doc = include_str!("0008-inline-data.md")]
+pub mod inline_data {}
+
+#[doc = include_str!("0009-command-line.md")]
+pub mod command_line {}
+
+#[doc = include_str!("0010-source-of-a-mount.md")]
+pub mod source_of_a_mount {}
