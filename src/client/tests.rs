@@ -372,6 +372,26 @@ async fn an_explicit_time_stays_after_the_write_before_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_read_without_a_lease_is_an_access_too() {
+    let cluster = Cluster::new();
+    let (a, b) = (cluster.client().await, cluster.client().await);
+    let (ino, ours) = create(&a, "f").await;
+    write(&a, ino, ours, 0, b"read me").await;
+    let theirs = b.open(ino, RW).await.unwrap();
+    // The first read may find it quiet; the second gets a lease, and both are told.
+    for _ in 0..2 {
+        read(&b, ino, theirs, 0, 10).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    // Recalls what the other holds: nothing is granted for a while.
+    let then = Time { sec: 77, nsec: 5 };
+    a.setattr(ino, SetAttr { atime: Some(SetTime::At(then)), ..SetAttr::default() }).await.unwrap();
+    read(&b, ino, theirs, 0, 10).await;
+    b.stop().await.unwrap();
+    assert!(cluster.meta.attr(ino).unwrap().atime > then);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_orphan_is_let_go_with_its_last_handle() {
     let cluster = Cluster::new();
     let (a, b) = (cluster.client().await, cluster.client().await);

@@ -1,9 +1,9 @@
 //! A process's data directory: whose it is, and that only one process holds it.
 //!
 //! `holdfast.toml` in it says format, kind, cluster and member; `LOCK` is locked (flock) as long as the [`DataDir`]
-//! lives. The kernel drops the lock with the process, so nothing stays behind after kill -9.
+//! lives ([`super::lock`]).
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::file::{TEMPORARY_SUFFIX, sync_dir, write_atomically};
+use super::lock::{FileLock, LockError};
 use crate::types::id::ClusterId;
 
 const IDENTITY_FILE: &str = "holdfast.toml";
@@ -48,7 +49,7 @@ pub struct DataDir {
     kind: String,
     cluster: ClusterId,
     member: u64,
-    lock: File,
+    lock: FileLock,
 }
 
 /// The identity file. Only `format` is read first: what else there is depends on it.
@@ -127,6 +128,11 @@ impl DataDir {
         sign(&mut self.lock)
     }
 
+    /// In a parent: leaves the directory to the child that was forked while it was locked, and signs it.
+    pub fn leave_to_child(self) {
+        self.lock.leave_to_child();
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -181,27 +187,18 @@ fn refuse_occupied(path: &Path) -> Result<(), DataDirError> {
     if foreign { Err(DataDirError::Foreign(path.into())) } else { Ok(()) }
 }
 
-fn lock(path: &Path) -> Result<File, DataDirError> {
+fn lock(path: &Path) -> Result<FileLock, DataDirError> {
     let failed = |source| DataDirError::Io { path: path.join(LOCK_FILE), source };
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path.join(LOCK_FILE))
-        .map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
+    match FileLock::take(&path.join(LOCK_FILE)) {
+        Ok(mut lock) => sign(&mut lock).map(|()| lock).map_err(failed),
+        Err(LockError::Held(file)) => {
             let mut text = String::new();
             // The pid is a courtesy: without it the message is still true.
-            let _ = (&mut file).take(32).read_to_string(&mut text);
-            return Err(DataDirError::Held { path: path.into(), pid: text.trim().parse().ok() });
+            let _ = file.take(32).read_to_string(&mut text);
+            Err(DataDirError::Held { path: path.into(), pid: text.trim().parse().ok() })
         }
-        Err(TryLockError::Error(source)) => return Err(failed(source)),
+        Err(LockError::Io(source)) => Err(failed(source)),
     }
-    sign(&mut file).map_err(failed)?;
-    Ok(file)
 }
 
 fn sign(file: &mut File) -> io::Result<()> {

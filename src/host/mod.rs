@@ -7,4 +7,5 @@ pub mod chance;
 pub mod clock;
 pub mod data_dir;
 pub mod file;
+pub mod lock;
 pub mod space;

@@ -1,13 +1,14 @@
 //! The identity of a disk: `disk.toml`, written once when a directory is first used, and a lock for as long as a
 //! process uses it. A directory of another cluster, another store or a newer format is refused and left as it is.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::host::lock::{FileLock, LockError};
 use crate::types::id::{ClusterId, DiskId, StoreId};
 
 use super::pack::file::{random_bytes, sync_dir};
@@ -20,7 +21,7 @@ const FORMAT: u32 = 1;
 pub struct DiskDir {
     pub id: DiskId,
     pub path: PathBuf,
-    _lock: File,
+    _lock: FileLock,
 }
 
 /// Why a directory is not used.
@@ -103,13 +104,11 @@ fn check(file: &Path, text: &str, cluster: ClusterId, store: StoreId) -> Result<
     identity.disk.parse().map_err(|_| unreadable("the disk id is malformed".to_owned()))
 }
 
-fn lock(path: &Path) -> Result<File, IdentityError> {
-    let lock = File::create(path.join("lock")).map_err(|error| IdentityError::Io(path.to_owned(), error))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(IdentityError::Busy(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(IdentityError::Io(path.to_owned(), error)),
-    }
+fn lock(path: &Path) -> Result<FileLock, IdentityError> {
+    FileLock::take(&path.join("lock")).map_err(|error| match error {
+        LockError::Held(_) => IdentityError::Busy(path.to_owned()),
+        LockError::Io(error) => IdentityError::Io(path.to_owned(), error),
+    })
 }
 
 /// Writes a new identity whole or not at all.

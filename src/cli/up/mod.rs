@@ -53,6 +53,7 @@ pub fn run(common: &CommonArgs, args: UpArgs) -> Outcome {
     if args.detach {
         match detach(&Layout(&data).log())? {
             Side::Parent(text) => {
+                dir.leave_to_child();
                 print!("{text}");
                 return Ok(());
             }

@@ -33,6 +33,8 @@ struct Plan {
     chunks: Vec<ChunkRead>,
     /// Dirty bytes that lie over chunks, put in place after them.
     over: Vec<(u64, Bytes)>,
+    /// Attributes that came with the extents and could not be kept.
+    seen: Option<Attr>,
 }
 
 /// A range of a chunk that goes to `at` in the file.
@@ -54,7 +56,7 @@ impl Core {
         for read in &plan.chunks {
             parts.push(self.cache.peek(&read.part, read.part.offset, read.len)?);
         }
-        self.note_read(&file, offset, len);
+        self.note_read(&file, offset, len, None);
         Some(Ok(plan.assemble(parts)))
     }
 
@@ -66,7 +68,7 @@ impl Core {
         let plan = self.plan(&file.node, offset, len).await?;
         let fetches = plan.chunks.iter().map(|read| self.cache.read(&read.part, read.part.offset, read.len));
         let parts = try_join_all(fetches).await?;
-        self.note_read(&file, offset, len);
+        self.note_read(&file, offset, len, plan.seen.as_ref());
         Ok(plan.assemble(parts))
     }
 
@@ -140,20 +142,20 @@ impl Core {
         Some(Ok(Plan::new(extents, offset, (end - offset) as usize, &dirty)))
     }
 
-    fn note_read(&self, file: &OpenFile, offset: u64, len: u32) {
+    fn note_read(&self, file: &OpenFile, offset: u64, len: u32, seen: Option<&Attr>) {
         let ahead = file.stream.lock().note(offset, u64::from(len));
         if let Some((from, to)) = ahead {
             self.read_ahead(&file.node, from, to);
         }
         if !self.config.noatime && !self.read_only {
-            self.note_atime(&file.node);
+            self.note_atime(&file.node, seen);
         }
     }
 
-    /// As `relatime`: once after a change, and once a day.
-    fn note_atime(&self, node: &Node) {
+    /// As `relatime`: once after a change, and once a day. `seen`: the attributes when none are held.
+    fn note_atime(&self, node: &Node, seen: Option<&Attr>) {
         let mut state = node.lock();
-        let Some(attr) = state.visible() else { return };
+        let Some(attr) = state.visible().or_else(|| seen.map(|attr| state.overlay(attr.clone()))) else { return };
         let unread = attr.atime <= attr.mtime || attr.atime <= attr.ctime;
         if !unread && state.atime.is_some() {
             return;
@@ -182,13 +184,14 @@ fn dirty_runs(state: &State, from: u64, to: u64) -> Vec<(u64, Bytes)> {
 fn one_shot(attr: &Attr, extents: &[Extent], over: Vec<(u64, Bytes)>, offset: u64, len: u32) -> Plan {
     let dirty_end = over.last().map_or(0, |(at, run)| at + run.len() as u64);
     let end = attr.size.max(dirty_end).min(offset.saturating_add(u64::from(len)));
-    Plan::new(extents.iter(), offset, end.saturating_sub(offset) as usize, &over)
+    let plan = Plan::new(extents.iter(), offset, end.saturating_sub(offset) as usize, &over);
+    Plan { seen: Some(attr.clone()), ..plan }
 }
 
 impl Plan {
     fn new<'a>(extents: impl Iterator<Item = &'a Extent>, offset: u64, len: usize, over: &[(u64, Bytes)]) -> Plan {
         let end = offset + len as u64;
-        let mut plan = Plan { offset, len, base: None, chunks: Vec::new(), over: over.to_vec() };
+        let mut plan = Plan { offset, len, base: None, chunks: Vec::new(), over: over.to_vec(), seen: None };
         for extent in extents {
             let (from, to) = (extent.offset.max(offset), extent.end().min(end));
             if from >= to {

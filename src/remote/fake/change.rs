@@ -106,6 +106,9 @@ impl State {
                 if let Some(SetTime::At(mtime)) = set.mtime {
                     inode.attr.mtime = mtime;
                 }
+                if let Some(SetTime::At(atime)) = set.atime {
+                    inode.attr.atime = atime;
+                }
                 Ok(OpReply::Attr(inode.attr.clone()))
             }
             Op::SetXattr { ino, name, value, .. } => {

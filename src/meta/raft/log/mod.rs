@@ -64,6 +64,8 @@ use parking_lot::{Condvar, Mutex};
 
 pub(super) use scan::sync_dir;
 
+use crate::host::lock::FileLock;
+
 use record::{HEAD_BYTES, PAYLOAD_BYTES_MAX, Record};
 
 /// Where an entry stands: its index, and which leader of which term put it there.
@@ -155,7 +157,7 @@ struct Shared {
     state: Mutex<State>,
     wake: Condvar,
     /// Held for as long as the log is open.
-    _lock: File,
+    _lock: FileLock,
 }
 
 #[derive(Default)]

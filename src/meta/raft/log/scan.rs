@@ -1,17 +1,18 @@
 //! Opening a log: reading every record back, telling a torn tail from damage, and cutting the tail.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::record::{self, Record, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::{LogError, Segment, Standing, State};
+use crate::host::lock::{FileLock, LockError};
 
 const LOCK: &str = "lock";
 
 /// Makes the directory if need be, and takes the lock that keeps other processes out.
-pub(super) fn lock(dir: &Path) -> Result<File, LogError> {
+pub(super) fn lock(dir: &Path) -> Result<FileLock, LogError> {
     let at = |error| LogError::Io(dir.to_path_buf(), error);
     if !dir.exists() {
         fs::create_dir_all(dir).map_err(at)?;
@@ -19,12 +20,10 @@ pub(super) fn lock(dir: &Path) -> Result<File, LogError> {
             sync_dir(parent).map_err(at)?;
         }
     }
-    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join(LOCK)).map_err(at)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(LogError::Busy(dir.to_path_buf())),
-        Err(TryLockError::Error(error)) => Err(at(error)),
-    }
+    FileLock::take(&dir.join(LOCK)).map_err(|error| match error {
+        LockError::Held(_) => LogError::Busy(dir.to_path_buf()),
+        LockError::Io(error) => at(error),
+    })
 }
 
 /// Reads the whole log and leaves it ready to be appended to; gives back the file that is written next.
