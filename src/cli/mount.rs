@@ -282,7 +282,8 @@ async fn attach(client: &Client, plan: &Plan) -> Outcome<Mount> {
     let cache = Invalidator::new();
     client.set_kernel(cache.clone());
     let (fs, runtime) = (Arc::new(client.clone()), tokio::runtime::Handle::current());
-    let (mountpoint, options) = (plan.mountpoint.clone(), plan.options.clone());
+    let options = MountOptions { threads: plan.config.threads, ..plan.options.clone() };
+    let mountpoint = plan.mountpoint.clone();
     let mounting = move || Mount::start(fs, &mountpoint, &options, runtime, cache);
     let mount = tokio::task::spawn_blocking(mounting).await.or_fail(|| "the mount failed".to_string())?;
     mount.map_err(Failure::new)

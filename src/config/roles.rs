@@ -100,7 +100,7 @@ section! {
     MountConfig = "mount" {
         /// What a mount may use for buffers and caches together.
         memory: ByteSize = "256MiB",
-        /// Threads that take requests from the kernel; 0 is one per core, at most eight.
+        /// Threads that take requests from the kernel (at most 64); 0 is one per core, two at least and eight at most.
         threads: u32 = 0,
         /// Where a detached mount logs. Empty: /var/log/holdfast/mount-VOLUME.log for root,
         /// ~/.local/state/holdfast/mount-VOLUME.log for others.

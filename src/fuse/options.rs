@@ -46,6 +46,8 @@ pub struct MountOptions {
     pub dirsync: bool,
     /// Other users than the one who mounts may use it. On for root.
     pub allow_other: bool,
+    /// Threads that take requests from the kernel; 0 is one per core, within bounds. Not a word of `mount -o`.
+    pub threads: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,6 +73,7 @@ impl MountOptions {
             sync: false,
             dirsync: false,
             allow_other: super::mount::is_root(),
+            threads: 0,
         }
     }
 

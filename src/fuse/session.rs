@@ -18,10 +18,11 @@ use super::mount::{Mounted, may_open_device};
 use super::options::MountOptions;
 use crate::client::api::Posix;
 
-/// Threads that read requests. They answer what is cached themselves, so more than one pays; what waits does not hold
-/// them, so more than a few do not.
+/// Threads that take requests, unless told otherwise. They answer what is cached themselves, so more than one pays; what
+/// waits does not hold them, so more than a few do not.
 const THREADS_MIN: usize = 2;
-const THREADS_MAX: usize = 4;
+const THREADS_MAX: usize = 8;
+const THREADS_TOLD_MAX: u32 = 64;
 
 /// How serving ended; `None` while it goes on. Text, because every waiter gets a copy.
 type End = Option<Result<(), String>>;
@@ -53,7 +54,7 @@ impl Mount {
         let (ended, end) = watch::channel(None);
         let mount = Mount { mounted, end };
         // From here on an error drops `mount`, which undoes it. Who may use the mount is the kernel's to check.
-        let session = Session::from_fd(door, device, SessionACL::All, config()).map_err(MountError::Handshake)?;
+        let session = Session::from_fd(door, device, SessionACL::All, config(options.threads)).map_err(MountError::Handshake)?;
         cache.mounted(session.notifier()).map_err(MountError::Handshake)?;
         thread::Builder::new()
             .name("fuse-session".into())
@@ -117,10 +118,10 @@ impl Drop for Mount {
     }
 }
 
-fn config() -> Config {
+fn config(threads: u32) -> Config {
     let mut config = Config::default();
-    let threads = thread::available_parallelism().map_or(THREADS_MIN, usize::from);
-    config.n_threads = Some(threads.clamp(THREADS_MIN, THREADS_MAX));
+    let cores = || thread::available_parallelism().map_or(THREADS_MIN, usize::from).clamp(THREADS_MIN, THREADS_MAX);
+    config.n_threads = Some(if threads == 0 { cores() } else { threads.min(THREADS_TOLD_MAX) as usize });
     config.clone_fd = may_open_device();
     config
 }
