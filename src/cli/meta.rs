@@ -36,10 +36,13 @@ pub fn run(common: &CommonArgs, args: MetaArgs) -> Outcome {
         let member = member::open_or_join(request).await?;
         let server = Running::start(member, shutdown.clone()).await?;
         ready::announce("meta", server.id, &server.address);
-        shutdown.wait().await;
+        let failed = tokio::select! {
+            () = shutdown.wait() => None,
+            why = server.failed() => Some(why),
+        };
         ready::stopping();
         server.stop().await;
-        Ok(())
+        failed.map_or(Ok(()), |why| Err(Failure::new(format!("the metadata server has failed: {why}"))))
     })
 }
 
@@ -75,6 +78,11 @@ impl Running {
         let (service, token) = (server.service(), shutdown.clone());
         let serving = tokio::spawn(async move { endpoint.serve(service, token).await });
         Ok(Running { id, address: member.advertise.clone(), server, serving, shutdown, member })
+    }
+
+    /// Returns when the server has failed, with the reason; it must be stopped then, and started again.
+    pub async fn failed(&self) -> String {
+        self.server.failed().await
     }
 
     /// Stops the workers and the log, then the endpoint.

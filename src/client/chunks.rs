@@ -1,7 +1,11 @@
 //! Where chunks are kept, as the client sees it: put durably, get verified.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 
 use crate::remote::store::StoreClient;
 use crate::types::digest::ChunkId;
@@ -29,5 +33,48 @@ impl ChunkStore for StoreClient {
 
     fn get(&self, id: ChunkId, offset: u32, len: u32, whole_bytes: u32) -> BoxFuture<'_, Result<Bytes, FsError>> {
         Box::pin(StoreClient::get(self, id, offset, len, whole_bytes))
+    }
+}
+
+/// Stores that are away are waited for, as the leader is: what an application waits for comes later, not wrong.
+pub struct Patient {
+    inner: Arc<dyn ChunkStore>,
+    /// `None`: for ever.
+    patience: Option<Duration>,
+}
+
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+impl Patient {
+    pub fn new(inner: Arc<dyn ChunkStore>, patience: Option<Duration>) -> Patient {
+        Patient { inner, patience }
+    }
+
+    async fn insist<T, F>(&self, call: impl Fn() -> F) -> Result<T, FsError>
+    where
+        F: Future<Output = Result<T, FsError>>,
+    {
+        let begun = Instant::now();
+        let mut pause = PAUSE_MIN;
+        loop {
+            match call().await {
+                Err(FsError::Unreachable) if self.patience.is_none_or(|patience| begun.elapsed() < patience) => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+impl ChunkStore for Patient {
+    fn put<'a>(&'a self, chunks: &'a [(ChunkId, Bytes)], epoch: u64, copies: u8) -> BoxFuture<'a, Result<(), FsError>> {
+        Box::pin(self.insist(move || self.inner.put(chunks, epoch, copies)))
+    }
+
+    fn get(&self, id: ChunkId, offset: u32, len: u32, whole_bytes: u32) -> BoxFuture<'_, Result<Bytes, FsError>> {
+        Box::pin(self.insist(move || self.inner.get(id, offset, len, whole_bytes)))
     }
 }

@@ -21,6 +21,7 @@ use super::kernel::KernelCache;
 use super::lease::Life;
 use super::locks::LockNotes;
 use super::memory::Memory;
+use super::space::Space;
 use crate::remote::meta::MetaClient;
 use crate::remote::session::{Answer, MetaSession};
 use crate::types::attr::{Attr, FileKind, SetAttr, Time};
@@ -28,7 +29,7 @@ use crate::types::error::FsError;
 use crate::types::id::Ino;
 use crate::types::name::Name;
 use crate::types::op::{BatchReply, Op, OpReply};
-use crate::types::record::{SpaceReport, Volume};
+use crate::types::record::Volume;
 use crate::types::session::{Claim, Hold, Lease};
 
 pub struct Core {
@@ -53,7 +54,7 @@ pub struct Core {
     pub touched: Mutex<BTreeSet<Ino>>,
     /// Background flushes under way at once.
     pub flushes: Semaphore,
-    pub space: Mutex<SpaceReport>,
+    pub space: Space,
     /// The root's attributes as last seen, for when the cluster is away.
     pub root: Mutex<Option<Attr>>,
     /// The collection epoch that puts carry.
@@ -180,7 +181,7 @@ impl Core {
             dirty: Mutex::default(),
             touched: Mutex::default(),
             flushes: Semaphore::new(super::writeback::FLUSHES_MAX),
-            space: Mutex::default(),
+            space: Space::default(),
             root: Mutex::default(),
             epoch: AtomicU64::new(0),
             era: AtomicU64::new(0),
@@ -280,7 +281,8 @@ impl Core {
     /// # Errors
     /// The first operation that failed, or `SessionExpired` when it is not known whether they were done.
     pub async fn submit(&self, ops: Vec<Op>, want: Hold) -> (Result<BatchReply>, Vec<Ino>) {
-        if self.read_only {
+        // Locks change nothing in the tree: readers may have them.
+        if self.read_only && !ops.iter().all(|op| matches!(op, Op::Lock(_) | Op::UnlockOwner { .. })) {
             return (Err(FsError::ReadOnly), Vec::new());
         }
         loop {
@@ -390,10 +392,6 @@ impl Core {
 
     /// Free space is short enough for writes to meet the end of it.
     pub fn space_is_low(&self) -> bool {
-        let space = *self.space.lock();
-        space.total_bytes > 0 && space.free_bytes.saturating_sub(self.memory.dirty_bytes()) < LOW_SPACE_BYTES
+        self.space.is_low(self.memory.dirty_bytes())
     }
 }
-
-/// With less than this left, writes go through at once, so that the one that does not fit is the one that fails.
-const LOW_SPACE_BYTES: u64 = 64 << 20;

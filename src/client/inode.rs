@@ -78,7 +78,8 @@ pub struct State {
     ask_after: Option<Instant>,
     /// The session that had it open has expired and the inode is gone.
     pub stale: bool,
-    /// Pieces written per block since its extents were last counted.
+    /// Pieces written per block since its extents were last counted, under whatever lease or none: lists grow fastest where
+    /// hosts take turns.
     pub pieces: HashMap<u64, u32>,
 }
 
@@ -209,7 +210,6 @@ impl State {
         self.xattr_names = None;
         self.target = None;
         self.extents.forget();
-        self.pieces = HashMap::new();
     }
 
     /// A change of our own begins: attributes are not to be answered from here until it is done.

@@ -43,6 +43,7 @@ mod ops;
 mod readahead;
 mod recall;
 mod session;
+mod space;
 mod writeback;
 
 use std::sync::Arc;
@@ -50,7 +51,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use self::api::Result;
-use self::chunks::ChunkStore;
+use self::chunks::{ChunkStore, Patient};
 use self::core::{Core, Parts};
 use self::kernel::{KernelCache, NoKernel};
 use crate::remote::meta::{CallError, MetaClient};
@@ -109,6 +110,7 @@ impl Client {
         let (session, opened, sent) = opening.await?;
         let (volume, read_only) = (opened.volume, opened.read_only || config.read_only);
         let heartbeat = opened.heartbeat;
+        let store = Arc::new(Patient::new(store, volume.policy.patience()));
         let parts = Parts { config, volume, read_only, meta, store, session };
         let core = Arc::new(Core::new(parts, Arc::new(NoKernel)));
         core.life.confirm(sent);

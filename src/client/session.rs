@@ -266,7 +266,7 @@ impl Core {
     /// Asks how much space there is.
     pub async fn refresh_space(&self) {
         if let Ok(report) = self.session().statfs().await.result {
-            *self.space.lock() = report;
+            self.space.told(report);
         }
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::api::Result;
 use super::core::{Core, Touch};
 use super::dirty::Scope;
-use super::inode::{Asked, Node};
+use super::inode::{Asked, Node, State};
 use super::session::until_stopped;
 use crate::remote::session::MetaSession;
 use crate::types::attr::{Attr, Time};
@@ -213,11 +213,9 @@ impl Core {
         let mut state = node.lock();
         state.end_change();
         self.memory.give(state.dirty.settle());
+        self.note_pieces(&mut state, shipped.pieces.iter().map(|piece| (piece.offset, piece.len.into())));
         let leased = state.held_since(load.begun, false);
-        for piece in shipped.pieces.iter().filter(|_| leased) {
-            state.extents.apply(piece);
-            *state.pieces.entry(piece.offset / self.block_bytes).or_default() += 1;
-        }
+        shipped.pieces.iter().filter(|_| leased).for_each(|piece| state.extents.apply(piece));
         if let Some(attr) = shipped.attr.as_ref().filter(|_| leased) {
             state.learn(attr);
         }
@@ -230,6 +228,16 @@ impl Core {
         } else {
             state.dirty_since = Some(Instant::now());
         }
+    }
+
+    /// Pieces that the leader has taken: their blocks' lists have grown, and space is taken.
+    pub fn note_pieces(&self, state: &mut State, pieces: impl Iterator<Item = (u64, u64)>) {
+        let mut sent = 0;
+        for (offset, len) in pieces {
+            *state.pieces.entry(offset / self.block_bytes).or_default() += 1;
+            sent += len;
+        }
+        self.space.sent(sent);
     }
 
     fn unload(&self, node: &Arc<Node>, load: &Load, fatal: bool, error: &FsError) {
@@ -367,7 +375,7 @@ impl Core {
     }
 
     /// Rewrites blocks whose extent lists have grown too long, in the background.
-    fn compact_soon(self: &Arc<Self>, node: &Arc<Node>) {
+    pub fn compact_soon(self: &Arc<Self>, node: &Arc<Node>) {
         let blocks: Vec<u64> = {
             let mut state = node.lock();
             let long = |count: &u32| *count as usize > BLOCK_EXTENTS_SOFT_MAX;
@@ -393,10 +401,11 @@ impl Core {
     }
 
     async fn compact(self: &Arc<Self>, node: &Arc<Node>, block: u64) -> Result<()> {
+        // No flush and no other rewriting of ours in between; those of other clients are noticed by the leader.
         let _turn = node.flushing.lock().await;
         let (ino, start) = (node.ino, block * self.block_bytes);
         let told = self.ask(|session| async move { session.extents(ino, start, 1, Hold::default()).await }).await;
-        let (_, before) = told.result?;
+        let (_, before, _) = told.result?;
         let (Some(first), Some(last)) = (before.first(), before.last()) else { return Ok(()) };
         if before.len() <= BLOCK_EXTENTS_SOFT_MAX {
             return Ok(());

@@ -54,7 +54,8 @@ impl Mount {
         let (ended, end) = watch::channel(None);
         let mount = Mount { mounted, end };
         // From here on an error drops `mount`, which undoes it. Who may use the mount is the kernel's to check.
-        let session = Session::from_fd(door, device, SessionACL::All, config(options.threads)).map_err(MountError::Handshake)?;
+        let session =
+            Session::from_fd(door, device, SessionACL::All, config(options.threads)).map_err(MountError::Handshake)?;
         cache.mounted(session.notifier()).map_err(MountError::Handshake)?;
         thread::Builder::new()
             .name("fuse-session".into())

@@ -45,6 +45,13 @@ pub enum Command {
         now: Time,
         ops: Vec<Op>,
     },
+    /// A bounded part of a change that is too large for one command, done before it. Refused once `sequence` is answered.
+    Part {
+        session: SessionId,
+        sequence: u64,
+        now: Time,
+        op: Op,
+    },
     /// Frees orphans that nobody has open, a bounded number of extents at a time.
     Reap {
         tree: TreeId,

@@ -10,11 +10,12 @@ use super::server::{MetaConfig, MetaServer};
 use crate::crypto::ca::ClusterAuthority;
 use crate::net::sim::SimNet;
 use crate::net::{Frame, Peer, Transport};
+use crate::types::attr::SetAttr;
 use crate::types::error::FsError;
 use crate::types::id::{ClusterId, Ino, MetaId, SessionId};
 use crate::types::lock::{LockMode, LockRange, LockRequest, LockSpace};
 use crate::types::name::Name;
-use crate::types::op::{BatchReply, Create, NewNode, Op, OpReply};
+use crate::types::op::{BatchReply, Create, FallocateMode, NewNode, Op, OpReply};
 use crate::types::record::{MetaInfo, Role, VolumePolicy};
 use crate::types::session::{Claim, Event, Hold, Lease};
 use crate::wire::codec::{KIND_META, decode, encode};
@@ -232,5 +233,27 @@ async fn an_open_file_outlives_its_name_and_is_freed_after() {
     while look().await.body != MetaBody::Error(FsError::NotFound) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_too_large_for_one_command_is_done_in_parts() {
+    let world = World::new().await;
+    let a = world.session().await;
+    let (ino, _) = a.create("large", Hold::default()).await;
+    let attr = async |op| match a.change(op, Hold::default()).await.body {
+        MetaBody::Changed(BatchReply::Done(replies)) => match &replies[..] {
+            [OpReply::Attr(attr)] => attr.clone(),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    };
+    let (mib, mode) = (1u64 << 20, FallocateMode::Allocate { keep_size: false });
+    let allocated = attr(Op::Fallocate { ino, mode, offset: 5, len: 5000 * mib }).await;
+    assert_eq!((allocated.size, allocated.allocated_bytes), (5000 * mib + 5, 5000 * mib));
+    let punched = attr(Op::Fallocate { ino, mode: FallocateMode::Punch, offset: mib, len: 2500 * mib }).await;
+    assert_eq!((punched.size, punched.allocated_bytes), (5000 * mib + 5, 2500 * mib));
+    let cut = attr(Op::SetAttr { ino, set: SetAttr { size: Some(100), ..SetAttr::default() } }).await;
+    assert_eq!((cut.size, cut.allocated_bytes), (100, 95));
     world.stop().await;
 }

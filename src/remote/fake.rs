@@ -473,7 +473,7 @@ impl State {
         let (from, to) = (offset - offset % block, (offset + len).next_multiple_of(block));
         let extents =
             inode.extents.iter().filter(|extent| extent.end() > from && extent.offset < to).cloned().collect();
-        Ok(MetaBody::Extents { attr: inode.attr.clone(), extents })
+        Ok(MetaBody::Extents { attr: inode.attr.clone(), extents, covered: len })
     }
 
     fn page(&self, dir: Ino, after: u64) -> MetaBody {

@@ -96,8 +96,7 @@ impl MetaSession {
             MetaBody::Refused(why) => return Err(CallError::Refused(why)),
             other => return Err(CallError::Malformed(format!("{other:?}"))),
         };
-        let patience_ms = opened.volume.policy.patience_ms;
-        let patience = (patience_ms > 0).then(|| Duration::from_millis(patience_ms));
+        let patience = opened.volume.policy.patience();
         let slots = Semaphore::new(IN_FLIGHT_MAX);
         let session = MetaSession { meta, id: opened.session, patience, sequences: Mutex::default(), slots };
         Ok((session, opened, answered.sent))
@@ -186,9 +185,10 @@ impl MetaSession {
         .await
     }
 
-    pub async fn extents(&self, ino: Ino, offset: u64, len: u64, want: Hold) -> Answer<(Attr, Vec<Extent>)> {
+    /// The extents of the blocks that `offset..offset+len` touches, and for how many bytes from `offset` they speak.
+    pub async fn extents(&self, ino: Ino, offset: u64, len: u64, want: Hold) -> Answer<(Attr, Vec<Extent>, u64)> {
         self.ask(MetaRequest::GetExtents { session: self.id, ino, offset, len, want }, |body| match body {
-            MetaBody::Extents { attr, extents } => Ok((attr, extents)),
+            MetaBody::Extents { attr, extents, covered } => Ok((attr, extents, covered.min(len))),
             other => Err(failure(other)),
         })
         .await

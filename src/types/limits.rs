@@ -38,6 +38,8 @@ pub const COMMAND_BYTES_MAX: usize = 4 << 20;
 pub const READDIR_ENTRIES_MAX: usize = 1024;
 /// Blocks whose extents one reply, and one mutation, covers.
 pub const EXTENT_BLOCKS_MAX: u64 = 1024;
+/// A reply with extents takes no further block after this many bytes of them.
+pub const EXTENTS_BYTES_SOFT_MAX: usize = 2 << 20;
 
 /// Copies of a chunk.
 pub const REPLICAS_DEFAULT: u8 = 3;

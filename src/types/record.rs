@@ -1,5 +1,7 @@
 //! What the cluster remembers of volumes, roles and its own members, as programs and operators see it.
 
+use std::time::Duration;
+
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::cluster::{DiskReport, StoreInfo};
@@ -23,6 +25,13 @@ pub struct VolumePolicy {
     pub quota_inodes: u64,
     /// What blocked I/O does while the cluster is away: wait (0), or fail with EIO after this many milliseconds.
     pub patience_ms: u64,
+}
+
+impl VolumePolicy {
+    /// `None` is for ever.
+    pub fn patience(&self) -> Option<Duration> {
+        (self.patience_ms > 0).then(|| Duration::from_millis(self.patience_ms))
+    }
 }
 
 /// What a volume holds, kept exactly by the state machine.

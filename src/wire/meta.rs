@@ -85,7 +85,7 @@ pub enum MetaRequest {
         session: SessionId,
         ino: Ino,
     },
-    /// Extents that touch `offset..offset+len`, whole blocks, at most `EXTENT_BLOCKS_MAX` blocks.
+    /// Extents that touch `offset..offset+len`, whole blocks, as far as one reply goes (`EXTENTS_BYTES_SOFT_MAX`).
     GetExtents {
         session: SessionId,
         ino: Ino,
@@ -226,9 +226,11 @@ pub enum MetaBody {
     Entries(DirPage),
     Value(Vec<u8>),
     Names(Vec<Vec<u8>>),
+    /// All extents that touch `covered` bytes from the offset asked for; at least two blocks, or as many as were asked.
     Extents {
         attr: Attr,
         extents: Vec<Extent>,
+        covered: u64,
     },
     Offset(u64),
     Space(SpaceReport),

@@ -28,9 +28,10 @@ use crate::types::record::{ClientGrant, Role, VolumePolicy};
 
 pub const VOLUME: &str = "main";
 pub const STORES: usize = 3;
-/// Ports are looked for from here on: below the range that the kernel hands out by itself, so that they are free again
+/// Ports are looked for in this range: below the one that the kernel hands out by itself, so that they are free again
 /// after a restart of the host.
 const PORT_FIRST: u16 = 7400;
+const PORTS: u16 = 4000;
 const TOKEN_TTL_MS: u64 = 60_000;
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -56,7 +57,7 @@ impl Embedded {
         let operator = operator(&layout)?;
         let mut stores = Vec::new();
         for n in 1..=STORES {
-            stores.push(start_store(&layout, n, &operator, shutdown.clone()).await?);
+            stores.push(start_store(&layout, cluster, n, &operator, shutdown.clone()).await?);
         }
         make_volume(&operator).await?;
         make_client(&layout, &operator).await?;
@@ -72,6 +73,11 @@ impl Embedded {
         &self.meta.address
     }
 
+    /// Returns when the metadata server has failed, with the reason.
+    pub async fn failed(&self) -> String {
+        self.meta.failed().await
+    }
+
     /// Stops the stores, then the metadata server.
     pub async fn stop(self) {
         self.shutdown.trigger();
@@ -84,7 +90,7 @@ impl Embedded {
 
 fn make_meta(layout: &Layout<'_>, cluster: ClusterId) -> Outcome<Member> {
     clear(layout)?;
-    let address = format!("127.0.0.1:{}", free_port(PORT_FIRST)?);
+    let address = format!("127.0.0.1:{}", free_port(first_port(cluster))?);
     let made = cluster::create(cluster, &layout.meta(), Addresses { listen: address.clone(), advertise: address })?;
     made.admin.save(&layout.admin_credential()).map_err(Failure::new)?;
     Ok(made.first_meta)
@@ -117,6 +123,7 @@ fn operator(layout: &Layout<'_>) -> Outcome<Operator> {
 
 async fn start_store(
     layout: &Layout<'_>,
+    cluster: ClusterId,
     n: usize,
     operator: &Operator,
     shutdown: Shutdown,
@@ -126,7 +133,7 @@ async fn start_store(
     fs::create_dir_all(&disk).or_fail(|| format!("{} cannot be made", disk.display()))?;
     let new = !dir.join("holdfast.toml").exists();
     let token = if new { Some(token(operator, Role::Store).await?) } else { None };
-    let address = format!("127.0.0.1:{}", free_port(PORT_FIRST)?);
+    let address = format!("127.0.0.1:{}", free_port(first_port(cluster))?);
     // A store may move: its port of last time is no better than another that is free.
     let request = member::Request { role: Role::Store, dir, listen: &address, advertise: "", token };
     let member = member::open_or_join(request).await?;
@@ -177,6 +184,12 @@ async fn close_sessions(layout: &Layout<'_>, operator: &Operator) -> Outcome {
         tracing::debug!(session = %session.id, answered = ?answered.map(|answered| answered.reply.body), "closed");
     }
     Ok(())
+}
+
+/// Where a cluster begins to look. A metadata server keeps its port for ever: several clusters on one machine, up one after
+/// the other, are not to find the same one free.
+fn first_port(cluster: ClusterId) -> u16 {
+    PORT_FIRST + u16::from_le_bytes([cluster.0[0], cluster.0[1]]) % PORTS
 }
 
 fn free_port(from: u16) -> Outcome<u16> {

@@ -98,7 +98,10 @@ fn work(common: &CommonConfig, mount: MountConfig, dir: &DataDir, mountpoint: &P
         let outcome = serve(&cluster, credential, mount, mountpoint, &mut signals, || {
             report.ready(&welcome(data, mountpoint));
         });
-        let outcome = outcome.await;
+        let outcome = tokio::select! {
+            outcome = outcome => outcome,
+            why = cluster.failed() => Err(Failure::new(format!("the metadata server has failed: {why}"))),
+        };
         cluster.stop().await;
         outcome
     })

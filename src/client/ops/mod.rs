@@ -40,7 +40,7 @@ impl Posix for Client {
     }
 
     fn statfs(&self) -> SpaceReport {
-        let mut report = *self.core.space.lock();
+        let mut report = self.core.space.report();
         report.free_bytes = report.free_bytes.saturating_sub(self.core.memory.dirty_bytes());
         report
     }
@@ -114,7 +114,7 @@ impl Posix for Client {
 
     async fn flush(&self, ino: Ino, handle: Handle, owner: u64) -> Result<()> {
         self.core.unlock_all(ino, LockSpace::Range, owner).await?;
-        self.core.files.find(handle)?.report()
+        self.core.close(handle).await
     }
 
     async fn release(&self, ino: Ino, handle: Handle, flock_owner: Option<u64>) -> Result<()> {

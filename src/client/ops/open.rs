@@ -73,6 +73,18 @@ impl Core {
         Ok(())
     }
 
+    /// A descriptor is closed. While there is plenty of room, what is dirty goes to the stores later.
+    ///
+    /// # Errors
+    /// What was written could not be stored.
+    pub async fn close(self: &Arc<Self>, handle: Handle) -> Result<()> {
+        let file = self.files.find(handle)?;
+        if file.mode.write && !self.space.is_ample(self.memory.dirty_bytes()) {
+            return self.fsync_file(&file).await;
+        }
+        file.report()
+    }
+
     pub async fn fsync(self: &Arc<Self>, ino: Ino, handle: Option<Handle>) -> Result<()> {
         let Some(handle) = handle else {
             // A directory, or a file by its inode: names are durable when they are made.

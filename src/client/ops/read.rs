@@ -93,12 +93,13 @@ impl Core {
                 let want = Hold { lease: state.want(lease), open: state.opens > 0 };
                 (dirty_runs(&state, offset, offset.saturating_add(u64::from(len))), want)
             };
-            let (start, span) = (offset, EXTENT_BLOCKS_AHEAD * self.block_bytes);
-            let span = span.max(u64::from(len)).min(u64::MAX - start);
+            // What will not be kept is asked for as far as it is needed.
+            let ahead = if want.lease == Lease::None { 0 } else { EXTENT_BLOCKS_AHEAD * self.block_bytes };
+            let (start, span) = (offset, ahead.max(u64::from(len)).min(u64::MAX - offset));
             let ino = node.ino;
             let told = self.ask(|session| async move { session.extents(ino, start, span, want).await }).await;
-            let (attr, extents) = match &told.result {
-                Ok((attr, extents)) => (attr.clone(), extents),
+            let (attr, extents, covered) = match &told.result {
+                Ok((attr, extents, covered)) => (attr.clone(), extents, *covered),
                 Err(FsError::NotFound) => return Err(FsError::Stale),
                 Err(error) => return Err(error.clone()),
             };
@@ -106,7 +107,7 @@ impl Core {
                 let mut state = node.lock();
                 let kept = state.accepts(asked, told.brought(ino));
                 if kept {
-                    state.extents.learn(start, start + span, attr.size, extents);
+                    state.extents.learn(start, start + covered, attr.size, extents);
                     state.learn(&attr);
                 }
                 kept

@@ -157,7 +157,13 @@ impl Core {
         task.await.map_err(|_| FsError::Io)?
     }
 
-    async fn write_at(&self, node: &Arc<Node>, at: WriteAt, data: Bytes, clear_privileges: bool) -> Result<()> {
+    async fn write_at(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        at: WriteAt,
+        data: Bytes,
+        clear_privileges: bool,
+    ) -> Result<()> {
         let start = if let WriteAt::Offset(start) = at { start } else { 0 };
         let len = data.len() as u64;
         if start.checked_add(len).is_none_or(|end| end > FILE_BYTES_MAX) {
@@ -183,9 +189,15 @@ impl Core {
                 Ok(BatchReply::Done(replies)) => {
                     state.extents.forget();
                     let current = state.held_since(begun, leased.contains(&node.ino)) && !state.is_changing();
-                    if let Some(OpReply::Written { attr, .. }) = replies.first().filter(|_| current) {
-                        state.learn(attr);
+                    if let Some(OpReply::Written { offset, attr }) = replies.first() {
+                        let placed = runs.iter().map(|(at, bytes)| (at - start + offset, bytes.len() as u64));
+                        self.note_pieces(&mut state, placed);
+                        if current {
+                            state.learn(attr);
+                        }
                     }
+                    drop(state);
+                    self.compact_soon(node);
                     return Ok(());
                 }
                 Ok(BatchReply::Failed { error: FsError::PutAgain { epoch: newer }, .. }) => {

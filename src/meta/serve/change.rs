@@ -1,9 +1,10 @@
-//! Changing a tree: lock the names, recall the leases in the way, propose, answer.
+//! Changing a tree: lock the names, recall the leases in the way, propose (what is too large: in parts), answer.
 
 use super::touch::{Touched, names, touch};
 use super::{Fail, Shared, granting, unexpected};
 use crate::meta::command::{Command, Outcome};
 use crate::meta::leader::{Leader, key};
+use crate::types::attr::SetAttr;
 use crate::types::error::FsError;
 use crate::types::id::{Ino, SessionId, TreeId};
 use crate::types::limits::COMMAND_OPS_MAX;
@@ -28,7 +29,7 @@ impl Shared {
         if change.ops.is_empty() || change.ops.len() > COMMAND_OPS_MAX {
             return Err(FsError::Invalid.into());
         }
-        if *self.full.borrow() && !change.ops.iter().all(frees) {
+        if *self.full.borrow() && !is_for_space(&change.ops) {
             return Err(FsError::NoSpace.into());
         }
         let _names = leader.names.lock(tree, change.ops.iter().flat_map(names)).await;
@@ -50,13 +51,14 @@ impl Shared {
                 leader.before_read(session, read).await?;
             }
         }
+        let ops = self.in_parts(tree, change).await?;
         let outcome = self
             .propose(&Command::Change {
                 session,
                 sequence: change.sequence,
                 acknowledged: change.acknowledged,
                 now: self.now(),
-                ops: change.ops.clone(),
+                ops,
             })
             .await?;
         drop(guard);
@@ -112,11 +114,32 @@ fn attr_of(reply: &OpReply) -> Option<(Ino, u64)> {
 }
 
 /// What is let through when the disk under the log is nearly full.
+fn is_for_space(ops: &[Op]) -> bool {
+    ops.iter().all(frees)
+}
+
 fn frees(op: &Op) -> bool {
     match op {
         Op::Unlink { .. } | Op::Rmdir { .. } | Op::Lock(_) | Op::UnlockOwner { .. } => true,
-        Op::SetAttr { set, .. } => set.size.is_some(),
+        // One that sets nothing rides with a removal, to ask for the directory as it is afterwards.
+        Op::SetAttr { set, .. } => set.size.is_some() || *set == SetAttr::default(),
         Op::Fallocate { mode, .. } => *mode == crate::types::op::FallocateMode::Punch,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::attr::SetTime;
+    use crate::types::name::Name;
+
+    #[test]
+    fn a_removal_passes_on_a_full_disk_with_the_question_that_rides_with_it() {
+        let unlink = || Op::Unlink { dir: Ino::ROOT, name: Name::new(b"f").unwrap() };
+        let set = |set: SetAttr| Op::SetAttr { ino: Ino::ROOT, set };
+        assert!(is_for_space(&[unlink(), set(SetAttr::default())]));
+        assert!(is_for_space(&[set(SetAttr { size: Some(0), ..SetAttr::default() })]));
+        assert!(!is_for_space(&[unlink(), set(SetAttr { mtime: Some(SetTime::Now), ..SetAttr::default() })]));
     }
 }

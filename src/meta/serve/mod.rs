@@ -8,6 +8,7 @@
 mod admin;
 mod change;
 mod join;
+mod large;
 mod lock;
 mod read;
 mod session;

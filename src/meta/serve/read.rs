@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Fail, Shared, granting, plain};
 use crate::meta::leader::{Leader, key};
-use crate::meta::state::{StateError, View};
+use crate::meta::state::{Extents, StateError, View};
 use crate::types::attr::Attr;
 use crate::types::error::FsError;
 use crate::types::id::{Ino, SessionId, TreeId};
@@ -116,8 +116,9 @@ impl Reader<'_> {
         self.leader.before_read(self.session, key(self.tree, ino)).await?;
         self.shared.raft.read_barrier().await?;
         let claim = self.leader.acquire(self.session, key(self.tree, ino), want).await?;
-        let (attr, extents) = self.or_give_back(claim, |view| view.extents(self.tree, ino, offset, len))?;
-        Ok(granting(MetaBody::Extents { attr, extents }, claim))
+        let found = self.or_give_back(claim, |view| view.extents(self.tree, ino, offset, len))?;
+        let Extents { attr, extents, covered } = found;
+        Ok(granting(MetaBody::Extents { attr, extents, covered }, claim))
     }
 
     /// Reads under a fresh claim, which is void when the read fails.

@@ -328,10 +328,12 @@ fn shared_pieces(
     Ok(pieces)
 }
 
-/// Puts one chunk in the place of a block's pieces.
+/// Puts one chunk in the place of a block's first pieces, or of all of them. Pieces behind those stay: who appends all the
+/// time does not keep a block from being rewritten.
 ///
 /// # Errors
-/// `Stale` when the block is not what the caller rewrote; `Invalid` when the chunk does not cover it.
+/// `Stale` when the block does not begin with what the caller rewrote; `Invalid` when the chunk does not cover that, or
+/// more.
 pub(super) fn compact(
     scope: &mut Scope<'_, '_>,
     ino: Ino,
@@ -343,11 +345,10 @@ pub(super) fn compact(
     let block_bytes = chunk_bytes(scope);
     let block = block_offset / block_bytes;
     let Block { extents } = scope.tx.get(&extent_key(scope.tree, ino, block))?.unwrap_or_default();
-    let (Some(first), Some(last)) = (extents.first(), extents.last()) else { return Err(FsError::Stale.into()) };
-    if extents != before {
-        return Err(FsError::Stale.into());
-    }
-    let reach = inode.attr.size.max(last.end()).min((block + 1).saturating_mul(block_bytes));
+    let (Some(first), Some(last)) = (before.first(), before.last()) else { return Err(FsError::Stale.into()) };
+    let Some(behind) = extents.strip_prefix(before) else { return Err(FsError::Stale.into()) };
+    let limit = behind.first().map_or((block + 1).saturating_mul(block_bytes), |next| next.offset);
+    let reach = inode.attr.size.max(last.end()).min(limit);
     if !after.is_sound() || !matches!(after.source, Source::Chunk(_)) {
         return Err(FsError::Invalid.into());
     }
@@ -357,7 +358,8 @@ pub(super) fn compact(
         return Err(FsError::Invalid.into());
     }
     let mut edit = Edit::new(scope.tree, ino);
-    edit.rewrite(scope.tx, block, extents, |extents| *extents = vec![after.clone()]);
+    let rewritten: Vec<Extent> = [after].into_iter().chain(behind).cloned().collect();
+    edit.rewrite(scope.tx, block, extents, |extents| *extents = rewritten);
     edit.finish(scope, &mut inode)?;
     inode.attr.version += 1;
     scope.put_inode(&inode);

@@ -53,6 +53,10 @@ fn dispatch(tx: &mut Tx<'_>, command: Command) -> Result<Outcome, StateError> {
             let session = tx.session(session)?;
             change(tx, &session, sequence, acknowledged, now, &ops).map(Outcome::Changed)
         }
+        Command::Part { session, sequence, now, op } => {
+            let session = tx.session(session)?;
+            part(tx, &session, sequence, now, op)
+        }
         Command::Reap { tree, inos } => data::reap(tx, tree, &inos),
         Command::ReapTree { tree } => volume::reap_tree(tx, tree),
         Command::Condemn { chunks } => chunk::condemn(tx, chunks),
@@ -95,6 +99,15 @@ fn change(
     };
     tx.put(reply_key, &Reply { reply: reply.clone() });
     Ok(reply)
+}
+
+/// Does a part of a change that is not answered yet.
+fn part(tx: &mut Tx<'_>, session: &Session, sequence: u64, now: Time, op: Op) -> Result<Outcome, StateError> {
+    let window: Option<Window> = tx.get(&window_key(session.id))?;
+    if window.is_some_and(|window| sequence < window.floor) || tx.contains(&reply_key(session.id, sequence))? {
+        return Err(FsError::Stale.into());
+    }
+    run(tx, session, now, &[op]).map(|_| Outcome::Done).map_err(|(_, error)| error)
 }
 
 /// Moves a session's window up to what it has acknowledged and trims some of the replies below.

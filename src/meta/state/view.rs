@@ -16,12 +16,21 @@ use crate::types::digest::ChunkId;
 use crate::types::error::FsError;
 use crate::types::extent::{Extent, Source};
 use crate::types::id::{Ino, SessionId, StoreId, TreeId, VolumeId};
-use crate::types::limits::EXTENT_BLOCKS_MAX;
+use crate::types::limits::{EXTENT_BLOCKS_MAX, EXTENTS_BYTES_SOFT_MAX};
 use crate::types::lock::{Lock, LockOwner, LockRequest};
 use crate::types::name::Name;
 use crate::types::record::{MetaInfo, Role, Volume, VolumeUsage};
 use crate::types::session::{DirEntry, DirPage};
 use crate::wire::meta::DeleteBatch;
+
+/// A part of a file's extents.
+#[derive(Debug)]
+pub struct Extents {
+    pub attr: Attr,
+    pub extents: Vec<Extent>,
+    /// The bytes from the offset asked for that `extents` speak for.
+    pub covered: u64,
+}
 
 /// The state at one moment. Errors that are answers come as [`StateError::Fs`].
 pub struct View<'kv> {
@@ -162,20 +171,50 @@ impl<'kv> View<'kv> {
     ///
     /// # Errors
     /// `NotFound`; `IsDirectory` or `Invalid` for what has no data.
-    pub fn extents(&self, tree: TreeId, ino: Ino, offset: u64, len: u64) -> Result<(Attr, Vec<Extent>), StateError> {
+    pub fn extents(&self, tree: TreeId, ino: Ino, offset: u64, len: u64) -> Result<Extents, StateError> {
         let inode = self.tx.file(tree, ino)?;
-        let mut extents = Vec::new();
-        if inode.attr.allocated_bytes > 0 && len > 0 {
-            let chunk_bytes = u64::from(self.tx.tree(tree)?.chunk_bytes);
-            let first = offset / chunk_bytes;
-            let last = (offset.saturating_add(len - 1) / chunk_bytes).min(first + (EXTENT_BLOCKS_MAX - 1));
-            let from = schema::extent_key(tree, ino, first);
-            let to = schema::extent_key(tree, ino, last + 1);
-            for pair in self.tx.scan(&from, Some(&to)) {
-                extents.extend(unpack::<Block>(&pair?.1)?.extents);
-            }
+        let mut found = Extents { attr: inode.attr, extents: Vec::new(), covered: len };
+        if found.attr.allocated_bytes == 0 || len == 0 {
+            return Ok(found);
         }
-        Ok((inode.attr, extents))
+        let chunk_bytes = u64::from(self.tx.tree(tree)?.chunk_bytes);
+        let first = offset / chunk_bytes;
+        let last = (offset.saturating_add(len - 1) / chunk_bytes).min(first + (EXTENT_BLOCKS_MAX - 1));
+        let from = schema::extent_key(tree, ino, first);
+        let to = schema::extent_key(tree, ino, last + 1);
+        let mut end = last + 1;
+        let mut bytes = 0;
+        for pair in self.tx.scan(&from, Some(&to)) {
+            let (key, value) = pair?;
+            let block = number_at(&key, 17)?;
+            if bytes > EXTENTS_BYTES_SOFT_MAX && block > first + 1 {
+                end = block;
+                break;
+            }
+            bytes += value.len();
+            found.extents.extend(unpack::<Block>(&value)?.extents);
+        }
+        found.covered = len.min(end.saturating_mul(chunk_bytes) - offset);
+        Ok(found)
+    }
+
+    /// The numbers of at most `max` blocks that hold something, from `first` to `last`.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn blocks(&self, tree: TreeId, ino: Ino, first: u64, last: u64, max: usize) -> Result<Vec<u64>, StateError> {
+        let from = schema::extent_key(tree, ino, first);
+        let to = super::tx::prefix_end(&numbers(Table::Extent, &[tree.0, ino.0]));
+        let blocks = self.tx.scan(&from, to.as_deref()).map(|pair| number_at(&pair?.0, 17));
+        blocks.take_while(|block| block.as_ref().map_or(true, |block| *block <= last)).take(max).collect()
+    }
+
+    /// The size of a block of this tree's files.
+    ///
+    /// # Errors
+    /// The tree is not there.
+    pub fn chunk_bytes(&self, tree: TreeId) -> Result<u64, StateError> {
+        Ok(u64::from(self.tx.tree(tree)?.chunk_bytes.max(1)))
     }
 
     /// The first data (or hole) at or after `offset`. The end of file counts as a hole; unwritten space is one.

@@ -230,7 +230,8 @@ fn compaction_replaces_the_pieces_it_has_seen() {
         before: before.to_vec(),
         after: after.clone(),
     };
-    assert_eq!(world.op(compact(&before[..1], &after)), Err(FsError::Stale));
+    assert_eq!(world.op(compact(&before[1..], &after)), Err(FsError::Stale));
+    assert_eq!(world.op(compact(&before[..1], &after)), Err(FsError::Invalid), "it would cover what was not read");
     let short = Extent { len: 22, ..after.clone() };
     assert_eq!(world.op(compact(&before, &short)), Err(FsError::Invalid));
     world.op(compact(&before, &after)).unwrap();
@@ -238,6 +239,41 @@ fn compaction_replaces_the_pieces_it_has_seen() {
     assert_eq!((now.size, now.mtime, now.ctime, now.allocated_bytes), (23, attr.mtime, attr.ctime, 23));
     assert!(now.version > attr.version);
     assert_eq!(world.op(compact(&before, &after)), Err(FsError::Stale));
+}
+
+#[test]
+fn compaction_goes_on_under_appends() {
+    let mut world = World::new();
+    let ino = world.file("f");
+    world.write(ino, 0, inline(b"abc"), 3).unwrap();
+    world.write(ino, 5, inline(b"def"), 3).unwrap();
+    let before = world.extents(ino);
+    world.write(ino, 9, inline(b"xyz"), 3).unwrap();
+    let part = ChunkPart { id: ChunkId([9; 32]), chunk_bytes: 8, offset: 0, put_epoch: 1 };
+    let after = Extent { offset: 0, len: 8, source: Source::Chunk(part) };
+    world.op(Op::Compact { ino, block_offset: 0, before, after: after.clone() }).unwrap();
+    assert_eq!(world.extents(ino), [after, Extent { offset: 9, len: 3, source: inline(b"xyz") }]);
+}
+
+#[test]
+fn a_reply_with_extents_is_bounded() {
+    let mut world = World::new();
+    world.checks = false;
+    let ino = world.file("f");
+    for block in 0..6 {
+        let piece = |at: u64| Piece { offset: at * 8, len: 1, source: chunk(1, 1) };
+        let pieces = (0..8_000).map(piece).collect();
+        let at = WriteAt::Offset(block * CHUNK);
+        world.op(Op::Write(Write { ino, at, pieces, len: CHUNK, mtime: None, clear_privileges: false })).unwrap();
+    }
+    let view = |offset, len| world.state.view(|view| view.extents(world.tree, ino, offset, len)).unwrap();
+    let part = view(0, 6 * CHUNK);
+    let blocks = part.covered / CHUNK;
+    assert!(blocks >= 2 && blocks < 6 && part.covered % CHUNK == 0, "{}", part.covered);
+    assert_eq!(part.extents.len() as u64, blocks * 8_000);
+    let rest = view(part.covered, 6 * CHUNK - part.covered);
+    assert_eq!(rest.covered, 6 * CHUNK - part.covered);
+    assert_eq!(view(CHUNK + 5, 10).covered, 10);
 }
 
 #[test]
@@ -271,4 +307,18 @@ fn a_large_orphan_is_freed_in_bounded_steps() {
     assert!(world.reap(&[ino, small]).is_empty());
     let usage = world.state.view(|view| view.usage(world.tree)).unwrap();
     assert_eq!((usage.inodes, usage.allocated_bytes), (1, 0));
+}
+
+#[test]
+fn a_part_of_an_answered_change_does_nothing() {
+    let mut world = World::new();
+    let ino = world.file("f");
+    world.write(ino, 0, chunk(1, 1), CHUNK as u32).unwrap();
+    let (session, now, answered) = (world.session, Time { sec: 9, nsec: 0 }, world.sequence);
+    let part = |sequence| Command::Part { session, sequence, now, op: Op::SetAttr { ino, set: size(10) } };
+    assert_eq!(world.apply(part(answered)), Outcome::Error(FsError::Stale));
+    assert_eq!(world.apply(part(answered - 1)), Outcome::Error(FsError::Stale));
+    assert_eq!(world.attr(ino).size, CHUNK);
+    assert_eq!(world.apply(part(answered + 1)), Outcome::Done);
+    assert_eq!(world.attr(ino).size, 10);
 }

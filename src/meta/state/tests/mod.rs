@@ -181,7 +181,7 @@ impl World {
     }
 
     pub fn extents(&self, ino: Ino) -> Vec<Extent> {
-        self.state.view(|view| view.extents(self.tree, ino, 0, u64::MAX)).unwrap().1
+        self.state.view(|view| view.extents(self.tree, ino, 0, u64::MAX)).unwrap().extents
     }
 
     pub fn session_record(&self, session: SessionId) -> Option<Session> {

@@ -1,0 +1,105 @@
+//! How much room is left, as this client may believe it: what the leader told last, less what was sent to the stores
+//! since, less what is still to be sent. Pure.
+//!
+//! The leader adds up what stores report, and both are told once a second. So what was sent in the last few rounds is
+//! taken off once more: too little room makes writes slow, too much makes them fail after they had been accepted.
+
+use std::collections::VecDeque;
+
+use parking_lot::Mutex;
+
+use crate::types::record::SpaceReport;
+
+/// With less than this left, writes go through at once, so that the one that does not fit is the one that fails.
+const LOW_BYTES: u64 = 64 << 20;
+/// With less than this left, closing a file waits until its data is stored: it is the last call that can report that
+/// it was not.
+const AMPLE_BYTES: u64 = 1 << 30;
+/// Reports that what was sent may be missing from.
+const ROUNDS: usize = 3;
+
+#[derive(Default)]
+pub struct Space {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    report: SpaceReport,
+    /// Bytes sent to the stores, per round; the newest last.
+    sent: VecDeque<u64>,
+}
+
+impl Space {
+    pub fn report(&self) -> SpaceReport {
+        self.state.lock().report
+    }
+
+    /// The leader has told anew.
+    pub fn told(&self, report: SpaceReport) {
+        let mut state = self.state.lock();
+        state.report = report;
+        state.sent.push_back(0);
+        if state.sent.len() > ROUNDS {
+            state.sent.pop_front();
+        }
+    }
+
+    /// So much more is in the stores.
+    pub fn sent(&self, bytes: u64) {
+        let mut state = self.state.lock();
+        match state.sent.back_mut() {
+            Some(round) => *round += bytes,
+            None => state.sent.push_back(bytes),
+        }
+    }
+
+    /// The next write may be the one that does not fit.
+    pub fn is_low(&self, dirty_bytes: u64) -> bool {
+        self.left(dirty_bytes) < LOW_BYTES
+    }
+
+    /// What was written and closed can be stored later.
+    pub fn is_ample(&self, dirty_bytes: u64) -> bool {
+        self.left(dirty_bytes) >= AMPLE_BYTES
+    }
+
+    fn left(&self, dirty_bytes: u64) -> u64 {
+        let state = self.state.lock();
+        if state.report.total_bytes == 0 {
+            // Nobody knows.
+            return AMPLE_BYTES;
+        }
+        state.report.free_bytes.saturating_sub(dirty_bytes).saturating_sub(state.sent.iter().sum())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn report(free_bytes: u64) -> SpaceReport {
+        SpaceReport { total_bytes: 10 << 30, free_bytes, ..SpaceReport::default() }
+    }
+
+    #[test]
+    fn what_was_sent_counts_until_every_report_has_it() {
+        let space = Space::default();
+        assert!(space.is_ample(u64::MAX), "before the first report");
+        space.told(report(300 * MIB));
+        assert!(!space.is_low(100 * MIB) && !space.is_ample(0));
+        assert!(space.is_low(240 * MIB), "dirty bytes need room too");
+        space.sent(240 * MIB);
+        assert!(space.is_low(0));
+        for _ in 0..ROUNDS - 1 {
+            space.told(report(300 * MIB));
+            assert!(space.is_low(0), "the report may be older than what was sent");
+        }
+        space.told(report(300 * MIB));
+        assert!(!space.is_low(0));
+        space.told(report(2 << 30));
+        assert!(space.is_ample(MIB));
+    }
+}
