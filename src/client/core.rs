@@ -23,7 +23,7 @@ use super::locks::LockNotes;
 use super::memory::Memory;
 use super::space::Space;
 use crate::remote::meta::MetaClient;
-use crate::remote::session::{Answer, MetaSession};
+use crate::remote::session::{Answer, Lane, MetaSession};
 use crate::types::attr::{Attr, FileKind, SetAttr, Time};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
@@ -287,7 +287,7 @@ impl Core {
         }
         loop {
             let session = self.session();
-            let (result, leased, uncertain) = self.submit_in(&session, ops.clone(), want).await;
+            let (result, leased, uncertain) = self.submit_in(&session, ops.clone(), want, Lane::Change).await;
             match result {
                 Err(FsError::SessionExpired) if !uncertain && !self.is_stopping() => self.renewed(&session).await,
                 result => return (result, leased),
@@ -302,9 +302,10 @@ impl Core {
         session: &Arc<MetaSession>,
         ops: Vec<Op>,
         want: Hold,
+        lane: Lane,
     ) -> (Result<BatchReply>, Vec<Ino>, bool) {
         let era = self.era();
-        let answer = session.change(ops, want).await;
+        let answer = session.change(ops, want, lane).await;
         let leased = self.install(era, answer.granted);
         if answer.result == Err(FsError::SessionExpired) {
             self.expired.notify_one();

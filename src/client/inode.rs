@@ -71,6 +71,8 @@ pub struct State {
     pub idle_since: Option<Instant>,
     /// The kernel may hold pages: it was opened since they were last dropped.
     pub pages: bool,
+    /// How many sessions this inode's buffers have outlived: what was frozen under one is not to be heard of under the next.
+    pub life: u64,
     /// A recall is in its last flush: writers wait.
     pub writes_blocked: bool,
     pub failure: Failure,
@@ -127,6 +129,7 @@ impl Node {
             writers: 0,
             idle_since: None,
             pages: false,
+            life: 0,
             writes_blocked: false,
             failure: Failure::default(),
             ask_after: None,
@@ -217,6 +220,8 @@ impl State {
         self.begin_flush();
         self.attr = None;
         self.dir.pages.clear();
+        self.xattrs.retain(|name, _| !follows_others(name));
+        self.xattr_names = None;
     }
 
     /// A flush begins: what is buffered here lies over what it changes, so nothing needs to be forgotten.
@@ -287,9 +292,31 @@ impl State {
         self.opens == 0 && self.dirty.is_empty() && self.held.may_ask() && self.changes == 0 && self.atime.is_none()
     }
 
+    /// The session is gone, with every lease and all that was buffered under them, also what a flush has on its way: others
+    /// may have written since. Returns how many dirty bytes there were.
+    pub fn outlive(&mut self) -> u64 {
+        self.life += 1;
+        self.held.lose();
+        self.forget();
+        self.writes_blocked = false;
+        let lost = self.dirty.drop_fresh() + self.dirty.settle();
+        if lost > 0 {
+            self.dirty_since = None;
+            self.mtime = None;
+            self.clear_privileges = false;
+            self.fail(FsError::SessionExpired);
+        }
+        lost
+    }
+
     pub fn fail(&mut self, error: FsError) {
         self.failure = Failure { count: self.failure.count + 1, error: Some(error) };
     }
+}
+
+/// Attributes that change, or go, with the mode, the owner or the data.
+fn follows_others(xattr: &[u8]) -> bool {
+    xattr.starts_with(b"system.posix_acl_") || xattr == b"security.capability"
 }
 
 impl DirCache {

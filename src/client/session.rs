@@ -207,20 +207,9 @@ fn lose_everything(core: &Arc<Core>) -> usize {
     core.dirty.lock().clear();
     core.locks.clear();
     for node in core.nodes.all() {
-        {
-            let mut state = node.lock();
-            state.held.lose();
-            state.forget();
-            state.writes_blocked = false;
-            // What a flush has on its way is given up by the flush: it is refused as well.
-            if state.dirty.has_fresh() {
-                core.memory.give(state.dirty.drop_fresh());
-                state.dirty_since = None;
-                state.mtime = None;
-                state.fail(FsError::SessionExpired);
-                lost += 1;
-            }
-        }
+        let bytes = node.lock().outlive();
+        core.memory.give(bytes);
+        lost += usize::from(bytes > 0);
         node.moved.notify_waiters();
     }
     lost

@@ -21,13 +21,15 @@ use crate::types::error::FsError;
 use crate::types::id::Ino;
 use crate::types::lock::{LockMode, LockRange, LockSpace};
 use crate::types::name::Name;
-use crate::types::op::{NewNode, RenameMode};
+use crate::types::op::{NewNode, RenameMode, XattrMode};
 use crate::types::session::{Hold, Lease};
 
 #[derive(Default)]
 struct Chunks {
     chunks: Mutex<HashMap<ChunkId, Bytes>>,
     full: AtomicBool,
+    /// Nobody answers.
+    away: AtomicBool,
     puts: AtomicU64,
 }
 
@@ -35,6 +37,9 @@ impl ChunkStore for Chunks {
     fn put<'a>(&'a self, chunks: &'a [(ChunkId, Bytes)], _: u64, _: u8) -> BoxFuture<'a, Result<(), FsError>> {
         Box::pin(async move {
             tokio::time::sleep(Duration::from_micros(200)).await;
+            if self.away.load(Ordering::Relaxed) {
+                return Err(FsError::Unreachable);
+            }
             if self.full.load(Ordering::Relaxed) {
                 return Err(FsError::NoSpace);
             }
@@ -47,6 +52,9 @@ impl ChunkStore for Chunks {
     fn get(&self, id: ChunkId, offset: u32, len: u32, _: u32) -> BoxFuture<'_, Result<Bytes, FsError>> {
         Box::pin(async move {
             tokio::time::sleep(Duration::from_micros(200)).await;
+            if self.away.load(Ordering::Relaxed) {
+                return Err(FsError::Unreachable);
+            }
             let chunks = self.chunks.lock();
             let bytes = chunks.get(&id).ok_or(FsError::ChunkLost(id))?;
             Ok(bytes.slice(offset as usize..(offset + len) as usize))
@@ -321,6 +329,30 @@ async fn an_expired_session_is_reported_once_per_handle() {
     assert_eq!(cluster.meta.attr(ino).unwrap().size, 5);
 }
 
+/// What a flush had on its way when its session expired is not to come back over what others wrote since.
+#[tokio::test(start_paused = true)]
+async fn a_flush_does_not_outlive_its_session() {
+    let cluster = Cluster::new();
+    cluster.meta.fault(|faults| faults.patience_ms = 2_000);
+    let (a, b) = (cluster.client().await, cluster.client().await);
+    let (ino, ours) = create(&a, "f").await;
+    a.try_write(ino, ours, at(0, &pattern(50_000, 1))).unwrap().unwrap();
+    cluster.chunks.away.store(true, Ordering::Relaxed);
+    let syncing = a.clone();
+    let flush = tokio::spawn(async move { syncing.fsync(ino, Some(ours)).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    cluster.meta.expire_all_but(2);
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    let theirs = b.open(ino, RW).await.unwrap();
+    write(&b, ino, theirs, 0, b"theirs").await;
+    b.fsync(ino, Some(theirs)).await.unwrap();
+    assert!(flush.await.unwrap().is_err());
+    cluster.chunks.away.store(false, Ordering::Relaxed);
+    a.fsync(ino, Some(ours)).await.unwrap();
+    assert_eq!(read(&a, ino, ours, 0, 100).await, b"theirs");
+    assert_eq!(cluster.meta.attr(ino).unwrap().size, 6);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_full_cluster_fails_the_write_that_meets_it() {
     let cluster = Cluster::new();
@@ -389,6 +421,25 @@ async fn a_read_without_a_lease_is_an_access_too() {
     read(&b, ino, theirs, 0, 10).await;
     b.stop().await.unwrap();
     assert!(cluster.meta.attr(ino).unwrap().atime > then);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_capability_that_goes_with_the_owner_is_asked_for_anew() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    let (ino, _) = create(&client, "f").await;
+    for xattr in ["security.capability", "user.other"] {
+        client.setxattr(ino, xattr.into(), b"value".to_vec(), XattrMode::Set).await.unwrap();
+    }
+    let asked = async |xattr: &str| {
+        let before = cluster.meta.count("getxattr");
+        assert_eq!(client.getxattr(ino, xattr.into()).await.unwrap(), b"value");
+        cluster.meta.count("getxattr") - before
+    };
+    assert_eq!((asked("security.capability").await, asked("user.other").await), (1, 1));
+    assert_eq!((asked("security.capability").await, asked("user.other").await), (0, 0), "cached under the lease");
+    client.setattr(ino, SetAttr { uid: Some(7), ..SetAttr::default() }).await.unwrap();
+    assert_eq!((asked("security.capability").await, asked("user.other").await), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -617,4 +668,36 @@ async fn stopping_leaves_nothing_behind() {
     assert_eq!(cluster.meta.attr(ino).unwrap().size, 10);
     assert_eq!(cluster.meta.hold(ino), Vec::<Hold>::new());
     assert_eq!(cluster.meta.hold(Ino::ROOT).iter().filter(|hold| hold.lease > Lease::None).count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stores_that_are_away_are_waited_for() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    let (ino, handle) = create(&client, "f").await;
+    let data = pattern(100_000, 3);
+    cluster.chunks.away.store(true, Ordering::Relaxed);
+    client.try_write(ino, handle, at(0, &data)).unwrap().unwrap();
+    let (syncing, done) = (client.clone(), tokio::time::sleep(Duration::from_secs(30)));
+    let flush = tokio::spawn(async move { syncing.fsync(ino, Some(handle)).await });
+    done.await;
+    assert!(!flush.is_finished());
+    cluster.chunks.away.store(false, Ordering::Relaxed);
+    flush.await.unwrap().unwrap();
+    assert_eq!(read(&client, ino, handle, 0, 100_000).await, data);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_little_room_left_closing_waits_for_the_stores() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    let (ino, handle) = create(&client, "f").await;
+    client.try_write(ino, handle, at(0, &pattern(100_000, 3))).unwrap().unwrap();
+    client.flush(ino, handle, 1).await.unwrap();
+    assert!(cluster.meta.attr(ino).unwrap().size == 0, "with plenty of room nobody waits");
+    cluster.meta.fault(|faults| faults.free_bytes = 500 << 20);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    client.try_write(ino, handle, at(200_000, &pattern(50_000, 4))).unwrap().unwrap();
+    cluster.chunks.full.store(true, Ordering::Relaxed);
+    assert_eq!(client.flush(ino, handle, 1).await, Err(FsError::NoSpace));
 }

@@ -22,7 +22,7 @@ use super::core::{Core, Touch};
 use super::dirty::Scope;
 use super::inode::{Asked, Node, State};
 use super::session::until_stopped;
-use crate::remote::session::MetaSession;
+use crate::remote::session::{Lane, MetaSession};
 use crate::types::attr::{Attr, Time};
 use crate::types::digest::ChunkId;
 use crate::types::error::FsError;
@@ -76,6 +76,7 @@ async fn run(core: Arc<Core>) {
 struct Load {
     /// Under whose leases it was written.
     session: Arc<MetaSession>,
+    life: u64,
     runs: Runs,
     begun: Asked,
     mtime: Option<Time>,
@@ -206,12 +207,16 @@ impl Core {
         state.begin_flush();
         let runs = state.dirty.freeze(scope);
         let mtime = state.mtime;
-        Load { session: self.session(), runs, begun, mtime, clear_privileges: state.clear_privileges }
+        let (life, clear_privileges) = (state.life, state.clear_privileges);
+        Load { session: self.session(), life, runs, begun, mtime, clear_privileges }
     }
 
     fn settle(&self, node: &Arc<Node>, load: &Load, shipped: &Shipped) {
         let mut state = node.lock();
         state.end_change();
+        if state.life != load.life {
+            return;
+        }
         self.memory.give(state.dirty.settle());
         self.note_pieces(&mut state, shipped.pieces.iter().map(|piece| (piece.offset, piece.len.into())));
         let leased = state.held_since(load.begun, false);
@@ -243,6 +248,10 @@ impl Core {
     fn unload(&self, node: &Arc<Node>, load: &Load, fatal: bool, error: &FsError) {
         let mut state = node.lock();
         state.end_change();
+        // Given up with the session it was written under; that was reported then.
+        if state.life != load.life {
+            return;
+        }
         if !fatal {
             self.memory.give(state.dirty.thaw());
             return;
@@ -320,7 +329,7 @@ impl Core {
         ops: Vec<Op>,
         want: Hold,
     ) -> std::result::Result<Vec<OpReply>, Failed> {
-        match self.submit_in(session, ops, want).await.0 {
+        match self.submit_in(session, ops, want, Lane::Flush).await.0 {
             Ok(BatchReply::Done(replies)) => Ok(replies),
             Ok(BatchReply::Failed { index, error }) => Err(Failed { error, fatal: true, index: Some(index as usize) }),
             Err(error) => Err(Failed::of(error)),

@@ -58,7 +58,7 @@ impl Leader {
             term,
             names: NameLocks::default(),
             started: now,
-            leases: Mutex::default(),
+            leases: Mutex::new(LeaseTable::new(term)),
             settled: watch::Sender::new(sessions.is_empty()),
             sessions: Mutex::new(sessions),
             progress: watch::Sender::new(0),

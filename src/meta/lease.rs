@@ -213,6 +213,12 @@ impl LeaseTable {
         events
     }
 
+    /// Numbers of grants are larger in every later term: what a client gives back of an earlier leader's, late, ends
+    /// nothing that was granted since.
+    pub fn new(term: u64) -> LeaseTable {
+        LeaseTable { last_grant: term << 32, ..LeaseTable::default() }
+    }
+
     /// Who besides `session` has not answered a recall on one of these.
     pub fn debtors(&self, session: SessionId, keys: &[Key]) -> HashSet<SessionId> {
         let inodes = keys.iter().filter_map(|key| self.inodes.get(key));

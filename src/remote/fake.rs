@@ -33,6 +33,7 @@ pub struct FakeMeta {
     has_chunk: Box<dyn Fn(&ChunkId) -> bool + Send + Sync>,
 }
 
+#[derive(Default)]
 pub struct Faults {
     /// Act on this many changes without answering.
     pub lose_replies: u32,
@@ -40,6 +41,10 @@ pub struct Faults {
     pub away: bool,
     /// Writes are refused for want of space.
     pub full: bool,
+    /// What `statfs` tells otherwise.
+    pub free_bytes: u64,
+    /// The policy of the volume; 0 is for ever.
+    pub patience_ms: u64,
     /// Chunks of earlier epochs are to be put again, once.
     pub put_again: bool,
 }
@@ -94,7 +99,7 @@ impl FakeMeta {
             locks: BTreeMap::new(),
             cancelled: BTreeSet::new(),
             last_grant: 0,
-            faults: Faults { lose_replies: 0, away: false, full: false, put_again: false },
+            faults: Faults { free_bytes: 1 << 40, ..Faults::default() },
             counts: BTreeMap::new(),
         };
         state.inodes.insert(Ino::ROOT, Inode::new(Ino::ROOT, FileKind::Dir, 0o755, Ino::ROOT));
@@ -125,10 +130,15 @@ impl FakeMeta {
 
     /// Forgets every session.
     pub fn expire_all(&self) {
+        self.expire_all_but(0);
+    }
+
+    /// Every session is gone but the one with this number.
+    pub fn expire_all_but(&self, kept: u64) {
         let mut state = self.state.lock();
-        state.sessions.clear();
-        state.holds.clear();
-        state.recalls.clear();
+        state.sessions.retain(|session, _| session.0 == kept);
+        state.holds.retain(|(_, session), _| session.0 == kept);
+        state.recalls.retain(|(_, session), _| session.0 == kept);
         state.locks.clear();
         let orphans: Vec<Ino> =
             state.inodes.iter().filter(|(_, inode)| inode.attr.nlink == 0).map(|(ino, _)| *ino).collect();
@@ -333,7 +343,7 @@ impl State {
     }
 
     fn space(&self) -> SpaceReport {
-        let free_bytes = if self.faults.full { 0 } else { 1 << 40 };
+        let free_bytes = if self.faults.full { 0 } else { self.faults.free_bytes };
         SpaceReport { total_bytes: 1 << 41, free_bytes, inodes: 1, inodes_free: 1 << 20 }
     }
 
@@ -342,7 +352,8 @@ impl State {
         let session = SessionId(self.last_session);
         self.sessions.insert(session, Session::default());
         self.reclaimed.insert(session);
-        let policy = VolumePolicy { chunk_bytes: CHUNK_BYTES, ..VolumePolicy::default() };
+        let patience_ms = self.faults.patience_ms;
+        let policy = VolumePolicy { chunk_bytes: CHUNK_BYTES, patience_ms, ..VolumePolicy::default() };
         let volume = Volume { id: VolumeId(1), name: "v".into(), tree: TreeId(1), policy };
         MetaBody::Session(SessionOpened { session, volume, read_only, heartbeat: self.heartbeat() })
     }

@@ -93,7 +93,10 @@ impl MetaClient {
                     self.learn(&reply);
                     return Ok(Answered { reply, sent, uncertain: attempt.uncertain });
                 }
-                Outcome::Elsewhere(hint) => attempt.elsewhere(self.redirect(&address, hint)),
+                Outcome::Elsewhere { hint, uncertain } => {
+                    attempt.uncertain |= uncertain;
+                    attempt.elsewhere(self.redirect(&address, hint));
+                }
                 Outcome::Deposed => attempt.uncertain = true,
                 Outcome::Failed(error) => {
                     attempt.failed(&error);
@@ -229,7 +232,7 @@ impl Events {
 
 enum Outcome {
     Answer(MetaReply),
-    Elsewhere(Option<MetaInfo>),
+    Elsewhere { hint: Option<MetaInfo>, uncertain: bool },
     Deposed,
     Failed(NetError),
     Malformed(String),
@@ -242,7 +245,8 @@ impl Outcome {
             Err(error) => return Outcome::Failed(error),
         };
         match decode::<MetaReply>(&frame.message) {
-            Ok(MetaReply { body: MetaBody::NotLeader(hint), .. }) => Outcome::Elsewhere(hint),
+            Ok(MetaReply { body: MetaBody::NotLeader(hint), .. }) => Outcome::Elsewhere { hint, uncertain: false },
+            Ok(MetaReply { body: MetaBody::Uncertain(hint), .. }) => Outcome::Elsewhere { hint, uncertain: true },
             Ok(reply) => Outcome::Answer(reply),
             Err(error) => Outcome::Malformed(error.to_string()),
         }

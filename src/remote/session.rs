@@ -27,6 +27,15 @@ use crate::types::session::{Claim, DirPage, HeartbeatReply, Hold, SessionOpened}
 
 /// Changes under way at once: bounds the reply table of the session on the servers.
 pub const IN_FLIGHT_MAX: usize = 256;
+/// Flushes under way at once, beside those: a change may be parked at the leader until somebody's flush comes home.
+pub const FLUSHES_IN_FLIGHT_MAX: usize = 64;
+
+/// What a change is for, and so which bound it counts against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    Change,
+    Flush,
+}
 
 /// What came back, and what was granted with it (with errors too: a name that is not there can be cached).
 #[derive(Debug)]
@@ -43,7 +52,8 @@ pub struct MetaSession {
     id: SessionId,
     patience: Option<Duration>,
     sequences: Mutex<Sequences>,
-    slots: Semaphore,
+    changes: Semaphore,
+    flushes: Semaphore,
 }
 
 #[derive(Default)]
@@ -97,9 +107,12 @@ impl MetaSession {
             other => return Err(CallError::Malformed(format!("{other:?}"))),
         };
         let patience = opened.volume.policy.patience();
-        let slots = Semaphore::new(IN_FLIGHT_MAX);
-        let session = MetaSession { meta, id: opened.session, patience, sequences: Mutex::default(), slots };
-        Ok((session, opened, answered.sent))
+        Ok((MetaSession::new(meta, opened.session, patience), opened, answered.sent))
+    }
+
+    fn new(meta: Arc<MetaClient>, id: SessionId, patience: Option<Duration>) -> MetaSession {
+        let (changes, flushes) = (Semaphore::new(IN_FLIGHT_MAX), Semaphore::new(FLUSHES_IN_FLIGHT_MAX));
+        MetaSession { meta, id, patience, sequences: Mutex::default(), changes, flushes }
     }
 
     pub fn id(&self) -> SessionId {
@@ -219,8 +232,12 @@ impl MetaSession {
     }
 
     /// Changes the tree, once. A failed operation is an error and nothing happened; see [`BatchReply`].
-    pub async fn change(&self, ops: Vec<Op>, want: Hold) -> Answer<BatchReply> {
-        let Ok(_slot) = self.slots.acquire().await else { return Answer::failed(FsError::SessionExpired) };
+    pub async fn change(&self, ops: Vec<Op>, want: Hold, lane: Lane) -> Answer<BatchReply> {
+        let slots = match lane {
+            Lane::Change => &self.changes,
+            Lane::Flush => &self.flushes,
+        };
+        let Ok(_slot) = slots.acquire().await else { return Answer::failed(FsError::SessionExpired) };
         let ticket = self.ticket();
         let (sequence, acknowledged) = (ticket.sequence, ticket.acknowledged);
         self.ask(MetaRequest::Change { session: self.id, sequence, acknowledged, ops, want }, |body| match body {
@@ -339,8 +356,7 @@ mod tests {
     fn session() -> MetaSession {
         let meta = Arc::new(MetaClient::new(Arc::new(Nobody), vec!["nowhere:1".into()]));
         let patience = Some(Duration::from_millis(100));
-        let slots = Semaphore::new(IN_FLIGHT_MAX);
-        MetaSession { meta, id: SessionId(1), patience, sequences: Mutex::default(), slots }
+        MetaSession::new(meta, SessionId(1), patience)
     }
 
     #[test]

@@ -248,6 +248,8 @@ pub enum MetaBody {
         metas: Vec<MetaInfo>,
     },
     Map(ClusterMap),
+    /// As `NotLeader`, but what was asked for may have been done, or may still be.
+    Uncertain(Option<MetaInfo>),
 }
 
 /// What a store is told in the reply to its heartbeat.

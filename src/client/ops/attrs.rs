@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::client::api::Result;
 use crate::client::core::{Apply, Core, Touch};
 use crate::client::dirty::Scope;
+use crate::client::ops::write::CAPABILITY;
 use crate::types::attr::{Attr, SetAttr};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
@@ -106,7 +107,7 @@ impl Core {
         Ok(target)
     }
 
-    pub async fn getxattr(&self, ino: Ino, name: Vec<u8>) -> Result<Vec<u8>> {
+    pub async fn getxattr(self: &Arc<Self>, ino: Ino, name: Vec<u8>) -> Result<Vec<u8>> {
         let node = self.nodes.node(ino);
         {
             let state = node.lock();
@@ -118,6 +119,10 @@ impl Core {
                     return Err(FsError::NoAttribute);
                 }
             }
+        }
+        if name == CAPABILITY {
+            // What is buffered here takes it away.
+            self.flush_before(&node).await?;
         }
         let asked = self.nodes.asked();
         let ask = name.clone();

@@ -17,6 +17,9 @@ use crate::types::limits::{FILE_BYTES_MAX, INLINE_BYTES_MAX};
 use crate::types::op::{BatchReply, Op, OpReply, Piece, Write, WriteAt};
 use crate::types::session::{Hold, Lease};
 
+/// Goes with the bytes it was given to.
+pub const CAPABILITY: &[u8] = b"security.capability";
+
 /// How a buffered write went.
 enum Buffered {
     Done,
@@ -142,6 +145,9 @@ impl Core {
         let newest = state.visible().map(|attr| attr.mtime.max(attr.ctime)).unwrap_or_default();
         state.mtime = Some(self.clock.now().max(newest));
         state.clear_privileges |= clear_privileges;
+        if matches!(state.xattrs.get(CAPABILITY), Some(Some(_))) {
+            state.xattrs.remove(CAPABILITY);
+        }
     }
 
     /// One write, durable when it returns, done by the leader. A lease for the next ones comes with the answer, if

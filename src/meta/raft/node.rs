@@ -211,16 +211,16 @@ impl RaftNode {
         }
     }
 
-    /// Has a command applied by a majority's machines, and gives back this machine's reply.
+    /// Has a command applied by a majority's machines, and gives back this machine's reply. Waits as long as this node
+    /// leads: until then the command may still be applied.
     ///
     /// # Errors
-    /// See [`ProposeError`].
+    /// `NotLeader`: it may be applied all the same, by whoever leads next. `TooLarge`, `Stopped`.
     pub async fn propose(&self, command: Vec<u8>) -> Result<Vec<u8>, ProposeError> {
         if command.len() > PROPOSAL_BYTES_MAX {
             return Err(ProposeError::TooLarge(command.len()));
         }
-        let written = self.inner.raft.client_write(Command(Bytes::from(command)));
-        let written = self.in_time(written).await?.map_err(write_error)?;
+        let written = self.inner.raft.client_write(Command(Bytes::from(command))).await.map_err(write_error)?;
         Ok(written.data.0)
     }
 

@@ -29,11 +29,15 @@ impl Shared {
         if change.ops.is_empty() || change.ops.len() > COMMAND_OPS_MAX {
             return Err(FsError::Invalid.into());
         }
-        if *self.full.borrow() && !is_for_space(&change.ops) {
-            return Err(FsError::NoSpace.into());
-        }
         let _names = leader.names.lock(tree, change.ops.iter().flat_map(names)).await;
         self.raft.read_barrier().await?;
+        if *self.full.borrow() && !is_for_space(&change.ops) {
+            // What was done before is answered as it was then.
+            let answered = self.state.view(|view| view.has_answered(change.session, change.sequence))?;
+            if !answered {
+                return Err(FsError::NoSpace.into());
+            }
+        }
         let reply = self.apply_change(&leader, tree, &change).await?;
         if change.ops.iter().any(|op| matches!(op, Op::Lock(_) | Op::UnlockOwner { .. })) {
             leader.locks_changed();
@@ -91,7 +95,10 @@ impl Shared {
     ) -> Result<Option<Claim>, Fail> {
         let BatchReply::Done(replies) = reply else { return Ok(None) };
         let Some((ino, version)) = replies.iter().rev().find_map(attr_of) else { return Ok(None) };
-        let Some(claim) = leader.acquire(change.session, key(tree, ino), change.want).await? else { return Ok(None) };
+        // Deposed meanwhile: the change was made, only nothing can be granted any more.
+        let Ok(Some(claim)) = leader.acquire(change.session, key(tree, ino), change.want).await else {
+            return Ok(None);
+        };
         let newest = self.state.view(|view| view.attr(tree, ino));
         if newest.is_ok_and(|newest| newest.version == version) {
             return Ok(Some(claim));

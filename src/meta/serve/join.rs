@@ -19,7 +19,7 @@ impl Shared {
         };
         match self.welcome(request).await {
             Ok(welcome) => JoinReply::Welcome(Box::new(welcome)),
-            Err(Fail::NotLeader(hint)) => JoinReply::NotLeader(hint),
+            Err(Fail::NotLeader(hint) | Fail::Uncertain(hint)) => JoinReply::NotLeader(hint),
             Err(Fail::Refused(why)) => JoinReply::Refused(why),
             Err(Fail::Fs(error)) => JoinReply::Refused(error.to_string()),
         }

@@ -61,7 +61,10 @@ pub struct Shared {
 #[derive(Debug)]
 pub enum Fail {
     Fs(FsError),
+    /// Nothing was done.
     NotLeader(Option<MetaInfo>),
+    /// Not the leader any more, or not heard by enough others: what was proposed may be in the log, and be applied.
+    Uncertain(Option<MetaInfo>),
     /// One sentence for people.
     Refused(String),
 }
@@ -90,7 +93,6 @@ impl From<ProposeError> for Fail {
         match error {
             ProposeError::NotLeader(hint) => Fail::NotLeader(hint),
             ProposeError::TooLarge(_) => Fail::Fs(FsError::Invalid),
-            // The command may still be applied: the client asks again with the same sequence.
             ProposeError::Unavailable(_) | ProposeError::Stopped => Fail::NotLeader(None),
         }
     }
@@ -143,8 +145,11 @@ impl Shared {
         }
         let reply = match self.answer(peer, request, &call.replier).await {
             Ok(reply) => reply,
+            // What waited here was deposed: the next leader is to be asked.
+            Err(Fail::Fs(FsError::Unreachable)) => plain(MetaBody::NotLeader(None)),
             Err(Fail::Fs(error)) => plain(MetaBody::Error(error)),
             Err(Fail::NotLeader(hint)) => plain(MetaBody::NotLeader(hint)),
+            Err(Fail::Uncertain(hint)) => plain(MetaBody::Uncertain(hint)),
             Err(Fail::Refused(why)) => plain(MetaBody::Refused(why)),
         };
         call.replier.reply(meta_frame(&reply)).await;
@@ -213,8 +218,16 @@ impl Shared {
     }
 
     /// Puts a command through the log and gives back what the state machine says.
+    ///
+    /// Ends only when it is known what becomes of the command, so that whoever holds a lock on what it changes holds it
+    /// for as long as it may be applied. Callers who cannot wait go away; this goes on.
     pub async fn propose(&self, command: &Command) -> Result<Outcome, Fail> {
-        let reply = self.raft.propose(command.encode()).await?;
+        let reply = self.raft.propose(command.encode()).await.map_err(|error| match error {
+            // A leader that steps down answers so for what it has sent to others already.
+            ProposeError::NotLeader(hint) => Fail::Uncertain(hint),
+            ProposeError::Unavailable(_) | ProposeError::Stopped => Fail::Uncertain(None),
+            ProposeError::TooLarge(_) => error.into(),
+        })?;
         Outcome::decode(&reply).map_err(|error| {
             tracing::error!(%error, "the state machine's reply could not be decoded");
             Fail::Fs(FsError::Io)

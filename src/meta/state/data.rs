@@ -10,6 +10,7 @@ use super::execute::Scope;
 use super::lock;
 use super::schema::{Block, Inode, Table, extent_key, inode_key, number_at, numbers, orphan_key, tree_key, unpack};
 use super::tx::{Tx, prefix_end};
+use super::xattr;
 use crate::meta::command::Outcome;
 use crate::types::attr::{Time, mode_without_privileges};
 use crate::types::error::FsError;
@@ -18,6 +19,8 @@ use crate::types::id::{Ino, TreeId};
 use crate::types::limits::{EXTENT_BLOCKS_MAX, FILE_BYTES_MAX, INLINE_BYTES_MAX, INLINE_FILE_BYTES_MAX};
 use crate::types::op::{FallocateMode, OpReply, Piece, Write, WriteAt};
 
+/// The extended attribute with a program's privileges.
+const CAPABILITY: &[u8] = b"security.capability";
 /// Extents that one command frees at most.
 const REAP_EXTENTS_MAX: usize = 4096;
 /// Blocks read at a time when many are rewritten.
@@ -191,9 +194,15 @@ pub(super) fn write(scope: &mut Scope<'_, '_>, write: &Write) -> Result<OpReply,
     if write.clear_privileges {
         inode.attr.mode = mode_without_privileges(inode.attr.mode);
     }
+    drop_capability(scope, &mut inode)?;
     wrote(&mut inode, write.mtime.unwrap_or(scope.now))?;
     scope.put_inode(&inode);
     Ok(OpReply::Written { offset, attr: inode.attr })
+}
+
+/// What a program may do goes with its bytes: whoever changes those, root included, makes it another program.
+fn drop_capability(scope: &mut Scope<'_, '_>, inode: &mut Inode) -> Result<(), StateError> {
+    xattr::drop_value(scope, inode, CAPABILITY).map(drop)
 }
 
 /// The times of a write, which may have happened a while ago: the change time does not go back for it.
@@ -268,6 +277,7 @@ pub(super) fn fallocate(
     if let FallocateMode::Allocate { keep_size: false } | FallocateMode::Zero { keep_size: false } = mode {
         inode.attr.size = inode.attr.size.max(end);
     }
+    drop_capability(scope, &mut inode)?;
     inode.modified(scope.now);
     scope.put_inode(&inode);
     Ok(OpReply::Attr(inode.attr))
@@ -300,6 +310,7 @@ pub(super) fn copy_range(
     edit.lay(scope.tx, block_bytes, pieces)?;
     edit.finish(scope, &mut inode)?;
     inode.attr.size = inode.attr.size.max(end);
+    drop_capability(scope, &mut inode)?;
     inode.modified(scope.now);
     scope.put_inode(&inode);
     Ok(OpReply::Copied { bytes: len, attr: inode.attr })

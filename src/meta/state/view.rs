@@ -198,6 +198,14 @@ impl<'kv> View<'kv> {
         Ok(found)
     }
 
+    /// The reply to this change is remembered.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn has_answered(&self, session: SessionId, sequence: u64) -> Result<bool, StateError> {
+        self.tx.contains(&schema::reply_key(session, sequence))
+    }
+
     /// The numbers of at most `max` blocks that hold something, from `first` to `last`.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use super::*;
 use crate::types::limits::{FILE_BYTES_MAX, INLINE_BYTES_MAX, INLINE_FILE_BYTES_MAX};
 use crate::types::op::FallocateMode::{Allocate, Punch, Zero};
+use crate::types::op::XattrMode;
 
 fn size(size: u64) -> SetAttr {
     SetAttr { size: Some(size), ..SetAttr::default() }
@@ -249,7 +250,7 @@ fn compaction_goes_on_under_appends() {
     world.write(ino, 5, inline(b"def"), 3).unwrap();
     let before = world.extents(ino);
     world.write(ino, 9, inline(b"xyz"), 3).unwrap();
-    let part = ChunkPart { id: ChunkId([9; 32]), chunk_bytes: 8, offset: 0, put_epoch: 1 };
+    let part = ChunkPart { id: ChunkId([9; 32]), chunk_bytes: 8, offset: 0, put_epoch: 0 };
     let after = Extent { offset: 0, len: 8, source: Source::Chunk(part) };
     world.op(Op::Compact { ino, block_offset: 0, before, after: after.clone() }).unwrap();
     assert_eq!(world.extents(ino), [after, Extent { offset: 9, len: 3, source: inline(b"xyz") }]);
@@ -321,4 +322,16 @@ fn a_part_of_an_answered_change_does_nothing() {
     assert_eq!(world.attr(ino).size, CHUNK);
     assert_eq!(world.apply(part(answered + 1)), Outcome::Done);
     assert_eq!(world.attr(ino).size, 10);
+}
+
+#[test]
+fn a_write_takes_the_capability_away() {
+    let mut world = World::new();
+    let ino = world.file("f");
+    let set = |name: &[u8]| Op::SetXattr { ino, name: name.to_vec(), value: b"v".to_vec(), mode: XattrMode::Set };
+    world.op(set(b"security.capability")).unwrap();
+    world.op(set(b"user.kept")).unwrap();
+    world.write(ino, 0, inline(b"x"), 1).unwrap();
+    let names = world.state.view(|view| view.xattr_names(world.tree, ino)).unwrap();
+    assert_eq!(names, [b"user.kept".to_vec()]);
 }
