@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
@@ -52,6 +52,8 @@ pub struct Core {
     pub dirty: Mutex<BTreeSet<Ino>>,
     /// Inodes with a time of access to tell.
     pub touched: Mutex<BTreeSet<Ino>>,
+    /// Inodes are being given back.
+    pub evicting: AtomicBool,
     /// Background flushes under way at once.
     pub flushes: Semaphore,
     pub space: Space,
@@ -180,6 +182,7 @@ impl Core {
             clock: Clock::default(),
             dirty: Mutex::default(),
             touched: Mutex::default(),
+            evicting: AtomicBool::new(false),
             flushes: Semaphore::new(super::writeback::FLUSHES_MAX),
             space: Space::default(),
             root: Mutex::default(),

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::types::extent::Extent;
+use crate::types::extent::{Extent, Source};
 
 /// Blocks remembered per file; beyond it everything is forgotten and asked for again.
 const BLOCKS_MAX: usize = 16 << 10;
@@ -15,23 +15,30 @@ const BLOCKS_MAX: usize = 16 << 10;
 pub struct ExtentMap {
     block_bytes: u64,
     blocks: BTreeMap<u64, Vec<Extent>>,
+    bytes: usize,
     /// Every block at or after this one that is not listed is known to be a hole.
     empty_from: Option<u64>,
 }
 
 impl ExtentMap {
     pub fn new(block_bytes: u64) -> ExtentMap {
-        ExtentMap { block_bytes, blocks: BTreeMap::new(), empty_from: None }
+        ExtentMap { block_bytes, blocks: BTreeMap::new(), bytes: 0, empty_from: None }
     }
 
     /// A file that has just been made: all hole.
     pub fn set_empty(&mut self) {
-        self.blocks.clear();
+        self.forget();
         self.empty_from = Some(0);
+    }
+
+    /// What it takes in memory, inline data included.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub fn forget(&mut self) {
         self.blocks.clear();
+        self.bytes = 0;
         self.empty_from = None;
     }
 
@@ -61,10 +68,12 @@ impl ExtentMap {
         }
         let to = to.min(size.max(from + 1));
         for block in from / self.block_bytes..=(to.max(from + 1) - 1) / self.block_bytes {
-            self.blocks.insert(block, Vec::new());
+            let known = self.blocks.insert(block, Vec::new());
+            self.bytes = self.bytes + weight(&[]) - known.as_deref().map_or(0, weight);
         }
         for extent in extents {
             if let Some(known) = self.blocks.get_mut(&(extent.offset / self.block_bytes)) {
+                self.bytes += weight_of(extent);
                 known.push(extent.clone());
             }
         }
@@ -82,9 +91,12 @@ impl ExtentMap {
             let known_hole = !self.blocks.contains_key(&block) && self.block(block).is_some();
             if known_hole {
                 self.blocks.insert(block, Vec::new());
+                self.bytes += weight(&[]);
             }
             if let (Some(extents), Some(part)) = (self.blocks.get_mut(&block), piece.slice(at, end)) {
+                self.bytes -= weight(extents);
                 lay_over(extents, part);
+                self.bytes += weight(extents);
             }
             at = end;
         }
@@ -92,6 +104,16 @@ impl ExtentMap {
             self.forget();
         }
     }
+}
+
+/// What a block's list takes, with its place in the map.
+fn weight(extents: &[Extent]) -> usize {
+    64 + extents.iter().map(weight_of).sum::<usize>()
+}
+
+fn weight_of(extent: &Extent) -> usize {
+    let inline = if let Source::Inline(bytes) = &extent.source { bytes.len() } else { 0 };
+    size_of::<Extent>() + inline
 }
 
 /// Puts one extent over a sorted list, cutting what lies under it.
@@ -115,7 +137,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::types::extent::Source;
 
     fn inline(offset: u64, bytes: &[u8]) -> Extent {
         Extent { offset, len: bytes.len() as u32, source: Source::Inline(bytes.to_vec()) }
@@ -144,6 +165,7 @@ mod tests {
                 map.apply(&inline(at, &bytes));
                 model[at as usize..at as usize + bytes.len()].copy_from_slice(&bytes);
                 prop_assert_eq!(&flat(&map, 256), &model);
+                prop_assert_eq!(map.bytes(), map.blocks.values().map(|extents| weight(extents)).sum::<usize>());
             }
         }
     }

@@ -292,6 +292,21 @@ impl State {
         self.opens == 0 && self.dirty.is_empty() && self.held.may_ask() && self.changes == 0 && self.atime.is_none()
     }
 
+    /// Nothing of it matters any more, but what an answer on its way must not bring back.
+    fn is_forgettable(&self) -> bool {
+        self.is_idle() && self.held.hold() == Hold::default() && self.failure.error.is_none()
+    }
+
+    fn retire(&self, sweep: u64) -> Retired {
+        let (ended, stamp) = (self.held.yield_grant(), self.tenure.max(self.crossed));
+        Retired { ended, stamp, version: self.version, sweep }
+    }
+
+    fn resume(&mut self, before: &Retired) {
+        self.held.resume(before.ended);
+        (self.tenure, self.crossed, self.version) = (before.stamp, before.stamp, before.version);
+    }
+
     /// The session is gone, with every lease and all that was buffered under them, also what a flush has on its way: others
     /// may have written since. Returns how many dirty bytes there were.
     pub fn outlive(&mut self) -> u64 {
@@ -349,14 +364,30 @@ impl DirCache {
 
 /// Every inode something is known of.
 pub struct Nodes {
-    shards: Vec<Mutex<HashMap<Ino, Arc<Node>>>>,
+    shards: Vec<Mutex<Shard>>,
     block_bytes: u64,
     clock: AtomicU64,
     stamps: Arc<AtomicU64>,
 }
 
-/// How many sweeps an inode that nothing is held on is remembered for: a grant that its recall has overtaken may still
-/// be on its way.
+#[derive(Default)]
+struct Shard {
+    nodes: HashMap<Ino, Arc<Node>>,
+    retired: HashMap<Ino, Retired>,
+}
+
+/// What must be known of an inode that nothing is held on and nobody uses: an answer from before, with a grant or
+/// attributes that are void by now, may still be on its way.
+struct Retired {
+    ended: u64,
+    stamp: u64,
+    version: u64,
+    sweep: u64,
+}
+
+/// After how many sweeps an unused inode is retired, and for how many more that is remembered: longer than any request
+/// takes.
+const SWEEPS_IDLE: u64 = 2;
 const SWEEPS_KEPT: u64 = 90;
 
 impl Nodes {
@@ -371,52 +402,66 @@ impl Nodes {
     }
 
     pub fn find(&self, ino: Ino) -> Option<Arc<Node>> {
-        let node = self.shard(ino).lock().get(&ino).cloned()?;
+        let node = self.shard(ino).lock().nodes.get(&ino).cloned()?;
         node.used.store(self.clock.load(Ordering::Relaxed), Ordering::Relaxed);
         Some(node)
     }
 
     pub fn node(&self, ino: Ino) -> Arc<Node> {
         let mut shard = self.shard(ino).lock();
-        let node = shard.entry(ino).or_insert_with(|| Arc::new(Node::new(ino, self.block_bytes, self.stamps.clone())));
+        let Shard { nodes, retired } = &mut *shard;
+        let node = nodes.entry(ino).or_insert_with(|| {
+            let node = Node::new(ino, self.block_bytes, self.stamps.clone());
+            if let Some(before) = retired.remove(&ino) {
+                node.lock().resume(&before);
+            }
+            Arc::new(node)
+        });
         node.used.store(self.clock.load(Ordering::Relaxed), Ordering::Relaxed);
         node.clone()
     }
 
     pub fn all(&self) -> Vec<Arc<Node>> {
-        self.shards.iter().flat_map(|shard| shard.lock().values().cloned().collect::<Vec<_>>()).collect()
+        self.shards.iter().flat_map(|shard| shard.lock().nodes.values().cloned().collect::<Vec<_>>()).collect()
     }
 
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
+        self.shards.iter().map(|shard| shard.lock().nodes.len()).sum()
     }
 
     /// Drops what nothing is held on and nobody uses, and moves the count on.
     pub fn sweep(&self) {
         let now = self.clock.fetch_add(1, Ordering::Relaxed) + 1;
         for shard in &self.shards {
-            shard.lock().retain(|_, node| {
+            let mut shard = shard.lock();
+            let Shard { nodes, retired } = &mut *shard;
+            retired.retain(|_, before| before.sweep + SWEEPS_KEPT > now);
+            nodes.retain(|ino, node| {
                 // Only the table holds it: nobody can be about to use it while the shard is locked.
                 let alone = Arc::strong_count(node) == 1;
-                let recent = node.used.load(Ordering::Relaxed) + SWEEPS_KEPT > now;
-                !alone || recent || {
-                    let state = node.lock();
-                    !state.is_idle() || state.held.hold() != Hold::default() || state.failure.error.is_some()
+                let recent = node.used.load(Ordering::Relaxed) + SWEEPS_IDLE > now;
+                let retire = alone && !recent && node.lock().is_forgettable();
+                if retire {
+                    retired.insert(*ino, node.lock().retire(now));
                 }
+                !retire
             });
         }
     }
 
-    /// Idle inodes, those longest unused first.
-    pub fn coldest(&self, count: usize) -> Vec<Arc<Node>> {
+    /// Idle inodes of which something holds, those longest unused first.
+    pub fn coldest(&self, count: usize, holds: impl Fn(&State) -> bool) -> Vec<Arc<Node>> {
         let mut idle = self.all();
-        idle.retain(|node| node.lock().is_idle());
+        idle.retain(|node| {
+            let state = node.lock();
+            state.is_idle() && holds(&state)
+        });
         idle.sort_by_key(|node| node.used.load(Ordering::Relaxed));
         idle.truncate(count);
         idle
     }
 
-    fn shard(&self, ino: Ino) -> &Mutex<HashMap<Ino, Arc<Node>>> {
+    fn shard(&self, ino: Ino) -> &Mutex<Shard> {
         &self.shards[(ino.0 % SHARDS as u64) as usize]
     }
 }
@@ -451,5 +496,29 @@ mod tests {
         assert!(!node.lock().accepts(before, false));
         assert!(!node.lock().accepts(during, false));
         assert!(node.lock().accepts(nodes.asked(), false));
+    }
+
+    #[test]
+    fn what_was_void_stays_void_after_an_inode_was_forgotten() {
+        let nodes = Nodes::new(64);
+        let early = {
+            let node = nodes.node(Ino(5));
+            let early = nodes.asked();
+            node.lock().grant(READ, 7);
+            node.lock().held.give_back(Hold::default());
+            node.lock().forget();
+            node.lock().held.yielded();
+            early
+        };
+        for _ in 0..=SWEEPS_IDLE {
+            nodes.sweep();
+        }
+        assert_eq!(nodes.len(), 0);
+        let node = nodes.node(Ino(5));
+        assert!(!node.lock().grant(READ, 7), "it was given back");
+        assert!(node.lock().grant(READ, 8));
+        assert!(!node.lock().accepts(early, false));
+        let change = nodes.asked();
+        assert!(node.lock().accepts(change, false));
     }
 }

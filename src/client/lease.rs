@@ -126,6 +126,11 @@ impl Held {
         (self.hold != Hold::default()).then_some(self.hold)
     }
 
+    /// Nothing is held, and grants up to this one are void.
+    pub fn resume(&mut self, ended: u64) {
+        self.ended = ended;
+    }
+
     /// The session is gone, and everything with it.
     pub fn lose(&mut self) {
         *self = Held::default();

@@ -1,6 +1,6 @@
 //! The client's memory bound: how much is dirty and cached, and who has to wait.
 //!
-//! Dirty bytes may take half of the bound, cached chunk pieces three eighths; the rest is for inodes. A writer that
+//! Dirty bytes may take half of the bound, cached chunk pieces three eighths; the rest is for inodes and extents. A writer that
 //! finds its half full waits until a flush has given some back.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Notify;
 
 /// Rough cost of one cached inode with its share of entries.
-const NODE_BYTES: u64 = 2 << 10;
+const NODE_BYTES: u64 = 1 << 10;
 
 pub struct Memory {
     dirty_bytes_max: u64,
     cache_bytes_max: u64,
     nodes_max: usize,
+    extent_bytes_max: usize,
     dirty_bytes: AtomicU64,
     cached_bytes: AtomicU64,
     high_bytes: AtomicU64,
@@ -26,7 +27,8 @@ impl Memory {
         Memory {
             dirty_bytes_max: bound_bytes / 2,
             cache_bytes_max: bound_bytes / 8 * 3,
-            nodes_max: (bound_bytes / 8 / NODE_BYTES).max(64) as usize,
+            nodes_max: (bound_bytes / 16 / NODE_BYTES).max(64) as usize,
+            extent_bytes_max: (bound_bytes / 16) as usize,
             dirty_bytes: AtomicU64::new(0),
             cached_bytes: AtomicU64::new(0),
             high_bytes: AtomicU64::new(0),
@@ -37,6 +39,11 @@ impl Memory {
 
     pub fn cache_bytes_max(&self) -> u64 {
         self.cache_bytes_max
+    }
+
+    /// What the extents of all inodes may take together, the inline data in them included.
+    pub fn extent_bytes_max(&self) -> usize {
+        self.extent_bytes_max
     }
 
     pub fn nodes_max(&self) -> usize {

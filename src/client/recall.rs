@@ -5,6 +5,7 @@
 //! writers wait; the lease ends; the leader is told. Pages that the kernel took in the meantime are dropped after.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -23,8 +24,8 @@ const RETRY: Duration = Duration::from_millis(50);
 const IDLE_OPEN: Duration = Duration::from_secs(5);
 /// How long the kernel may take to drop pages: well within the life of the session.
 const PAGES_PATIENCE: Duration = Duration::from_secs(4);
-/// Cold inodes given back at once when there are too many.
-const EVICT_MAX: usize = 4_096;
+/// Leases given back in one message.
+const YIELDS_AT_ONCE: usize = 4096;
 
 impl Core {
     /// The leader wants everything beyond `keep` back that it granted up to `grant`. Does not wait.
@@ -116,8 +117,10 @@ impl Core {
     /// Gives back open holds that nobody came back for, and the coldest inodes when there are too many.
     pub fn give_back_idle(self: &Arc<Self>) {
         let mut claims = Vec::new();
+        let mut extent_bytes = 0;
         for node in self.nodes.all() {
             let mut state = node.lock();
+            extent_bytes += state.extents.bytes();
             let idle = state.idle_since.is_some_and(|since| since.elapsed() >= IDLE_OPEN);
             if idle && state.is_idle() && state.held.open() {
                 let keep = Hold { lease: state.held.lease(), open: false };
@@ -127,26 +130,59 @@ impl Core {
             }
         }
         let surplus = self.nodes.len().saturating_sub(self.memory.nodes_max());
-        if surplus > 0 {
-            claims.extend(self.evict((surplus + surplus / 4).min(EVICT_MAX)));
+        if surplus > 0 && !self.evicting.swap(true, Ordering::AcqRel) {
+            let core = self.clone();
+            self.runtime.spawn(async move {
+                core.evict(surplus + surplus / 4).await;
+                core.evicting.store(false, Ordering::Release);
+            });
         }
+        self.forget_extents(extent_bytes.saturating_sub(self.memory.extent_bytes_max()));
         if !claims.is_empty() {
             let core = self.clone();
             self.runtime.spawn(async move { core.yield_claims(claims).await });
         }
     }
 
-    fn evict(&self, count: usize) -> Vec<Claim> {
+    /// Gives the coldest inodes back: first what the kernel may hold of them, then the lease.
+    async fn evict(self: &Arc<Self>, count: usize) {
         let mut claims = Vec::new();
-        for node in self.nodes.coldest(count) {
-            let mut state = node.lock();
-            if state.is_idle() && state.held.hold() != Hold::default() && !state.pages {
-                let hold = state.held.give_back(Hold::default());
-                state.forget();
-                claims.push(Claim { ino: node.ino, hold, grant: state.held.yield_grant() });
+        for node in self.nodes.coldest(count, |state| state.held.hold() != Hold::default()) {
+            let had_pages = std::mem::take(&mut node.lock().pages);
+            if had_pages {
+                self.drop_pages(&node).await;
+            }
+            {
+                let mut state = node.lock();
+                // Opened again meanwhile, it has pages again, or is not idle.
+                if state.is_idle() && !state.pages && state.held.hold() != Hold::default() {
+                    let hold = state.held.give_back(Hold::default());
+                    state.forget();
+                    claims.push(Claim { ino: node.ino, hold, grant: state.held.yield_grant() });
+                }
+            }
+            if claims.len() >= YIELDS_AT_ONCE {
+                self.yield_claims(std::mem::take(&mut claims)).await;
             }
         }
-        claims
+        if !claims.is_empty() {
+            self.yield_claims(claims).await;
+        }
+    }
+
+    /// Forgets so many bytes of extents, of the coldest files first: they can be asked for again.
+    fn forget_extents(&self, mut surplus: usize) {
+        if surplus == 0 {
+            return;
+        }
+        for node in self.nodes.coldest(usize::MAX, |state| state.extents.bytes() > 0) {
+            let mut state = node.lock();
+            surplus = surplus.saturating_sub(state.extents.bytes());
+            state.extents.forget();
+            if surplus == 0 {
+                return;
+            }
+        }
     }
 }
 

@@ -8,7 +8,7 @@
 //! When the cluster does not answer, the runs become dirty again and stay. When it refuses them for good (no space, the
 //! session expired) they are dropped, and every open handle of the file reports that once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -42,6 +42,8 @@ const PUTS_AT_ONCE: usize = 4;
 const KEEP_BYTES: u64 = 4 << 20;
 const PIECES_MAX: usize = 8_192;
 const EVERY_TICKS_SLOW: u32 = 10;
+/// How often the blocks of one write are rewritten to make room for it.
+pub const REWRITES_MAX: u32 = 20;
 
 /// Runs as they were frozen.
 type Runs = Vec<(u64, Bytes)>;
@@ -274,11 +276,16 @@ impl Core {
         }
         let mut epoch = self.epoch.load(Ordering::Acquire);
         let mut inline_bytes = INLINE_BYTES_MAX;
+        let mut rewrites = 0;
         loop {
             let pieces = self.put_runs(&load.runs, epoch, inline_bytes).await.map_err(Failed::of)?;
             match self.commit(node.ino, load, &pieces, tail, want).await {
                 // The file holds as much inline as it may.
                 Err(Failed { error: FsError::TooBig, .. }) if inline_bytes > 0 => inline_bytes = 0,
+                Err(Failed { error: FsError::Scattered, .. }) if rewrites < REWRITES_MAX => {
+                    rewrites += 1;
+                    self.rewrite_blocks(node.ino, load.runs.iter().map(|(offset, _)| *offset)).await;
+                }
                 Err(Failed { error: FsError::PutAgain { epoch: newer }, .. }) => {
                     self.epoch.fetch_max(newer, Ordering::AcqRel);
                     epoch = newer;
@@ -409,10 +416,25 @@ impl Core {
         });
     }
 
-    async fn compact(self: &Arc<Self>, node: &Arc<Node>, block: u64) -> Result<()> {
+    pub async fn compact(&self, node: &Node, block: u64) -> Result<()> {
         // No flush and no other rewriting of ours in between; those of other clients are noticed by the leader.
         let _turn = node.flushing.lock().await;
-        let (ino, start) = (node.ino, block * self.block_bytes);
+        self.rewrite_block(node.ino, block).await
+    }
+
+    /// Makes room in the lists of the blocks that hold these offsets. The caller has the file's flush lock.
+    async fn rewrite_blocks(&self, ino: Ino, offsets: impl Iterator<Item = u64>) {
+        let blocks: BTreeSet<u64> = offsets.map(|offset| offset / self.block_bytes).collect();
+        for block in blocks {
+            if let Err(error) = self.rewrite_block(ino, block).await {
+                tracing::debug!(%ino, block, %error, "a block was not rewritten");
+            }
+        }
+    }
+
+    async fn rewrite_block(&self, ino: Ino, block: u64) -> Result<()> {
+        let node = self.nodes.node(ino);
+        let start = block * self.block_bytes;
         let told = self.ask(|session| async move { session.extents(ino, start, 1, Hold::default()).await }).await;
         let (_, before, _) = told.result?;
         let (Some(first), Some(last)) = (before.first(), before.last()) else { return Ok(()) };

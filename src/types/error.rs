@@ -71,6 +71,9 @@ pub enum FsError {
     /// The cluster did not answer within the volume's patience.
     #[error("the cluster is not reachable")]
     Unreachable,
+    /// A block's list of extents is at its bound: the block has to be rewritten first.
+    #[error("the file is too scattered there")]
+    Scattered,
 }
 
 impl FsError {
@@ -93,6 +96,7 @@ impl FsError {
             FsError::TooManyLinks => libc::EMLINK,
             FsError::NoAttribute => libc::ENODATA,
             FsError::TooBig => libc::E2BIG,
+            FsError::Scattered => libc::EIO,
             FsError::Range => libc::ERANGE,
             FsError::NotSupported => libc::EOPNOTSUPP,
             FsError::NoSuchAddress => libc::ENXIO,

@@ -27,6 +27,9 @@ pub const INLINE_FILE_BYTES_MAX: u64 = 1 << 20;
 /// An extent list of one block longer than this is rewritten as one chunk in the background.
 pub const BLOCK_EXTENTS_SOFT_MAX: usize = 32;
 
+/// No write makes a list longer than this: one block's record stays small enough to send, to keep and to rewrite.
+pub const BLOCK_EXTENTS_MAX: usize = 4096;
+
 /// One framed message (without its bulk): a batch of operations fits, an attacker's length field does not.
 pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// Bulk bytes of one call: a few chunks together.

@@ -90,6 +90,7 @@ impl Core {
 
     pub async fn readlink(&self, ino: Ino) -> Result<Vec<u8>> {
         let node = self.nodes.node(ino);
+        self.note_atime(&node, None);
         let known = {
             let state = node.lock();
             state.target.clone().filter(|_| state.leased(&self.life))

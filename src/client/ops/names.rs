@@ -82,6 +82,9 @@ impl Core {
 
     pub async fn readdir(&self, dir: Ino, after: u64) -> Result<Vec<DirItem>> {
         let node = self.nodes.node(dir);
+        if after == 0 {
+            self.note_atime(&node, None);
+        }
         let known = {
             let state = node.lock();
             state.dir.page(after).filter(|_| state.leased(&self.life))

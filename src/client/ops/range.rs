@@ -46,7 +46,12 @@ impl Core {
                 outcome.learn(core, attr);
             }
         });
-        match self.change(vec![op], touch, apply).await?.first() {
+        // What cannot be shared as it lies is copied by the kernel, byte by byte.
+        let shared = self.change(vec![op], touch, apply).await.map_err(|error| match error {
+            FsError::TooBig | FsError::Scattered => FsError::NotSupported,
+            error => error,
+        });
+        match shared?.first() {
             Some(OpReply::Copied { bytes, .. }) => Ok(*bytes),
             _ => Err(FsError::Io),
         }

@@ -4,6 +4,7 @@
 //! chunk bytes are fetched; they are immutable, so the plan stays right whatever happens meanwhile. Without a lease the
 //! leader is asked for the extents each time; it answers from the state before anybody who waits for a lease.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -16,6 +17,7 @@ use crate::client::inode::{Node, State};
 use crate::types::attr::{Attr, Time};
 use crate::types::error::FsError;
 use crate::types::extent::{ChunkPart, Extent, Source};
+use crate::types::id::Ino;
 use crate::types::session::{Hold, Lease};
 
 /// Blocks whose extents are asked for at once.
@@ -95,7 +97,8 @@ impl Core {
             };
             // What will not be kept is asked for as far as it is needed.
             let ahead = if want.lease == Lease::None { 0 } else { EXTENT_BLOCKS_AHEAD * self.block_bytes };
-            let (start, span) = (offset, ahead.max(u64::from(len)).min(u64::MAX - offset));
+            let start = self.first_unknown(node, offset, len);
+            let span = ahead.max(offset.saturating_add(u64::from(len)) - start).min(u64::MAX - start);
             let ino = node.ino;
             let told = self.ask(|session| async move { session.extents(ino, start, span, want).await }).await;
             let (attr, extents, covered) = match &told.result {
@@ -113,11 +116,39 @@ impl Core {
                 kept
             };
             let unchanged = node.lock().undisturbed(asked);
-            if !kept && (unchanged || attempt >= TRIES) {
-                return Ok(one_shot(&attr, extents, over, offset, len));
+            if !kept && start == offset && (unchanged || attempt >= TRIES) {
+                let mut extents = extents.clone();
+                if self.ask_rest(ino, attr.version, offset + covered..offset + u64::from(len), &mut extents).await? {
+                    return Ok(one_shot(&attr, &extents, over, offset, len));
+                }
             }
         }
         Err(FsError::Io)
+    }
+
+    /// Where a read has to begin to ask: what lies before is known under a lease.
+    fn first_unknown(&self, node: &Node, offset: u64, len: u32) -> u64 {
+        let state = node.lock();
+        let end = offset.saturating_add(u64::from(len)).min(state.size().unwrap_or(0));
+        let known = state.leased(&self.life).then(|| state.extents.first_unknown(offset, end)).flatten();
+        known.map_or(offset, |block| offset.max(block * self.block_bytes))
+    }
+
+    /// Adds the extents that one reply had no room for. `false`: the file has changed meanwhile.
+    async fn ask_rest(&self, ino: Ino, version: u64, rest: Range<u64>, extents: &mut Vec<Extent>) -> Result<bool> {
+        let (mut from, to) = (rest.start, rest.end);
+        while from < to {
+            let told = self.ask(|session| async move { session.extents(ino, from, to - from, Hold::default()).await });
+            let (attr, more, covered) = told.await.result?;
+            if attr.version != version || covered == 0 {
+                return Ok(false);
+            }
+            // A block that the border lies in comes twice.
+            extents.retain(|extent| extent.offset < from / self.block_bytes * self.block_bytes);
+            extents.extend(more);
+            from += covered;
+        }
+        Ok(true)
     }
 
     /// `None`: not to be answered from here. `Err`: some extents are not known.
@@ -148,13 +179,14 @@ impl Core {
         if let Some((from, to)) = ahead {
             self.read_ahead(&file.node, from, to);
         }
-        if !self.config.noatime && !self.read_only {
-            self.note_atime(&file.node, seen);
-        }
+        self.note_atime(&file.node, seen);
     }
 
     /// As `relatime`: once after a change, and once a day. `seen`: the attributes when none are held.
-    fn note_atime(&self, node: &Node, seen: Option<&Attr>) {
+    pub fn note_atime(&self, node: &Node, seen: Option<&Attr>) {
+        if self.config.noatime || self.read_only {
+            return;
+        }
         let mut state = node.lock();
         let Some(attr) = state.visible().or_else(|| seen.map(|attr| state.overlay(attr.clone()))) else { return };
         let unread = attr.atime <= attr.mtime || attr.atime <= attr.ctime;

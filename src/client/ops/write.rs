@@ -11,6 +11,7 @@ use crate::client::core::Core;
 use crate::client::dirty::Scope;
 use crate::client::files::OpenFile;
 use crate::client::inode::{Node, State};
+use crate::client::writeback::REWRITES_MAX;
 use crate::types::error::FsError;
 use crate::types::extent::Extent;
 use crate::types::limits::{FILE_BYTES_MAX, INLINE_BYTES_MAX};
@@ -178,6 +179,7 @@ impl Core {
         let runs = cut(start, data, self.block_bytes);
         let mut epoch = self.epoch.load(Ordering::Acquire);
         let mut inline_bytes = INLINE_BYTES_MAX;
+        let mut rewrites = 0;
         loop {
             let pieces = self.put_runs(&runs, epoch, inline_bytes).await?;
             let begun = self.nodes.asked();
@@ -189,10 +191,10 @@ impl Core {
             let pieces = pieces.into_iter().map(|piece| relative(piece, start)).collect();
             let op = Op::Write(Write { ino: node.ino, at, pieces, len, mtime: None, clear_privileges });
             let (reply, leased) = self.submit(vec![op], want).await;
-            let mut state = node.lock();
-            state.end_change();
+            node.lock().end_change();
             match reply {
                 Ok(BatchReply::Done(replies)) => {
+                    let mut state = node.lock();
                     state.extents.forget();
                     let current = state.held_since(begun, leased.contains(&node.ino)) && !state.is_changing();
                     if let Some(OpReply::Written { offset, attr }) = replies.first() {
@@ -212,10 +214,31 @@ impl Core {
                 }
                 // The file holds as much inline as it may.
                 Ok(BatchReply::Failed { error: FsError::TooBig, .. }) if inline_bytes > 0 => inline_bytes = 0,
+                Ok(BatchReply::Failed { error: FsError::Scattered, .. }) if rewrites < REWRITES_MAX => {
+                    rewrites += 1;
+                    self.make_room(node, at, &runs).await?;
+                }
                 Ok(BatchReply::Failed { error: FsError::NotFound, .. }) => return Err(FsError::Stale),
                 Ok(BatchReply::Failed { error, .. }) | Err(error) => return Err(error),
             }
         }
+    }
+}
+
+impl Core {
+    /// Rewrites the blocks that a write could not be laid over. One that another client has just rewritten is as good.
+    async fn make_room(self: &Arc<Self>, node: &Arc<Node>, at: WriteAt, runs: &[(u64, Bytes)]) -> Result<()> {
+        let end = match at {
+            WriteAt::Offset(_) => 0,
+            WriteAt::End => self.getattr(node.ino).await?.size,
+        };
+        for (offset, _) in runs {
+            match self.compact(node, (end + offset) / self.block_bytes).await {
+                Ok(()) | Err(FsError::Stale) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
 

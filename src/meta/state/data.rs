@@ -16,7 +16,9 @@ use crate::types::attr::{Time, mode_without_privileges};
 use crate::types::error::FsError;
 use crate::types::extent::{self, Extent, Source};
 use crate::types::id::{Ino, TreeId};
-use crate::types::limits::{EXTENT_BLOCKS_MAX, FILE_BYTES_MAX, INLINE_BYTES_MAX, INLINE_FILE_BYTES_MAX};
+use crate::types::limits::{
+    BLOCK_EXTENTS_MAX, EXTENT_BLOCKS_MAX, FILE_BYTES_MAX, INLINE_BYTES_MAX, INLINE_FILE_BYTES_MAX,
+};
 use crate::types::op::{FallocateMode, OpReply, Piece, Write, WriteAt};
 
 /// The extended attribute with a program's privileges.
@@ -33,11 +35,13 @@ struct Edit {
     allocated: i64,
     inline: i64,
     refs: RefChanges,
+    /// A list has grown beyond its bound.
+    is_scattered: bool,
 }
 
 impl Edit {
     fn new(tree: TreeId, ino: Ino) -> Edit {
-        Edit { tree, ino, allocated: 0, inline: 0, refs: RefChanges::default() }
+        Edit { tree, ino, allocated: 0, inline: 0, refs: RefChanges::default(), is_scattered: false }
     }
 
     /// Changes the list of one block.
@@ -57,12 +61,14 @@ impl Edit {
         let weigh =
             |extents: &[Extent]| (extent::allocated_bytes(extents) as i64, extent::inline_bytes(extents) as i64);
         let before = weigh(&extents);
+        let count = extents.len();
         self.refs.drop_all(&extents);
         change(&mut extents);
         self.refs.add_all(&mut extents);
         let after = weigh(&extents);
         self.allocated += after.0 - before.0;
         self.inline += after.1 - before.1;
+        self.is_scattered |= extents.len() > BLOCK_EXTENTS_MAX.max(count);
         let key = extent_key(self.tree, self.ino, block);
         if extents.is_empty() {
             tx.delete(key);
@@ -111,9 +117,14 @@ impl Edit {
     /// Writes the sums: into the inode (the caller puts it), the tree and the chunk references.
     ///
     /// # Errors
-    /// `QuotaExceeded` for growth beyond the quota; `TooBig` for more inline bytes than a file may have; `PutAgain`.
+    /// `QuotaExceeded` for growth beyond the quota; `TooBig` for more inline bytes than a file may have; `Scattered` for a
+    /// list beyond its bound; `PutAgain`.
     fn finish(self, scope: &mut Scope<'_, '_>, inode: &mut Inode) -> Result<(), StateError> {
-        let Edit { allocated, inline, refs, .. } = self;
+        let Edit { allocated, inline, refs, is_scattered, .. } = self;
+        // Taking bytes away may cut one extent in two; that is always let through.
+        if is_scattered && allocated >= 0 {
+            return Err(FsError::Scattered.into());
+        }
         inode.inline_bytes = sum(inode.inline_bytes, inline)?;
         if inline > 0 && inode.inline_bytes > INLINE_FILE_BYTES_MAX {
             return Err(FsError::TooBig.into());
