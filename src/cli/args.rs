@@ -183,6 +183,15 @@ pub struct MountArgs {
     /// Where a detached mount logs
     #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
+    /// What the mount may use for buffers and caches together, as in 512MiB
+    #[arg(long, value_name = "BYTES")]
+    pub memory: Option<String>,
+    /// Threads that take requests from the kernel
+    #[arg(long, value_name = "COUNT")]
+    pub threads: Option<u32>,
+    /// How long to try for a first answer of the cluster, as in 30s
+    #[arg(long, value_name = "TIME")]
+    pub patience: Option<String>,
     #[command(flatten)]
     pub join: JoinWith,
 }

@@ -35,6 +35,7 @@ use crate::net::quic::QuicEndpoint;
 use crate::remote::meta::MetaClient;
 use crate::remote::store::{StoreClient, StoreClientOptions};
 use crate::types::attr::SetAttr;
+use crate::types::error::FsError;
 use crate::types::id::Ino;
 use crate::types::record::Role;
 
@@ -216,7 +217,11 @@ impl Mounted {
                 self.unmount(signals).await
             }
         };
-        let stopped = self.client.stop().await;
+        let stopped = tokio::select! {
+            stopped = self.client.stop() => stopped,
+            // A cluster that is away is waited for as long as nobody minds.
+            () = signals.next() => Err(FsError::Unreachable),
+        };
         self.follower.abort();
         self.endpoint.close().await;
         ended.map_err(Failure::new)?;

@@ -13,6 +13,8 @@ use crate::cli::args::{CommonArgs, JoinWith, MountArgs};
 use crate::cli::failure::{Context, Failure, Outcome};
 use crate::cli::mountpoint::{FS_TYPE, mounted};
 use crate::config::value::HostPorts;
+use crate::fuse::options::MountOptions;
+use crate::fuse::session::check_writable;
 
 /// What mount(8) asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -22,6 +24,8 @@ struct Request {
     options: Vec<String>,
     /// `-f`: everything but the mount itself.
     fake: bool,
+    /// `-s`: options that are not known are dropped.
+    sloppy: bool,
 }
 
 /// Options that say something to mount(8), to systemd or to the boot scripts, and nothing to a filesystem.
@@ -74,7 +78,10 @@ fn parse(arguments: Vec<OsString>) -> Outcome<Request> {
             Some("t" | "N") => drop(arguments.next()),
             Some(flags) if !flags.is_empty() => match flags.strip_prefix('o') {
                 Some(list) => request.options.extend(split(list)),
-                None => request.fake |= flags.contains('f'),
+                None => {
+                    request.fake |= flags.contains('f');
+                    request.sloppy |= flags.contains('s');
+                }
             },
             _ => places.push(argument),
         }
@@ -96,7 +103,8 @@ fn mount_args(request: &Request) -> Outcome<MountArgs> {
     let foreign = |option: &&String| {
         FOREIGN_OPTIONS.contains(&option.as_str()) || FOREIGN_PREFIXES.iter().any(|prefix| option.starts_with(prefix))
     };
-    let options = request.options.iter().filter(|option| !foreign(option)).cloned().collect();
+    let borne = |option: &&String| !request.sloppy || is_known(option);
+    let options = request.options.iter().filter(|option| !foreign(option)).filter(borne).cloned().collect();
     Ok(MountArgs {
         metas,
         volume,
@@ -105,8 +113,15 @@ fn mount_args(request: &Request) -> Outcome<MountArgs> {
         credential: None,
         foreground: false,
         log_file: None,
+        memory: None,
+        threads: None,
+        patience: None,
         join: JoinWith::default(),
     })
+}
+
+fn is_known(option: &str) -> bool {
+    option.starts_with("credential=") || MountOptions::parse("", option).is_ok()
 }
 
 /// `META[,META…]:/VOLUME`.
@@ -135,6 +150,10 @@ fn remount(target: &Path, options: &[String]) -> Outcome {
         _ => return Err(Failure::new(format!("no Holdfast volume is mounted on {}", target.display()))),
     }
     let flags = remount_flags(options);
+    if flags & libc::MS_RDONLY == 0 && matches!(check_writable(&target), Err(error) if is_read_only(&error)) {
+        let target = target.display();
+        return Err(Failure::new(format!("{target} was mounted read-only: unmount it, and mount it again to write")));
+    }
     let path = CString::new(target.as_os_str().as_bytes()).or_fail(|| "the mount point has a NUL".to_string())?;
     // SAFETY: `path` is NUL-terminated and outlives the call; mount(2) takes null for source, type and data here.
     let result = unsafe { libc::mount(std::ptr::null(), path.as_ptr(), std::ptr::null(), flags, std::ptr::null()) };
@@ -143,6 +162,10 @@ fn remount(target: &Path, options: &[String]) -> Outcome {
     }
     let error = std::io::Error::last_os_error();
     Err(Failure::new(format!("{} cannot be remounted: {error}", target.display())))
+}
+
+fn is_read_only(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EROFS)
 }
 
 fn remount_flags(options: &[String]) -> libc::c_ulong {
@@ -177,9 +200,11 @@ mod tests {
             target: "/mnt".into(),
             options: vec!["ro".into(), "_netdev".into()],
             fake: false,
+            sloppy: false,
         };
         assert_eq!(request("a:1,b:2:/main /mnt -o ro,_netdev").unwrap(), wanted);
-        assert_eq!(request("-n -v a:1,b:2:/main /mnt -oro -s -o _netdev -t fuse.holdfast").unwrap(), wanted);
+        let sloppy = Request { sloppy: true, ..wanted };
+        assert_eq!(request("-n -v a:1,b:2:/main /mnt -oro -s -o _netdev -t fuse.holdfast").unwrap(), sloppy);
         assert!(request("-sfnv a:1:/x /mnt").unwrap().fake);
         assert_eq!(request("a:1:/x").unwrap_err().code(), 2);
         assert_eq!(request("a:1:/x /mnt -o").unwrap_err().code(), 2);
@@ -191,6 +216,8 @@ mod tests {
         let args = mount_args(&request(line).unwrap()).unwrap();
         assert_eq!(args.options, ["credential=/c", "noatime"]);
         assert_eq!(args.volume, "main");
+        let sloppy = request("a:1:/main /mnt -s -o frobnicate,noatime,lazytime").unwrap();
+        assert_eq!(mount_args(&sloppy).unwrap().options, ["noatime", "lazytime"]);
     }
 
     #[test]

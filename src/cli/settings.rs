@@ -115,6 +115,9 @@ impl From<&MountArgs> for Flags {
         let mut flags = Flags::default();
         flags.set("common", "credential", text(&args.credential));
         flags.set("mount", "log_file", text(&args.log_file));
+        flags.set("mount", "memory", args.memory.clone());
+        flags.set("mount", "threads", args.threads.map(i64::from));
+        flags.set("mount", "patience", args.patience.clone());
         args.join.flags(&mut flags);
         flags
     }

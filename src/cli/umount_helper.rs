@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::failure::{Context, Failure, Outcome};
 use crate::cli::mountpoint::{FS_TYPE, is_dead, mounted};
-use crate::fuse::session::sync_mount;
+use crate::fuse::session::{sync_mount, unmount_as_user};
 
 /// Serves one call by umount(8); `arguments` without the program's name.
 ///
@@ -70,7 +70,14 @@ fn unmount(path: &Path, flags: libc::c_int) -> Outcome {
     if unsafe { libc::umount2(target.as_ptr(), flags) } == 0 {
         return Ok(());
     }
-    let error = std::io::Error::last_os_error();
+    let mut error = std::io::Error::last_os_error();
+    // umount(8) gives up its rights before it runs this for an ordinary user.
+    if error.raw_os_error() == Some(libc::EPERM) {
+        match unmount_as_user(path, flags & libc::MNT_DETACH != 0) {
+            Ok(()) => return Ok(()),
+            Err(other) => error = other,
+        }
+    }
     Err(Failure::new(format!("{} cannot be unmounted: {error}", path.display())))
 }
 

@@ -87,6 +87,8 @@ pub trait Posix: Send + Sync + 'static {
     /// Buffers a write when that needs nothing from the network and no waiting.
     fn try_write(&self, ino: Ino, handle: Handle, write: WriteRequest<'_>) -> Option<Result<u32>>;
     fn try_open(&self, ino: Ino, mode: OpenMode) -> Option<Result<Handle>>;
+    /// Nothing can be changed through this client, whatever the kernel's mount says.
+    fn read_only(&self) -> bool;
     /// Always from memory.
     fn statfs(&self) -> SpaceReport;
 

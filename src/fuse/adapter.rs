@@ -31,6 +31,8 @@ const BACKGROUND_MAX: u16 = 64;
 
 /// `ioctl` on any file or directory of a mount: everything of the mount is durable when it returns.
 pub(super) const SYNC_IOCTL: u32 = (b'H' as u32) << 8 | 1;
+/// `ioctl` on any file or directory of a mount: EROFS when its client can change nothing.
+pub(super) const WRITABLE_IOCTL: u32 = (b'H' as u32) << 8 | 2;
 
 /// What the kernel should do for us; each is done without where the kernel does not know it.
 ///
@@ -403,6 +405,8 @@ impl<F: Posix> Filesystem for Door<F> {
     ) {
         match command {
             SYNC_IOCTL => self.answer_sync(Caller::of(req), reply),
+            WRITABLE_IOCTL if self.fs.read_only() => reply.error(Errno::EROFS),
+            WRITABLE_IOCTL => reply.ioctl(0, &[]),
             _ => reply.error(Errno::ENOTTY),
         }
     }

@@ -328,6 +328,10 @@ fn unmount_path(path: &Path, lazily: bool) -> io::Result<()> {
     if error.raw_os_error() != Some(libc::EPERM) || is_root() {
         return Err(error);
     }
+    unmount_by_helper(path, lazily)
+}
+
+pub(super) fn unmount_by_helper(path: &Path, lazily: bool) -> io::Result<()> {
     let mut command = Command::new(FUSERMOUNT);
     command.arg(if lazily { "-uqz" } else { "-uq" }).arg("--").arg(path).stderr(Stdio::null());
     match command.status() {

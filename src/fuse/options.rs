@@ -1,7 +1,8 @@
 //! Mount options, as `mount -o` and fstab give them.
 
 /// Options that speak to `mount`, systemd and fstab, not to a filesystem. `x-…` and `X-…` are others.
-const FOR_OTHERS: [&str; 14] = [
+/// And what changes nothing here: `lazytime` and the like are about what a local filesystem writes when.
+const FOR_OTHERS: [&str; 21] = [
     "_netdev",
     "nofail",
     "auto",
@@ -14,7 +15,14 @@ const FOR_OTHERS: [&str; 14] = [
     "defaults",
     "async",
     "default_permissions",
+    "lazytime",
     "nolazytime",
+    "diratime",
+    "iversion",
+    "noiversion",
+    "silent",
+    "loud",
+    "nostrictatime",
     "rbind",
 ];
 
@@ -100,7 +108,9 @@ impl MountOptions {
             "exec" => self.exec = true,
             "noexec" => self.exec = false,
             "noatime" => self.access_times = AccessTimes::Never,
-            "relatime" | "atime" => self.access_times = AccessTimes::Relative,
+            // With access times as rare as `relatime` makes them, those of directories are not worth an option.
+            "nodiratime" => {}
+            "relatime" | "norelatime" | "atime" => self.access_times = AccessTimes::Relative,
             "strictatime" => self.access_times = AccessTimes::Always,
             "sync" => self.sync = true,
             "dirsync" => self.dirsync = true,

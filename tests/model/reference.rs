@@ -361,6 +361,10 @@ impl Posix for Reference {
         self.my_turn().then(|| self.state.lock().open(ino))
     }
 
+    fn read_only(&self) -> bool {
+        false
+    }
+
     fn statfs(&self) -> SpaceReport {
         let state = self.state.lock();
         SpaceReport {

@@ -39,6 +39,10 @@ impl Posix for Client {
         self.core.try_open(ino, mode)
     }
 
+    fn read_only(&self) -> bool {
+        self.core.read_only
+    }
+
     fn statfs(&self) -> SpaceReport {
         let mut report = self.core.space.report();
         report.free_bytes = report.free_bytes.saturating_sub(self.core.memory.dirty_bytes());
