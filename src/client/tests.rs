@@ -701,3 +701,15 @@ async fn with_little_room_left_closing_waits_for_the_stores() {
     cluster.chunks.full.store(true, Ordering::Relaxed);
     assert_eq!(client.flush(ino, handle, 1).await, Err(FsError::NoSpace));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_attribute_is_set_after_what_was_written() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    let (ino, handle) = create(&client, "f").await;
+    client.try_write(ino, handle, at(0, b"program")).unwrap().unwrap();
+    let before = cluster.meta.count("change");
+    client.setxattr(ino, b"security.capability".to_vec(), b"may".to_vec(), XattrMode::Set).await.unwrap();
+    assert_eq!(cluster.meta.attr(ino).unwrap().size, 7, "the write would take the capability away if it came later");
+    assert_eq!(cluster.meta.count("change"), before + 1, "one command");
+}

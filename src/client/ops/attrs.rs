@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::client::api::Result;
 use crate::client::core::{Apply, Core, Touch};
 use crate::client::dirty::Scope;
+use crate::client::inode::Node;
 use crate::client::ops::write::CAPABILITY;
 use crate::types::attr::{Attr, SetAttr};
 use crate::types::error::FsError;
@@ -56,29 +57,13 @@ impl Core {
     pub async fn setattr(self: &Arc<Self>, ino: Ino, set: SetAttr) -> Result<Attr> {
         let node = self.nodes.node(ino);
         let sets_atime = set.atime.is_some();
-        let alone = || touch_of(ino, set.size.is_some());
-        let op = Op::SetAttr { ino, set: set.clone() };
-        let buffered = {
-            let state = node.lock();
-            !state.dirty.is_empty() || state.mtime.is_some()
-        };
-        let mut replies = Vec::new();
-        if buffered {
-            match self.flush_then(&node, Scope::All, vec![op.clone()], alone()).await {
-                Ok(done) => replies = done,
-                // The data is lost, and its handles will say so; the attributes can be set all the same.
-                Err(FsError::NoSpace | FsError::QuotaExceeded | FsError::SessionExpired) => {}
-                Err(error) => return Err(error),
+        let reshapes = set.size.is_some();
+        let apply: Apply = Box::new(|core, replies, outcome| {
+            if let Some(OpReply::Attr(attr)) = replies.first() {
+                outcome.learn(core, attr);
             }
-        }
-        if replies.is_empty() {
-            let apply: Apply = Box::new(|core, replies, outcome| {
-                if let Some(OpReply::Attr(attr)) = replies.first() {
-                    outcome.learn(core, attr);
-                }
-            });
-            replies = self.change(vec![op], alone(), apply).await?;
-        }
+        });
+        let replies = self.change_after_writes(&node, Op::SetAttr { ino, set }, reshapes, apply).await?;
         if sets_atime {
             node.lock().atime = None;
         }
@@ -86,6 +71,30 @@ impl Core {
             Some(OpReply::Attr(attr)) => Ok(self.overlaid(attr)),
             _ => Err(FsError::Io),
         }
+    }
+
+    /// A change of one inode that comes after what was written to it, in the same command when something is buffered.
+    async fn change_after_writes(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        op: Op,
+        reshapes: bool,
+        apply: Apply,
+    ) -> Result<Vec<OpReply>> {
+        let touch = || Touch { inos: vec![node.ino], reshapes, ..Touch::default() };
+        let buffered = {
+            let state = node.lock();
+            !state.dirty.is_empty() || state.mtime.is_some()
+        };
+        if buffered {
+            match self.flush_then(node, Scope::All, vec![op.clone()], touch()).await {
+                Ok(replies) if !replies.is_empty() => return Ok(replies),
+                // The data is lost, and its handles will say so; the change can be made all the same.
+                Ok(_) | Err(FsError::NoSpace | FsError::QuotaExceeded | FsError::SessionExpired) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.change(vec![op], touch(), apply).await
     }
 
     pub async fn readlink(&self, ino: Ino) -> Result<Vec<u8>> {
@@ -180,17 +189,12 @@ impl Core {
     }
 
     async fn change_xattr(self: &Arc<Self>, ino: Ino, name: Vec<u8>, op: Op) -> Result<()> {
+        let node = self.nodes.node(ino);
         {
-            let node = self.nodes.node(ino);
             let mut state = node.lock();
             state.xattrs.remove(&name);
             state.xattr_names = None;
         }
-        let touch = Touch { inos: vec![ino], want: Hold::default(), ..Touch::default() };
-        self.change(vec![op], touch, Box::new(|_, _, _| {})).await.map(|_| ())
+        self.change_after_writes(&node, op, false, Box::new(|_, _, _| {})).await.map(|_| ())
     }
-}
-
-fn touch_of(ino: Ino, reshapes: bool) -> Touch {
-    Touch { inos: vec![ino], reshapes, ..Touch::default() }
 }
