@@ -22,12 +22,17 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// Whether a read goes on where the last ones were, or begins at the beginning.
+    pub fn is_straight(&self, offset: u64, len: u64) -> bool {
+        // Several readers of one handle, and the kernel's own threads, arrive a little out of order.
+        let near = offset <= self.next + 2 * len && offset + 2 * len >= self.next;
+        near && (self.next > 0 || offset == 0)
+    }
+
     /// Notes a read. Returns the range to fetch ahead, when there is one.
     pub fn note(&mut self, offset: u64, len: u64) -> Option<(u64, u64)> {
         let end = offset.saturating_add(len);
-        // Several readers of one handle, and the kernel's own threads, arrive a little out of order.
-        let near = offset <= self.next + 2 * len && offset + 2 * len >= self.next;
-        if !near || (self.next == 0 && offset > 0) {
+        if !self.is_straight(offset, len) {
             *self = Stream { next: end, ..Stream::default() };
             return None;
         }

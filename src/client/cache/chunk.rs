@@ -2,8 +2,12 @@
 //!
 //! Kept in pieces of [`PIECE_BYTES`], least recently used first to go, bounded by bytes. Pieces that several readers
 //! want are fetched once; a fetch lives in a task of its own and outlives a reader who goes away.
+//!
+//! A little that is wanted out of turn is fetched as it is, and not kept: fetching a piece for it costs several times as
+//! much. When the same piece is wanted again while the cache could still hold it, it is worth keeping (the ghost list
+//! of ARC, Megiddo and Modha 2003).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,6 +23,8 @@ use crate::types::limits::CHUNK_BYTES_MAX;
 
 pub const PIECE_BYTES: u32 = 64 << 10;
 const SHARDS: usize = 8;
+/// Reads out of turn up to this size fetch no whole piece.
+const BIT_BYTES: u32 = 16 << 10;
 
 type Key = (ChunkId, u32);
 type Fetched = Result<Vec<Bytes>, FsError>;
@@ -37,6 +43,29 @@ struct Shard {
     bytes: u64,
     clock: u64,
     fetches: HashMap<Key, Fetch>,
+    ghosts: Ghosts,
+}
+
+/// Pieces of which a bit was wanted lately, the oldest first to be forgotten.
+#[derive(Default)]
+struct Ghosts {
+    known: HashSet<Key>,
+    order: VecDeque<Key>,
+}
+
+impl Ghosts {
+    /// Notes a piece; whether it had been before.
+    fn note(&mut self, key: Key, max: usize) -> bool {
+        if self.known.remove(&key) {
+            return true;
+        }
+        self.known.insert(key);
+        self.order.push_back(key);
+        while self.order.len() > max {
+            self.order.pop_front().map(|oldest| self.known.remove(&oldest));
+        }
+        false
+    }
 }
 
 /// A run of pieces on its way; `None` until it has arrived.
@@ -85,6 +114,30 @@ impl ChunkCache {
             slices.push(clip(bytes, piece, offset, len).ok_or(FsError::ChunkLost(part.id))?);
         }
         Ok(slices)
+    }
+
+    /// As [`ChunkCache::read`], for a reader who jumps about.
+    ///
+    /// # Errors
+    /// The stores do not have it, or do not answer.
+    pub async fn read_bit(self: &Arc<Self>, part: &ChunkPart, offset: u32, len: u32) -> Result<Vec<Bytes>, FsError> {
+        if !self.is_bit(part, offset, len) {
+            return self.read(part, offset, len).await;
+        }
+        let bytes = self.store.get(part.id, offset, len, part.chunk_bytes).await?;
+        if bytes.len() == len as usize { Ok(vec![bytes]) } else { Err(FsError::ChunkLost(part.id)) }
+    }
+
+    /// Whether no more than the range itself should be fetched.
+    fn is_bit(&self, part: &ChunkPart, offset: u32, len: u32) -> bool {
+        let Some((first, last)) = pieces_of(part, offset, len).filter(|_| len <= BIT_BYTES) else { return false };
+        let max = (self.shard_bytes_max / u64::from(PIECE_BYTES)) as usize;
+        let mut shard = self.shard(&part.id).lock();
+        (first..=last).all(|piece| {
+            let key = (part.id, piece);
+            let here = shard.pieces.contains_key(&key) || shard.fetches.contains_key(&key);
+            !here && !shard.ghosts.note(key, max)
+        })
     }
 
     /// Begins to fetch the whole chunk.
@@ -282,6 +335,17 @@ mod tests {
         assert_eq!(store.gets.load(Ordering::Relaxed), 2, "the missing pieces are one more fetch");
         assert_eq!(cache.peek(&part, 65_000, 70_000).unwrap().concat(), &store.bytes[65_000..135_000]);
         assert!(cache.read(&part, 199_999, 2).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_bit_is_fetched_alone_and_its_piece_when_it_is_wanted_again() {
+        let (cache, store, part) = setup(200_000, 64 << 20);
+        assert_eq!(cache.read_bit(&part, 70_000, 4_096).await.unwrap().concat(), &store.bytes[70_000..74_096]);
+        assert!(cache.peek(&part, 70_000, 4_096).is_none(), "not kept");
+        assert_eq!(cache.read_bit(&part, 80_000, 4_096).await.unwrap().concat(), &store.bytes[80_000..84_096]);
+        assert!(cache.peek(&part, 70_000, 4_096).is_some(), "the whole piece");
+        assert_eq!(cache.read_bit(&part, 90_000, 4_096).await.unwrap().concat(), &store.bytes[90_000..94_096]);
+        assert_eq!(store.gets.load(Ordering::Relaxed), 2);
     }
 
     #[tokio::test]

@@ -68,7 +68,13 @@ impl Core {
             return Err(FsError::Stale);
         }
         let plan = self.plan(&file.node, offset, len).await?;
-        let fetches = plan.chunks.iter().map(|read| self.cache.read(&read.part, read.part.offset, read.len));
+        let straight = file.stream.lock().is_straight(offset, len.into());
+        let fetches = plan.chunks.iter().map(|read| async move {
+            match straight {
+                true => self.cache.read(&read.part, read.part.offset, read.len).await,
+                false => self.cache.read_bit(&read.part, read.part.offset, read.len).await,
+            }
+        });
         let parts = try_join_all(fetches).await?;
         self.note_read(&file, offset, len, plan.seen.as_ref());
         Ok(plan.assemble(parts))
