@@ -19,6 +19,7 @@ use crate::types::attr::{SetAttr, SetTime, Time};
 use crate::types::digest::ChunkId;
 use crate::types::error::FsError;
 use crate::types::id::Ino;
+use crate::types::limits::RECLAIM_CLAIMS_MAX;
 use crate::types::lock::{LockMode, LockRange, LockSpace};
 use crate::types::name::Name;
 use crate::types::op::{NewNode, RenameMode, XattrMode};
@@ -273,6 +274,23 @@ async fn dirty_data_outlives_a_change_of_leader() {
     assert_eq!(seen.size, 4, "the new leader knows of the write lease and recalls it");
     assert_eq!(a.fsync(ino, Some(handle)).await, Ok(()));
     assert!(cluster.meta.hold(ino).iter().any(|hold| hold.open));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_cache_is_reclaimed_in_pieces() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    let (_, many) = (create(&client, "f").await, RECLAIM_CLAIMS_MAX as u64 + 10);
+    let lease = Hold { lease: Lease::Read, open: false };
+    for number in 0..many {
+        client.core.nodes.node(Ino(1_000 + number)).lock().grant(lease, 1);
+    }
+    cluster.meta.fail_over();
+    client.lookup(Ino::ROOT, name("nothing")).await.unwrap_err();
+    assert_eq!(cluster.meta.count("reclaim"), 2);
+    for number in [0, many - 1] {
+        assert_eq!(cluster.meta.hold(Ino(1_000 + number)), [lease]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

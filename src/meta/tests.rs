@@ -188,6 +188,19 @@ async fn the_same_sequence_happens_once() {
 }
 
 #[tokio::test]
+async fn what_is_reclaimed_of_an_older_term_is_to_be_begun_anew() {
+    let world = World::new().await;
+    let a = world.session().await;
+    let MetaBody::Heartbeat(beat) = world.ask(MetaRequest::Heartbeat { session: a.session }).await.body else {
+        panic!("no heartbeat")
+    };
+    let reclaim = |term| world.ask(MetaRequest::Reclaim { session: a.session, term, leases: Vec::new(), done: true });
+    assert_eq!(reclaim(beat.term - 1).await.body, MetaBody::Error(FsError::Stale));
+    assert_eq!(reclaim(beat.term).await.body, MetaBody::Done);
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn a_lock_is_waited_for_and_a_wait_can_be_cancelled() {
     let world = World::new().await;
     let (a, b) = (world.session().await, world.session().await);

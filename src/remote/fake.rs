@@ -315,8 +315,12 @@ impl State {
                 leases.iter().for_each(|claim| self.take_yield(*session, claim));
                 reply(MetaBody::Done)
             }
-            Reclaim { session, leases, .. } => {
-                self.reclaimed.insert(*session);
+            Reclaim { term, .. } if *term != self.term => reply(MetaBody::Error(FsError::Stale)),
+            Reclaim { session, leases, done, .. } => {
+                self.tally("reclaim");
+                if *done {
+                    self.reclaimed.insert(*session);
+                }
                 let claims = leases.iter().map(|claim| self.put_hold(claim.ino, *session, claim.hold)).collect();
                 Some(MetaReply { body: MetaBody::Done, granted: claims })
             }

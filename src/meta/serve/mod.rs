@@ -183,7 +183,7 @@ impl Shared {
         self.may_use(peer, session).await?;
         match request {
             MetaRequest::Heartbeat { session } => self.heartbeat(session).await,
-            MetaRequest::Reclaim { session, term, leases } => self.reclaim(session, term, &leases).await,
+            MetaRequest::Reclaim { session, term, leases, done } => self.reclaim(session, term, &leases, done),
             MetaRequest::Yield { session, leases } => self.yielded(session, &leases),
             MetaRequest::CloseSession { session } => self.close_session(session).await,
             MetaRequest::StatFs { session } => self.statfs(session).await,

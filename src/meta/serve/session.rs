@@ -1,5 +1,7 @@
 //! Sessions: opening, heartbeats, the stream of events, reclaiming after an election, closing.
 
+use std::cmp::Ordering;
+
 use bytes::Bytes;
 
 use super::{Fail, Shared, granting, plain, unexpected};
@@ -71,12 +73,20 @@ impl Shared {
         Ok(HeartbeatReply { term, map_epoch, collection_epoch, now_ns })
     }
 
-    pub(super) async fn reclaim(&self, session: SessionId, term: u64, claims: &[Claim]) -> Result<MetaReply, Fail> {
+    pub(super) fn reclaim(
+        &self,
+        session: SessionId,
+        term: u64,
+        claims: &[Claim],
+        done: bool,
+    ) -> Result<MetaReply, Fail> {
         let leader = self.lead()?;
-        if leader.term != term {
-            return Err(Fail::NotLeader(None));
+        match term.cmp(&leader.term) {
+            // Another election while the pieces came. No leader takes the rest, so the client has to begin anew.
+            Ordering::Less => Err(FsError::Stale.into()),
+            Ordering::Equal => Ok(granting(MetaBody::Done, leader.reclaim(session, claims, done)?)),
+            Ordering::Greater => Err(Fail::NotLeader(None)),
         }
-        Ok(granting(MetaBody::Done, leader.reclaim(session, claims)?))
     }
 
     pub(super) fn yielded(&self, session: SessionId, claims: &[Claim]) -> Result<MetaReply, Fail> {
