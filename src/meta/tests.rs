@@ -53,9 +53,14 @@ impl World {
 
     /// Asks until the server leads.
     async fn ask(&self, request: MetaRequest) -> MetaReply {
+        self.ask_as(ADMIN, request).await
+    }
+
+    async fn ask_as(&self, peer: Peer, request: MetaRequest) -> MetaReply {
+        let transport = self.net.transport(peer, "asker");
         loop {
             let frame = Frame { kind: KIND_META, message: encode(&request).into(), bulk: Bytes::new() };
-            let reply = self.transport("asker").call(META, frame, Duration::from_secs(30)).await.expect("answer");
+            let reply = transport.call(META, frame, Duration::from_secs(30)).await.expect("answer");
             let reply: MetaReply = decode(&reply.message).expect("a reply");
             if !matches!(reply.body, MetaBody::NotLeader(_)) {
                 return reply;
@@ -197,6 +202,21 @@ async fn what_is_reclaimed_of_an_older_term_is_to_be_begun_anew() {
     let reclaim = |term| world.ask(MetaRequest::Reclaim { session: a.session, term, leases: Vec::new(), done: true });
     assert_eq!(reclaim(beat.term - 1).await.body, MetaBody::Error(FsError::Stale));
     assert_eq!(reclaim(beat.term).await.body, MetaBody::Done);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_is_its_owners_alone() {
+    let world = World::new().await;
+    let a = world.session().await;
+    for role in [Role::Client, Role::Store, Role::Meta] {
+        let namesake = Peer { role, ..ADMIN };
+        let reply = world.ask_as(namesake, MetaRequest::Heartbeat { session: a.session }).await;
+        assert_eq!(reply.body, MetaBody::Error(FsError::SessionExpired));
+        let open = MetaRequest::OpenSession { volume: "main".into(), client: "test".into(), read_only: true };
+        assert_eq!(world.ask_as(namesake, open).await.body, MetaBody::Error(FsError::AccessDenied));
+    }
+    assert!(matches!(world.ask(MetaRequest::Heartbeat { session: a.session }).await.body, MetaBody::Heartbeat(_)));
     world.stop().await;
 }
 

@@ -30,8 +30,9 @@ impl Shared {
         if grant.read_only && !read_only {
             return Err(Fail::Refused(format!("this credential may mount the volume {volume} read-only only")));
         }
-        let command =
-            Command::OpenSession { volume: volume.clone(), client, credential: peer.id, read_only, now: self.now() };
+        let Peer { role, id: credential } = peer;
+        let now = self.now();
+        let command = Command::OpenSession { volume: volume.clone(), client, role, credential, read_only, now };
         let (session, record) = match self.propose(&command).await? {
             Outcome::Session { session, volume, .. } => (session, volume),
             Outcome::Error(FsError::NotFound) => {
@@ -122,13 +123,15 @@ impl Shared {
         }
     }
 
-    /// A session belongs to the credential that opened it.
+    /// A session belongs to the credential that opened it, which is a role and a number: store 1 is not client 1. Only
+    /// clients and operators open any ([`Shared::grant_of`]).
     ///
     /// # Errors
     /// `SessionExpired` when there is no such session of this peer.
     pub(super) async fn may_use(&self, peer: Peer, session: SessionId) -> Result<(), Fail> {
-        let owner = self.state.view(|view| Ok(view.session(session)?.credential))?;
-        if owner == peer.id { Ok(()) } else { Err(FsError::SessionExpired.into()) }
+        let opened = self.state.view(|view| view.session(session))?;
+        let owner = Peer { role: opened.role, id: opened.credential };
+        if owner == peer { Ok(()) } else { Err(FsError::SessionExpired.into()) }
     }
 }
 
