@@ -44,6 +44,8 @@ pub const EXTENT_BLOCKS_MAX: u64 = 1024;
 /// A reply with extents takes no further block after this many bytes of them.
 pub const EXTENTS_BYTES_SOFT_MAX: usize = 2 << 20;
 
+/// Blocks that a search for data or a hole goes through at once: some milliseconds, for which commands wait.
+pub const SEEK_BLOCKS_MAX: usize = 4096;
 /// Claims in one piece of a reclaim: what a client with a large cache holds does not fit one message.
 pub const RECLAIM_CLAIMS_MAX: usize = 16 << 10;
 
