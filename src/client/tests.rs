@@ -243,10 +243,30 @@ async fn negative_entries_end_when_another_creates() {
         assert_eq!(a.lookup(Ino::ROOT, name(&text)).await, Err(FsError::NotFound));
         create(&b, &text).await;
         assert!(a.lookup(Ino::ROOT, name(&text)).await.is_ok());
-        let listed = a.readdir(Ino::ROOT, 0).await.unwrap();
+        let listed = a.readdir(Ino::ROOT, None, 0).await.unwrap();
         assert_eq!(listed.len(), round + 1);
         tokio::time::sleep(Duration::from_millis(600)).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_ends_with_what_was_there_when_it_began() {
+    let cluster = Cluster::new();
+    let (a, b) = (cluster.client().await, cluster.client().await);
+    create(&a, "one").await;
+    create(&a, "two").await;
+    let stream = a.open(Ino::ROOT, OpenMode { write: false, ..RW }).await.unwrap();
+    let list = async |after| a.readdir(Ino::ROOT, Some(stream), after).await.unwrap();
+    let begun = list(0).await;
+    assert_eq!(begun.len(), 2);
+    create(&a, "own").await;
+    create(&b, "other").await;
+    assert_eq!(list(begun[1].cookie).await, []);
+    assert_eq!(list(begun[0].cookie).await, begun[1..], "an offset it gave stays good");
+    assert_eq!(a.readdir(Ino::ROOT, None, begun[1].cookie).await.unwrap().len(), 2);
+    assert_eq!(list(0).await.len(), 4, "rewound");
+    assert_eq!(list(begun[1].cookie).await.len(), 2);
+    assert!(list(0).await.len() == 4 && list(2).await.len() == 4, "from memory as well");
 }
 
 #[tokio::test(start_paused = true)]

@@ -499,7 +499,7 @@ impl State {
         };
         let mut entries: Vec<DirEntry> = inode.entries.iter().map(entry).filter(|e| e.cookie > after).collect();
         entries.sort_by_key(|entry| entry.cookie);
-        MetaBody::Entries(DirPage { entries, end: true })
+        MetaBody::Entries(DirPage { entries, end: true, next_cookie: self.last_ino + 4 })
     }
 
     fn wait_lock(&mut self, session: SessionId, sequence: u64, request: &LockRequest) -> Option<MetaReply> {

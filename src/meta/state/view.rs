@@ -141,9 +141,9 @@ impl<'kv> View<'kv> {
     /// # Errors
     /// `NotFound`, `NotDirectory`.
     pub fn read_dir(&self, tree: TreeId, dir: Ino, after: u64, max: usize) -> Result<DirPage, StateError> {
-        self.tx.dir(tree, dir)?;
+        let next_cookie = self.tx.dir(tree, dir)?.next_cookie;
         let Some(first) = after.checked_add(1) else {
-            return Ok(DirPage { entries: Vec::new(), end: true });
+            return Ok(DirPage { entries: Vec::new(), end: true, next_cookie });
         };
         let from = schema::cookie_key(tree, dir, first);
         let to = super::tx::prefix_end(&numbers(Table::Cookie, &[tree.0, dir.0]));
@@ -151,12 +151,12 @@ impl<'kv> View<'kv> {
         for pair in self.tx.scan(&from, to.as_deref()) {
             let (key, value) = pair?;
             if entries.len() == max {
-                return Ok(DirPage { entries, end: false });
+                return Ok(DirPage { entries, end: false, next_cookie });
             }
             let Cookie { name, ino, kind } = unpack(&value)?;
             entries.push(DirEntry { name, ino, kind, cookie: number_at(&key, 17)? });
         }
-        Ok(DirPage { entries, end: true })
+        Ok(DirPage { entries, end: true, next_cookie })
     }
 
     /// # Errors
