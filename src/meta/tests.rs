@@ -253,6 +253,32 @@ async fn a_lock_is_waited_for_and_a_wait_can_be_cancelled() {
 }
 
 #[tokio::test]
+async fn owners_that_wait_for_one_another_are_told() {
+    let world = World::new().await;
+    let (a, b) = (world.session().await, world.session().await);
+    let (x, _) = a.create("x", Hold::default()).await;
+    let (y, _) = a.create("y", Hold::default()).await;
+    let range = |ino, mode| LockRequest { space: LockSpace::Range, ..lock(ino, 1, mode) };
+    let exclusive = Some(LockMode::Exclusive);
+    // Who is refused lets the other go on. Which of the two it is is nobody's business.
+    let cross = async |client: &Client<'_>, mine, other| {
+        client.sequence.set(client.sequence.get() + 1);
+        let (session, sequence, request) = (client.session, client.sequence.get(), range(other, exclusive));
+        let reply = world.ask(MetaRequest::WaitLock { session, sequence, acknowledged: 0, request }).await;
+        client.change(Op::Lock(range(mine, None)), Hold::default()).await;
+        reply.body
+    };
+    a.change(Op::Lock(range(x, exclusive)), Hold::default()).await;
+    b.change(Op::Lock(range(y, exclusive)), Hold::default()).await;
+    let (one, two) = tokio::join!(cross(&a, x, y), cross(&b, y, x));
+    let refused = |body: &MetaBody| *body == MetaBody::Error(FsError::Deadlock);
+    assert!(refused(&one) != refused(&two), "{one:?} {two:?}");
+    let held = MetaBody::Changed(BatchReply::Done(vec![OpReply::Done]));
+    assert!(one == held || two == held);
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn an_open_file_outlives_its_name_and_is_freed_after() {
     let world = World::new().await;
     let (a, b) = (world.session().await, world.session().await);

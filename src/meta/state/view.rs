@@ -291,6 +291,19 @@ impl<'kv> View<'kv> {
         Ok(ask.mode.and_then(|mode| lock::conflict(&locks.held, ask.space, owner, mode, ask.range)).copied())
     }
 
+    /// The owners of all locks that stand in the way of a request.
+    pub fn lock_holders(
+        &self,
+        tree: TreeId,
+        session: SessionId,
+        ask: &LockRequest,
+    ) -> Result<Vec<LockOwner>, StateError> {
+        let Some(mode) = ask.mode else { return Ok(Vec::new()) };
+        let locks: Locks = self.tx.get(&schema::lock_key(tree, ask.ino, ask.space))?.unwrap_or_default();
+        let owner = LockOwner { session, owner: ask.owner };
+        Ok(lock::conflicts(&locks.held, ask.space, owner, mode, ask.range).map(|lock| lock.owner).collect())
+    }
+
     /// Whether any lock is held on an inode.
     pub fn is_locked(&self, tree: TreeId, ino: Ino) -> Result<bool, StateError> {
         Ok(!self.tx.keys(&numbers(Table::Lock, &[tree.0, ino.0]), 1)?.is_empty())
