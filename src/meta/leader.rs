@@ -83,6 +83,11 @@ impl Leader {
         let _ = self.deposed.subscribe().wait_for(|deposed| *deposed).await;
     }
 
+    /// How long it has led.
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     pub fn is_settled(&self) -> bool {
         *self.settled.borrow()
     }

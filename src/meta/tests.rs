@@ -11,8 +11,9 @@ use crate::crypto::ca::ClusterAuthority;
 use crate::net::sim::SimNet;
 use crate::net::{Frame, Peer, Transport};
 use crate::types::attr::SetAttr;
+use crate::types::cluster::{DiskInfo, DiskReport, StoreInfo};
 use crate::types::error::FsError;
-use crate::types::id::{ClusterId, Ino, MetaId, SessionId};
+use crate::types::id::{ClusterId, DiskId, Ino, MetaId, SessionId, StoreId};
 use crate::types::lock::{LockMode, LockRange, LockRequest, LockSpace};
 use crate::types::name::Name;
 use crate::types::op::{BatchReply, Create, FallocateMode, NewNode, Op, OpReply};
@@ -275,6 +276,44 @@ async fn owners_that_wait_for_one_another_are_told() {
     assert!(refused(&one) != refused(&two), "{one:?} {two:?}");
     let held = MetaBody::Changed(BatchReply::Done(vec![OpReply::Done]));
     assert!(one == held || two == held);
+    world.stop().await;
+}
+
+/// Stores that tell how much of their own filesystem is free.
+async fn stores(world: &World, free_bytes: &[u64]) {
+    for (id, free_bytes) in (1..).zip(free_bytes) {
+        let peer = Peer { role: Role::Store, id };
+        let disk = DiskId([id as u8; 16]);
+        let (address, host, zone) = (format!("store-{id}:1"), format!("h{id}"), String::new());
+        let info = StoreInfo { id: StoreId(id), address, host, zone, disks: vec![DiskInfo { id: disk, weight: 1 }] };
+        world.ask_as(peer, MetaRequest::RegisterStore { info }).await;
+        let report = DiskReport {
+            id: disk,
+            filesystem: id,
+            capacity_bytes: 1 << 40,
+            free_bytes: *free_bytes,
+            chunks: 0,
+            chunk_bytes: 0,
+            dedup_hits: 0,
+            dedup_bytes: 0,
+            damaged: 0,
+            failed: false,
+        };
+        let store = StoreId(id);
+        let beat = MetaRequest::StoreHeartbeat { store, map_epoch: 0, disks: vec![report], confirmed: Vec::new() };
+        assert!(matches!(world.ask_as(peer, beat).await.body, MetaBody::StoreOrders(_)));
+    }
+}
+
+#[tokio::test]
+async fn what_is_free_is_what_copies_can_use() {
+    let world = World::new().await;
+    let a = world.session().await;
+    stores(&world, &[900 << 20, 900 << 20, 100 << 20]).await;
+    let MetaBody::Space(space) = world.ask(MetaRequest::StatFs { session: a.session }).await.body else {
+        panic!("no space")
+    };
+    assert_eq!((space.total_bytes, space.free_bytes), (1 << 40, 100 << 20));
     world.stop().await;
 }
 
