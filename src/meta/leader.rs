@@ -1,4 +1,4 @@
-//! What a leader knows and nobody else: sessions it hears from, leases, and who waits for whom.
+//! What a leader knows and nobody else: sessions and stores it hears from, leases, and who waits for whom.
 //!
 //! One [`Leader`] lives for one term. It starts from the replicated list of sessions, none of which has reclaimed yet;
 //! until each has (or was expired) nothing is granted and nothing is changed that could conflict: requests wait in
@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::lease::{Key, LeaseTable, Recall};
 use super::names::NameLocks;
+use super::stores::StoreReports;
 use crate::types::error::FsError;
 use crate::types::id::{Ino, SessionId, TreeId};
 use crate::types::limits::LEASE_QUIET_MS;
@@ -30,6 +31,7 @@ const RECLAIM_TTLS: u32 = 2;
 pub struct Leader {
     pub term: u64,
     pub names: NameLocks,
+    pub stores: StoreReports,
     started: Instant,
     leases: Mutex<LeaseTable>,
     sessions: Mutex<HashMap<SessionId, Live>>,
@@ -60,6 +62,7 @@ impl Leader {
         Leader {
             term,
             names: NameLocks::default(),
+            stores: StoreReports::default(),
             started: now,
             leases: Mutex::new(LeaseTable::new(term)),
             settled: watch::Sender::new(sessions.is_empty()),

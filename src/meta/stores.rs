@@ -1,4 +1,5 @@
-//! What the leader has heard from the stores, and how much room that makes: volatile, refilled by the next heartbeats.
+//! What a leader has heard from the stores, and how much room that makes: begins empty with each term, filled by the next
+//! heartbeats.
 //!
 //! Room is counted in this order. A filesystem counts once, however many disks are on it: each of them is given an equal
 //! part. Disks add up to hosts. And of hosts only so much counts as can be used together: copies of one chunk go to

@@ -91,7 +91,7 @@ impl Shared {
             .await?;
         let (map, volumes, chunks, sessions) = counted;
         let stores = map.stores.into_iter().map(|info| {
-            let (disks, up) = self.stores.last(info.id);
+            let (disks, up) = leader.stores.last(info.id);
             StoreStatus { info, up, disks }
         });
         let metas = self.raft.members().into_iter().map(|(info, voter, lag)| MetaStatus { info, voter, lag });
@@ -116,8 +116,8 @@ impl Shared {
         let tree = leader.heard(session)?;
         let read = |view: &View<'_>| Ok((view.volume(view.session(session)?.volume)?, view.usage(tree)?, view.map()?));
         let (volume, usage, map) = self.read(read).await?;
-        self.stores.first_round(&map, leader.age()).await;
-        let room = self.stores.room(&map, volume.policy.replicas);
+        leader.stores.first_round(&map, leader.age()).await;
+        let room = leader.stores.room(&map, volume.policy.replicas);
         Ok(plain(MetaBody::Space(space_report(&volume, usage, room))))
     }
 }
