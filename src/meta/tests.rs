@@ -318,6 +318,33 @@ async fn what_is_free_is_what_copies_can_use() {
 }
 
 #[tokio::test]
+async fn what_cannot_fit_is_not_allocated() {
+    let world = World::new().await;
+    let a = world.session().await;
+    let (ino, _) = a.create("f", Hold::default()).await;
+    let allocate = async |len| {
+        let op = Op::Fallocate { ino, mode: FallocateMode::Allocate { keep_size: false }, offset: 0, len };
+        a.change(op, Hold::default()).await.body
+    };
+    let size = |body| match body {
+        MetaBody::Changed(BatchReply::Done(replies)) => match &replies[..] {
+            [OpReply::Attr(attr)] => attr.size,
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    };
+    stores(&world, &[900 << 20, 900 << 20, 100 << 20]).await;
+    assert_eq!(allocate((100 << 20) + 1).await, MetaBody::Error(FsError::NoSpace));
+    let MetaBody::Attr(attr) = a.lookup("f", Hold::default()).await.body else { panic!("no file") };
+    assert_eq!((attr.size, attr.allocated_bytes), (0, 0), "nothing was begun");
+    assert_eq!(size(allocate(100 << 20).await), 100 << 20);
+    stores(&world, &[10 << 20, 10 << 20, 10 << 20]).await;
+    assert_eq!(size(allocate(100 << 20).await), 100 << 20, "it is there already");
+    assert_eq!(allocate(111 << 20).await, MetaBody::Error(FsError::NoSpace));
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn an_open_file_outlives_its_name_and_is_freed_after() {
     let world = World::new().await;
     let (a, b) = (world.session().await, world.session().await);
