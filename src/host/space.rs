@@ -27,7 +27,7 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
 }
 
 /// A number for the filesystem that holds `path`: the same for everything on it, another on every other host, and after
-/// a restart of the host.
+/// a restart of the host. Subvolumes of btrfs and datasets of ZFS have numbers of their own, although they share space.
 ///
 /// # Errors
 /// What the kernel says.
