@@ -156,6 +156,7 @@ mod tests {
     fn status() -> ClusterStatus {
         let disk = DiskReport {
             id: DiskId([1; 16]),
+            filesystem: 1,
             capacity_bytes: 1 << 30,
             free_bytes: 1 << 29,
             chunks: 3,

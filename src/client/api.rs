@@ -112,8 +112,14 @@ pub trait Posix: Send + Sync + 'static {
     fn unlink(&self, dir: Ino, name: Name) -> impl Future<Output = Result<()>> + Send;
     fn rmdir(&self, dir: Ino, name: Name) -> impl Future<Output = Result<()>> + Send;
     fn rename(&self, from: (Ino, Name), to: (Ino, Name), mode: RenameMode) -> impl Future<Output = Result<()>> + Send;
-    /// Entries after a cookie, in cookie order; empty at the end.
-    fn readdir(&self, dir: Ino, after: u64) -> impl Future<Output = Result<Vec<DirItem>>> + Send;
+    /// Entries after a cookie, in cookie order; empty at the end. An open directory's listing ends with what was there when
+    /// its first entries were last asked for; without a handle it ends with what is there now.
+    fn readdir(
+        &self,
+        dir: Ino,
+        handle: Option<Handle>,
+        after: u64,
+    ) -> impl Future<Output = Result<Vec<DirItem>>> + Send;
 
     fn open(&self, ino: Ino, mode: OpenMode) -> impl Future<Output = Result<Handle>> + Send;
     fn read(&self, ino: Ino, handle: Handle, offset: u64, len: u32) -> impl Future<Output = Result<Bytes>> + Send;

@@ -12,6 +12,8 @@ use super::readahead::Stream;
 use crate::types::error::FsError;
 
 const SHARDS: usize = 32;
+/// Of a directory's first entry; the lower ones are `.` and `..`.
+const FIRST_COOKIE: u64 = 3;
 
 /// One open file.
 pub struct OpenFile {
@@ -20,12 +22,24 @@ pub struct OpenFile {
     /// How many failures of write-back this handle has reported.
     reported: AtomicU64,
     pub stream: Mutex<Stream>,
+    /// Of a directory: entries from this cookie on came after its listing was begun; 0 before it is.
+    listing_bound: AtomicU64,
 }
 
 impl OpenFile {
     pub fn new(node: Arc<Node>, mode: OpenMode) -> OpenFile {
         let reported = node.lock().failure.count;
-        OpenFile { node, mode, reported: AtomicU64::new(reported), stream: Mutex::default() }
+        let (stream, listing_bound) = (Mutex::default(), AtomicU64::new(0));
+        OpenFile { node, mode, reported: AtomicU64::new(reported), stream, listing_bound }
+    }
+
+    /// Where the listing that goes on after a cookie ends. One that begins is bounded by what is there now: a file that is
+    /// renamed gets a new cookie each time, and could be listed for ever.
+    pub fn listing_bound(&self, after: u64, next_cookie: u64) -> u64 {
+        if after < FIRST_COOKIE || self.listing_bound.load(Ordering::Acquire) == 0 {
+            self.listing_bound.store(next_cookie, Ordering::Release);
+        }
+        self.listing_bound.load(Ordering::Acquire)
     }
 
     /// What write-back met since this handle was told last.

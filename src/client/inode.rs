@@ -92,11 +92,18 @@ pub struct Failure {
     pub error: Option<FsError>,
 }
 
+/// A part of a directory's listing.
+pub struct Listed {
+    pub items: Vec<DirItem>,
+    /// What comes into the directory later has at least this cookie.
+    pub next_cookie: u64,
+}
+
 /// Names of a directory.
 #[derive(Default)]
 pub struct DirCache {
     entries: HashMap<Name, Option<Ino>>,
-    pages: HashMap<u64, Arc<Vec<DirItem>>>,
+    pages: HashMap<u64, Arc<Listed>>,
     pub parent: Option<Ino>,
 }
 
@@ -351,13 +358,13 @@ impl DirCache {
         self.entries.remove(name);
     }
 
-    pub fn page(&self, after: u64) -> Option<Arc<Vec<DirItem>>> {
+    pub fn page(&self, after: u64) -> Option<Arc<Listed>> {
         self.pages.get(&after).cloned()
     }
 
-    pub fn learn_page(&mut self, after: u64, items: Arc<Vec<DirItem>>) {
+    pub fn learn_page(&mut self, after: u64, page: Arc<Listed>) {
         if self.pages.len() < PAGES_MAX {
-            self.pages.insert(after, items);
+            self.pages.insert(after, page);
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::remote::meta::Events;
 use crate::remote::session::MetaSession;
 use crate::types::error::FsError;
 use crate::types::id::Ino;
-use crate::types::limits::SESSION_HEARTBEAT_MS;
+use crate::types::limits::{RECLAIM_CLAIMS_MAX, SESSION_HEARTBEAT_MS};
 use crate::types::session::{Claim, Event, Hold, Lease};
 
 const HOLD_TRIES: u32 = 1_000;
@@ -116,7 +116,8 @@ async fn follow(core: &Arc<Core>, events: &mut Events) {
     }
 }
 
-/// Tells a new leader what is held. `false`: it did not take it; the stream is to be opened again.
+/// Tells a new leader what is held, in pieces that fit a message. `false`: it did not take it; the stream is to be
+/// opened again.
 async fn reclaim(core: &Arc<Core>, session: &Arc<MetaSession>, term: u64) -> bool {
     let era = core.next_era();
     let mut claims = Vec::new();
@@ -125,18 +126,23 @@ async fn reclaim(core: &Arc<Core>, session: &Arc<MetaSession>, term: u64) -> boo
         claims.extend(hold.map(|hold| Claim { ino: node.ino, hold, grant: 0 }));
     }
     tracing::info!(term, held = claims.len(), "a new leader: reclaiming");
-    let answer = session.reclaim(term, claims).await;
-    core.install(era, answer.granted);
-    match answer.result {
-        Ok(()) => true,
-        Err(FsError::SessionExpired) => {
-            core.renewed(session).await;
-            false
-        }
-        Err(error) => {
-            tracing::warn!(%error, "the leader did not take what was reclaimed");
-            tokio::time::sleep(RETRY).await;
-            false
+    loop {
+        let rest = claims.split_off(claims.len().min(RECLAIM_CLAIMS_MAX));
+        let last = rest.is_empty();
+        let answer = session.reclaim(term, claims, last).await;
+        core.install(era, answer.granted);
+        match answer.result {
+            Ok(()) if last => return true,
+            Ok(()) => claims = rest,
+            Err(FsError::SessionExpired) => {
+                core.renewed(session).await;
+                return false;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the leader did not take what was reclaimed");
+                tokio::time::sleep(RETRY).await;
+                return false;
+            }
         }
     }
 }

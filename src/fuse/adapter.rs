@@ -216,8 +216,8 @@ impl<F: Posix> Filesystem for Door<F> {
         self.answer_opendir(Caller::of(req), ino(number), reply);
     }
 
-    fn readdir(&self, req: &Request, number: INodeNo, _: FileHandle, offset: u64, reply: ReplyDirectory) {
-        self.answer_readdir(Caller::of(req), ino(number), offset, reply);
+    fn readdir(&self, req: &Request, number: INodeNo, fh: FileHandle, offset: u64, reply: ReplyDirectory) {
+        self.answer_readdir(Caller::of(req), ino(number), Handle(fh.0), offset, reply);
     }
 
     fn readdirplus(&self, _: &Request, _: INodeNo, _: FileHandle, _: u64, reply: ReplyDirectoryPlus) {

@@ -200,9 +200,10 @@ impl<F: Posix> Door<F> {
         serve(&self.runtime, caller, Surrender::Change, work, move |result| reply_empty(result, reply));
     }
 
-    pub fn answer_readdir(&self, caller: Caller, dir: Ino, offset: u64, mut reply: ReplyDirectory) {
+    pub fn answer_readdir(&self, caller: Caller, dir: Ino, handle: Handle, offset: u64, mut reply: ReplyDirectory) {
         let fs = self.fs.clone();
-        let work = async move { list(&*fs, dir, offset).await };
+        let handle = (handle != NO_HANDLE).then_some(handle);
+        let work = async move { list(&*fs, dir, handle, offset).await };
         serve(&self.runtime, caller, Surrender::Look, work, move |result| match result {
             Ok(lines) => {
                 // `add` says when the buffer is full; the kernel asks again from the last line that fitted.
@@ -259,7 +260,7 @@ async fn create<F: Posix>(fs: &F, caller: Caller, at: Place, new: NewInode, flag
 }
 
 /// The lines after `offset`; none at the end.
-async fn list<F: Posix>(fs: &F, dir: Ino, offset: u64) -> Result<Vec<Line>> {
+async fn list<F: Posix>(fs: &F, dir: Ino, handle: Option<Handle>, offset: u64) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
     if offset < COOKIE_DOT {
         lines.push(Line { ino: dir, cookie: COOKIE_DOT, kind: FileKind::Dir, name: b".".to_vec() });
@@ -268,6 +269,6 @@ async fn list<F: Posix>(fs: &F, dir: Ino, offset: u64) -> Result<Vec<Line>> {
         let parent = fs.parent(dir).await?.ino;
         lines.push(Line { ino: parent, cookie: COOKIE_DOT_DOT, kind: FileKind::Dir, name: b"..".to_vec() });
     }
-    lines.extend(fs.readdir(dir, offset.max(COOKIE_DOT_DOT)).await?.into_iter().map(Line::from));
+    lines.extend(fs.readdir(dir, handle, offset.max(COOKIE_DOT_DOT)).await?.into_iter().map(Line::from));
     Ok(lines)
 }

@@ -1,9 +1,14 @@
-//! How much room a filesystem has.
+//! How much room a filesystem has, and which one it is.
 
 use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use crate::types::digest::fingerprint;
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Bytes that an unprivileged process may still write to the filesystem that holds `path`.
 ///
@@ -21,6 +26,19 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
+/// A number for the filesystem that holds `path`: the same for everything on it, another on every other host, and after
+/// a restart of the host. Subvolumes of btrfs and datasets of ZFS have numbers of their own, although they share space.
+///
+/// # Errors
+/// What the kernel says.
+pub fn filesystem_id(path: &Path) -> io::Result<u64> {
+    // Of the kernel, so the same in every container.
+    let mut name = std::fs::read(BOOT_ID)?;
+    name.extend_from_slice(&std::fs::metadata(path)?.dev().to_be_bytes());
+    let hash = fingerprint(&name);
+    Ok(hash.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -29,5 +47,16 @@ mod tests {
     fn a_directory_has_room_and_nothing_has_none() {
         assert!(free_bytes(Path::new("/")).expect("statvfs of /") > 0);
         assert!(free_bytes(Path::new("/no/such/place")).is_err());
+    }
+
+    #[test]
+    fn filesystems_are_told_apart() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let inner = dir.path().join("inner");
+        std::fs::create_dir(&inner).expect("a directory");
+        let id = |path: &Path| filesystem_id(path).expect("a number");
+        assert_eq!(id(dir.path()), id(&inner));
+        assert_ne!(id(dir.path()), id(Path::new("/proc")));
+        assert_ne!(id(dir.path()), 0);
     }
 }

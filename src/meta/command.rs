@@ -20,10 +20,12 @@ const VERSION: u8 = 1;
 /// One change of the replicated state.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Registers a client on a volume. Who may do that was decided before: `credential` is only remembered.
+    /// Registers a client on a volume. Who may do that was decided before: role and credential are only remembered.
     OpenSession {
         volume: String,
         client: String,
+        /// With `credential` who opens it: each role counts its members from 1.
+        role: Role,
         credential: u64,
         read_only: bool,
         now: Time,

@@ -1,4 +1,4 @@
-//! What a leader knows and nobody else: sessions it hears from, leases, and who waits for whom.
+//! What a leader knows and nobody else: sessions and stores it hears from, leases, and who waits for whom.
 //!
 //! One [`Leader`] lives for one term. It starts from the replicated list of sessions, none of which has reclaimed yet;
 //! until each has (or was expired) nothing is granted and nothing is changed that could conflict: requests wait in
@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::lease::{Key, LeaseTable, Recall};
 use super::names::NameLocks;
+use super::stores::StoreReports;
 use crate::types::error::FsError;
 use crate::types::id::{Ino, SessionId, TreeId};
 use crate::types::limits::LEASE_QUIET_MS;
@@ -23,10 +24,14 @@ use crate::types::session::{Claim, Event, Hold};
 
 /// A client that answers heartbeats but not a recall holds everybody up: after this long it is expired.
 const RECALL_PATIENCE: Duration = Duration::from_secs(12);
+/// Everybody waits for the sessions that have not reclaimed: after this many times to live from a leader's start such a
+/// session is expired, however often its heart beats.
+const RECLAIM_TTLS: u32 = 2;
 
 pub struct Leader {
     pub term: u64,
     pub names: NameLocks,
+    pub stores: StoreReports,
     started: Instant,
     leases: Mutex<LeaseTable>,
     sessions: Mutex<HashMap<SessionId, Live>>,
@@ -57,6 +62,7 @@ impl Leader {
         Leader {
             term,
             names: NameLocks::default(),
+            stores: StoreReports::default(),
             started: now,
             leases: Mutex::new(LeaseTable::new(term)),
             settled: watch::Sender::new(sessions.is_empty()),
@@ -78,6 +84,11 @@ impl Leader {
     /// Returns when this leader leads no more.
     pub async fn deposed(&self) {
         let _ = self.deposed.subscribe().wait_for(|deposed| *deposed).await;
+    }
+
+    /// How long it has led.
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
     }
 
     pub fn is_settled(&self) -> bool {
@@ -130,10 +141,12 @@ impl Leader {
         self.sessions.lock().iter().map(|(id, live)| (*id, live.heard.elapsed())).collect()
     }
 
-    /// Sessions to expire: silent for longer than `ttl`, or not answering a recall.
+    /// Sessions to expire: silent for longer than `ttl`, not answering a recall, or heard of and yet without a whole
+    /// reclaim when [`RECLAIM_TTLS`] have passed.
     pub fn overdue(&self, ttl: Duration) -> Vec<SessionId> {
-        let sessions = self.sessions.lock();
-        sessions.iter().filter(|(_, live)| live.overdue || live.heard.elapsed() > ttl).map(|(id, _)| *id).collect()
+        let late = self.started.elapsed() > ttl.saturating_mul(RECLAIM_TTLS);
+        let overdue = |live: &Live| live.overdue || live.heard.elapsed() > ttl || (late && !live.reclaimed);
+        self.sessions.lock().iter().filter(|(_, live)| overdue(live)).map(|(id, _)| *id).collect()
     }
 
     /// A session is over (closed or expired, the command is applied).
@@ -163,21 +176,23 @@ impl Leader {
         Ok(receiver)
     }
 
-    /// Takes over what a session held under the leader before. Once only per term: a repeated call adds nothing that
-    /// conflicts.
+    /// Takes over a piece of what a session held under the leader before. It has reclaimed with the last piece. Once
+    /// only per term: a repeated call adds nothing that conflicts.
     ///
     /// # Errors
     /// `SessionExpired` for a session that is not there (any more).
-    pub fn reclaim(&self, session: SessionId, claims: &[Claim]) -> Result<Vec<Claim>, FsError> {
+    pub fn reclaim(&self, session: SessionId, claims: &[Claim], done: bool) -> Result<Vec<Claim>, FsError> {
         let tree = self.heard(session)?;
         let granted = {
             let mut leases = self.leases.lock();
             claims.iter().map(|claim| leases.reclaim(session, (tree, claim.ino), claim.hold)).collect()
         };
-        if let Some(live) = self.sessions.lock().get_mut(&session) {
-            live.reclaimed = true;
+        if done {
+            if let Some(live) = self.sessions.lock().get_mut(&session) {
+                live.reclaimed = true;
+            }
+            self.settle();
         }
-        self.settle();
         Ok(granted)
     }
 
@@ -431,9 +446,29 @@ mod tests {
         let leader = Leader::new(2, [(A, TREE), (B, TREE)]);
         assert!(leader.grant(A, key(TREE, INO), WRITE).is_none());
         let claim = Claim { ino: INO, hold: WRITE, grant: 77 };
-        let granted = leader.reclaim(A, &[claim]).expect("alive");
-        assert_eq!(granted[0].hold, WRITE);
-        assert!(!leader.is_settled());
+        assert_eq!(leader.reclaim(A, &[claim], false).expect("alive")[0].hold, WRITE);
+        leader.reclaim(B, &[], true).expect("alive");
+        assert!(!leader.is_settled(), "there is more to come");
+        let other = Claim { ino: Ino(10), ..claim };
+        assert_eq!(leader.reclaim(A, &[other], true).expect("alive")[0].hold, WRITE);
+        leader.settled().await.expect("settled");
+        assert!(leader.grant(B, key(TREE, Ino(10)), WRITE).is_some_and(|claim| claim.hold.lease == Lease::None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_beats_and_never_reclaims_stands_in_nobodys_way() {
+        let ttl = Duration::from_secs(10);
+        let leader = Leader::new(2, [(A, TREE), (B, TREE)]);
+        leader.reclaim(A, &[], true).expect("alive");
+        leader.reclaim(B, &[Claim { ino: INO, hold: WRITE, grant: 77 }], false).expect("alive");
+        for _ in 0..20 {
+            assert!(leader.overdue(ttl).is_empty());
+            tokio::time::advance(Duration::from_secs(1)).await;
+            leader.heard(A).expect("alive");
+            leader.heard(B).expect("alive");
+        }
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(leader.overdue(ttl), [B]);
         leader.drop_session(B);
         leader.settled().await.expect("settled");
         assert!(leader.grant(A, key(TREE, Ino(10)), WRITE).is_some());

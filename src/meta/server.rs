@@ -13,7 +13,6 @@ use super::command::Command;
 use super::raft::node::{ProposeError, RaftConfig, RaftError, RaftNode};
 use super::serve::{MetaService, Shared};
 use super::state::State;
-use super::stores::StoreReports;
 use super::waiting::Waiting;
 use super::workers;
 use crate::crypto::ca::ClusterAuthority;
@@ -76,7 +75,6 @@ impl MetaServer {
             raft,
             state,
             authority,
-            stores: StoreReports::default(),
             waiting: Waiting::default(),
             leader: watch::Sender::new(None),
             full: watch::Sender::new(false),

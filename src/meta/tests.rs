@@ -11,8 +11,9 @@ use crate::crypto::ca::ClusterAuthority;
 use crate::net::sim::SimNet;
 use crate::net::{Frame, Peer, Transport};
 use crate::types::attr::SetAttr;
+use crate::types::cluster::{DiskInfo, DiskReport, StoreInfo};
 use crate::types::error::FsError;
-use crate::types::id::{ClusterId, Ino, MetaId, SessionId};
+use crate::types::id::{ClusterId, DiskId, Ino, MetaId, SessionId, StoreId};
 use crate::types::lock::{LockMode, LockRange, LockRequest, LockSpace};
 use crate::types::name::Name;
 use crate::types::op::{BatchReply, Create, FallocateMode, NewNode, Op, OpReply};
@@ -53,9 +54,14 @@ impl World {
 
     /// Asks until the server leads.
     async fn ask(&self, request: MetaRequest) -> MetaReply {
+        self.ask_as(ADMIN, request).await
+    }
+
+    async fn ask_as(&self, peer: Peer, request: MetaRequest) -> MetaReply {
+        let transport = self.net.transport(peer, "asker");
         loop {
             let frame = Frame { kind: KIND_META, message: encode(&request).into(), bulk: Bytes::new() };
-            let reply = self.transport("asker").call(META, frame, Duration::from_secs(30)).await.expect("answer");
+            let reply = transport.call(META, frame, Duration::from_secs(30)).await.expect("answer");
             let reply: MetaReply = decode(&reply.message).expect("a reply");
             if !matches!(reply.body, MetaBody::NotLeader(_)) {
                 return reply;
@@ -188,6 +194,34 @@ async fn the_same_sequence_happens_once() {
 }
 
 #[tokio::test]
+async fn what_is_reclaimed_of_an_older_term_is_to_be_begun_anew() {
+    let world = World::new().await;
+    let a = world.session().await;
+    let MetaBody::Heartbeat(beat) = world.ask(MetaRequest::Heartbeat { session: a.session }).await.body else {
+        panic!("no heartbeat")
+    };
+    let reclaim = |term| world.ask(MetaRequest::Reclaim { session: a.session, term, leases: Vec::new(), done: true });
+    assert_eq!(reclaim(beat.term - 1).await.body, MetaBody::Error(FsError::Stale));
+    assert_eq!(reclaim(beat.term).await.body, MetaBody::Done);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_is_its_owners_alone() {
+    let world = World::new().await;
+    let a = world.session().await;
+    for role in [Role::Client, Role::Store, Role::Meta] {
+        let namesake = Peer { role, ..ADMIN };
+        let reply = world.ask_as(namesake, MetaRequest::Heartbeat { session: a.session }).await;
+        assert_eq!(reply.body, MetaBody::Error(FsError::SessionExpired));
+        let open = MetaRequest::OpenSession { volume: "main".into(), client: "test".into(), read_only: true };
+        assert_eq!(world.ask_as(namesake, open).await.body, MetaBody::Error(FsError::AccessDenied));
+    }
+    assert!(matches!(world.ask(MetaRequest::Heartbeat { session: a.session }).await.body, MetaBody::Heartbeat(_)));
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn a_lock_is_waited_for_and_a_wait_can_be_cancelled() {
     let world = World::new().await;
     let (a, b) = (world.session().await, world.session().await);
@@ -216,6 +250,97 @@ async fn a_lock_is_waited_for_and_a_wait_can_be_cancelled() {
     };
     let (reply, ()) = tokio::join!(wait(2), unlock);
     assert_eq!(reply.body, MetaBody::Changed(BatchReply::Done(vec![OpReply::Done])));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn owners_that_wait_for_one_another_are_told() {
+    let world = World::new().await;
+    let (a, b) = (world.session().await, world.session().await);
+    let (x, _) = a.create("x", Hold::default()).await;
+    let (y, _) = a.create("y", Hold::default()).await;
+    let range = |ino, mode| LockRequest { space: LockSpace::Range, ..lock(ino, 1, mode) };
+    let exclusive = Some(LockMode::Exclusive);
+    // Who is refused lets the other go on. Which of the two it is is nobody's business.
+    let cross = async |client: &Client<'_>, mine, other| {
+        client.sequence.set(client.sequence.get() + 1);
+        let (session, sequence, request) = (client.session, client.sequence.get(), range(other, exclusive));
+        let reply = world.ask(MetaRequest::WaitLock { session, sequence, acknowledged: 0, request }).await;
+        client.change(Op::Lock(range(mine, None)), Hold::default()).await;
+        reply.body
+    };
+    a.change(Op::Lock(range(x, exclusive)), Hold::default()).await;
+    b.change(Op::Lock(range(y, exclusive)), Hold::default()).await;
+    let (one, two) = tokio::join!(cross(&a, x, y), cross(&b, y, x));
+    let refused = |body: &MetaBody| *body == MetaBody::Error(FsError::Deadlock);
+    assert!(refused(&one) != refused(&two), "{one:?} {two:?}");
+    let held = MetaBody::Changed(BatchReply::Done(vec![OpReply::Done]));
+    assert!(one == held || two == held);
+    world.stop().await;
+}
+
+/// Stores that tell how much of their own filesystem is free.
+async fn stores(world: &World, free_bytes: &[u64]) {
+    for (id, free_bytes) in (1..).zip(free_bytes) {
+        let peer = Peer { role: Role::Store, id };
+        let disk = DiskId([id as u8; 16]);
+        let (address, host, zone) = (format!("store-{id}:1"), format!("h{id}"), String::new());
+        let info = StoreInfo { id: StoreId(id), address, host, zone, disks: vec![DiskInfo { id: disk, weight: 1 }] };
+        world.ask_as(peer, MetaRequest::RegisterStore { info }).await;
+        let report = DiskReport {
+            id: disk,
+            filesystem: id,
+            capacity_bytes: 1 << 40,
+            free_bytes: *free_bytes,
+            chunks: 0,
+            chunk_bytes: 0,
+            dedup_hits: 0,
+            dedup_bytes: 0,
+            damaged: 0,
+            failed: false,
+        };
+        let store = StoreId(id);
+        let beat = MetaRequest::StoreHeartbeat { store, map_epoch: 0, disks: vec![report], confirmed: Vec::new() };
+        assert!(matches!(world.ask_as(peer, beat).await.body, MetaBody::StoreOrders(_)));
+    }
+}
+
+#[tokio::test]
+async fn what_is_free_is_what_copies_can_use() {
+    let world = World::new().await;
+    let a = world.session().await;
+    stores(&world, &[900 << 20, 900 << 20, 100 << 20]).await;
+    let MetaBody::Space(space) = world.ask(MetaRequest::StatFs { session: a.session }).await.body else {
+        panic!("no space")
+    };
+    assert_eq!((space.total_bytes, space.free_bytes), (1 << 40, 100 << 20));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_fit_is_not_allocated() {
+    let world = World::new().await;
+    let a = world.session().await;
+    let (ino, _) = a.create("f", Hold::default()).await;
+    let allocate = async |len| {
+        let op = Op::Fallocate { ino, mode: FallocateMode::Allocate { keep_size: false }, offset: 0, len };
+        a.change(op, Hold::default()).await.body
+    };
+    let size = |body| match body {
+        MetaBody::Changed(BatchReply::Done(replies)) => match &replies[..] {
+            [OpReply::Attr(attr)] => attr.size,
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    };
+    stores(&world, &[900 << 20, 900 << 20, 100 << 20]).await;
+    assert_eq!(allocate((100 << 20) + 1).await, MetaBody::Error(FsError::NoSpace));
+    let MetaBody::Attr(attr) = a.lookup("f", Hold::default()).await.body else { panic!("no file") };
+    assert_eq!((attr.size, attr.allocated_bytes), (0, 0), "nothing was begun");
+    assert_eq!(size(allocate(100 << 20).await), 100 << 20);
+    stores(&world, &[10 << 20, 10 << 20, 10 << 20]).await;
+    assert_eq!(size(allocate(100 << 20).await), 100 << 20, "it is there already");
+    assert_eq!(allocate(111 << 20).await, MetaBody::Error(FsError::NoSpace));
     world.stop().await;
 }
 

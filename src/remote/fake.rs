@@ -315,8 +315,12 @@ impl State {
                 leases.iter().for_each(|claim| self.take_yield(*session, claim));
                 reply(MetaBody::Done)
             }
-            Reclaim { session, leases, .. } => {
-                self.reclaimed.insert(*session);
+            Reclaim { term, .. } if *term != self.term => reply(MetaBody::Error(FsError::Stale)),
+            Reclaim { session, leases, done, .. } => {
+                self.tally("reclaim");
+                if *done {
+                    self.reclaimed.insert(*session);
+                }
                 let claims = leases.iter().map(|claim| self.put_hold(claim.ino, *session, claim.hold)).collect();
                 Some(MetaReply { body: MetaBody::Done, granted: claims })
             }
@@ -495,7 +499,7 @@ impl State {
         };
         let mut entries: Vec<DirEntry> = inode.entries.iter().map(entry).filter(|e| e.cookie > after).collect();
         entries.sort_by_key(|entry| entry.cookie);
-        MetaBody::Entries(DirPage { entries, end: true })
+        MetaBody::Entries(DirPage { entries, end: true, next_cookie: self.last_ino + 4 })
     }
 
     fn wait_lock(&mut self, session: SessionId, sequence: u64, request: &LockRequest) -> Option<MetaReply> {

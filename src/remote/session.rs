@@ -138,8 +138,9 @@ impl MetaSession {
         self.meta.subscribe(self.id).await
     }
 
-    pub async fn reclaim(&self, term: u64, leases: Vec<Claim>) -> Answer<()> {
-        self.ask(MetaRequest::Reclaim { session: self.id, term, leases }, done).await
+    /// One piece of what is held; `last` says that no more follow.
+    pub async fn reclaim(&self, term: u64, leases: Vec<Claim>, last: bool) -> Answer<()> {
+        self.ask(MetaRequest::Reclaim { session: self.id, term, leases, done: last }, done).await
     }
 
     /// Leases given up: what is kept of them from now on.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::host::space::filesystem_id;
 use crate::kv::{KvError, SharedKv};
 use crate::types::cluster::{DiskInfo, DiskReport};
 use crate::types::digest::{ChunkId, Slot};
@@ -74,6 +75,8 @@ pub struct Disk {
     index: Arc<Index>,
     state: Arc<DiskState>,
     reserve_bytes: Option<u64>,
+    /// Which filesystem it is on; 0 when the host does not tell.
+    filesystem: u64,
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     checkpointed: Mutex<Position>,
@@ -106,12 +109,17 @@ impl Disk {
         let (jobs, queue) = mpsc::channel();
         let thread = std::thread::Builder::new().name("pack-writer".to_owned());
         let thread = thread.spawn(move || writer.run(&queue)).map_err(|error| OpenError::Io(path.to_owned(), error))?;
+        let filesystem = filesystem_id(&dir.path).unwrap_or_else(|error| {
+            tracing::warn!(%error, disk = %path.display(), "the disk's filesystem is not known; its space may count twice");
+            0
+        });
         let disk = Disk {
             dir,
             packs,
             index,
             state,
             reserve_bytes: options.writer.reserve_bytes,
+            filesystem,
             jobs: Mutex::new(Some(jobs)),
             writer: Mutex::new(Some(thread)),
             checkpointed: Mutex::default(),
@@ -245,6 +253,7 @@ impl Disk {
         let counts = &self.state.counts;
         DiskReport {
             id: self.id(),
+            filesystem: self.filesystem,
             capacity_bytes: space.capacity_bytes,
             free_bytes: space.free_bytes.saturating_sub(reserve_bytes(self.reserve_bytes, space.capacity_bytes)),
             chunks: holdings.chunks,

@@ -33,6 +33,8 @@ pub struct DiskInfo {
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct DiskReport {
     pub id: DiskId,
+    /// Disks with the same number are on one filesystem and share its space; 0 when that is not known.
+    pub filesystem: u64,
     pub capacity_bytes: u64,
     pub free_bytes: u64,
     pub chunks: u64,

@@ -44,6 +44,11 @@ pub const EXTENT_BLOCKS_MAX: u64 = 1024;
 /// A reply with extents takes no further block after this many bytes of them.
 pub const EXTENTS_BYTES_SOFT_MAX: usize = 2 << 20;
 
+/// Blocks that a search for data or a hole goes through at once: some milliseconds, for which commands wait.
+pub const SEEK_BLOCKS_MAX: usize = 4096;
+/// Claims in one piece of a reclaim: what a client with a large cache holds does not fit one message.
+pub const RECLAIM_CLAIMS_MAX: usize = 16 << 10;
+
 /// Copies of a chunk.
 pub const REPLICAS_DEFAULT: u8 = 3;
 pub const REPLICAS_MAX: u8 = 7;
@@ -67,4 +72,6 @@ const _: () = assert!(CHUNK_BYTES_MAX as usize <= BULK_BYTES_MAX);
 const _: () = assert!(INLINE_BYTES_MAX <= CHUNK_BYTES_MIN);
 const _: () = assert!(INLINE_BYTES_MAX as u64 <= INLINE_FILE_BYTES_MAX);
 const _: () = assert!(COMMAND_BYTES_MAX < MESSAGE_BYTES_MAX);
+/// A claim takes 24 bytes on the wire; the answer repeats it.
+const _: () = assert!(RECLAIM_CLAIMS_MAX * 32 < MESSAGE_BYTES_MAX);
 const _: () = assert!(SESSION_CLIENT_TTL_MS + 2 * SESSION_HEARTBEAT_MS < SESSION_TTL_MS);

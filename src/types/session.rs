@@ -61,6 +61,8 @@ pub struct DirPage {
     pub entries: Vec<DirEntry>,
     /// Nothing comes after the last of these.
     pub end: bool,
+    /// The cookie of the next name to come: every one that is there has a lower one.
+    pub next_cookie: u64,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]

@@ -32,12 +32,14 @@ pub enum MetaRequest {
     Subscribe {
         session: SessionId,
     },
-    /// After a change of leader (`term` is the new one's): what this session still holds. Until every live session has
-    /// done this or expired, the leader grants nothing and changes nothing that could conflict.
+    /// After a change of leader (`term` is the new one's): what this session still holds, in pieces of at most
+    /// `RECLAIM_CLAIMS_MAX`; `done` comes with the last. Until every live session has done this or expired, the leader
+    /// grants nothing and changes nothing that could conflict.
     Reclaim {
         session: SessionId,
         term: u64,
         leases: Vec<Claim>,
+        done: bool,
     },
     CloseSession {
         session: SessionId,

@@ -198,7 +198,7 @@ impl<F: Posix> World<F> {
         while let Some((at, dir)) = todo.pop() {
             let mut after = 0;
             loop {
-                let page = fs.readdir(dir, after).await.expect("listing");
+                let page = fs.readdir(dir, None, after).await.expect("listing");
                 let Some(last) = page.last() else { break };
                 after = last.cookie;
                 for item in page {
@@ -466,7 +466,7 @@ impl<F: Posix> World<F> {
         let mut entries = BTreeMap::new();
         let mut after = 0;
         loop {
-            let page = self.clients[client].readdir(dir, after).await?;
+            let page = self.clients[client].readdir(dir, None, after).await?;
             let Some(last) = page.last() else { return Ok(Outcome::List(entries)) };
             after = last.cookie;
             entries.extend(page.into_iter().map(|item| (item.name.as_bytes().to_vec(), item.kind)));

@@ -450,7 +450,7 @@ impl Posix for Reference {
         self.state.lock().rename(from, to, mode)
     }
 
-    async fn readdir(&self, dir: Ino, after: u64) -> Result<Vec<DirItem>> {
+    async fn readdir(&self, dir: Ino, _: Option<Handle>, after: u64) -> Result<Vec<DirItem>> {
         let mut state = self.state.lock();
         let listed = state.dir(dir)?.after(after, READDIR_ITEMS);
         let items = listed

@@ -100,8 +100,8 @@ impl Posix for Client {
         self.core.rename(from, to, mode).await
     }
 
-    async fn readdir(&self, dir: Ino, after: u64) -> Result<Vec<DirItem>> {
-        self.core.readdir(dir, after).await
+    async fn readdir(&self, dir: Ino, handle: Option<Handle>, after: u64) -> Result<Vec<DirItem>> {
+        self.core.readdir(dir, handle, after).await
     }
 
     async fn open(&self, ino: Ino, mode: OpenMode) -> Result<Handle> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::client::api::{DirItem, Handle, NewInode, OpenMode, Result};
 use crate::client::core::{Apply, Core, Touch};
+use crate::client::inode::Listed;
 use crate::types::attr::Attr;
 use crate::types::error::FsError;
 use crate::types::id::Ino;
@@ -80,7 +81,15 @@ impl Core {
         }
     }
 
-    pub async fn readdir(&self, dir: Ino, after: u64) -> Result<Vec<DirItem>> {
+    pub async fn readdir(&self, dir: Ino, handle: Option<Handle>, after: u64) -> Result<Vec<DirItem>> {
+        let file = handle.map(|handle| self.files.find(handle)).transpose()?;
+        let page = self.page(dir, after).await?;
+        let bound = file.map_or(u64::MAX, |file| file.listing_bound(after, page.next_cookie));
+        let end = page.items.partition_point(|item| item.cookie < bound);
+        Ok(page.items[..end].to_vec())
+    }
+
+    async fn page(&self, dir: Ino, after: u64) -> Result<Arc<Listed>> {
         let node = self.nodes.node(dir);
         if after == 0 {
             self.note_atime(&node, None);
@@ -89,8 +98,8 @@ impl Core {
             let state = node.lock();
             state.dir.page(after).filter(|_| state.leased(&self.life))
         };
-        if let Some(items) = known {
-            return Ok(items.to_vec());
+        if let Some(page) = known {
+            return Ok(page);
         }
         let asked = self.nodes.asked();
         let want = Hold { lease: node.lock().want(Lease::Read), open: false };
@@ -101,14 +110,15 @@ impl Core {
             .into_iter()
             .map(|entry| DirItem { name: entry.name, ino: entry.ino, kind: entry.kind, cookie: entry.cookie })
             .collect();
+        let page = Arc::new(Listed { items, next_cookie: page.next_cookie });
         let mut state = node.lock();
         if state.accepts(asked, told.brought(dir)) {
-            for item in &items {
+            for item in &page.items {
                 state.dir.learn(item.name.clone(), Some(item.ino));
             }
-            state.dir.learn_page(after, Arc::new(items.clone()));
+            state.dir.learn_page(after, page.clone());
         }
-        Ok(items)
+        Ok(page)
     }
 
     pub async fn make(self: &Arc<Self>, dir: Ino, name: Name, new: NewInode) -> Result<Attr> {

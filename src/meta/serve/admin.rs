@@ -6,6 +6,7 @@ use super::{Fail, Shared, plain, unexpected};
 use crate::crypto::token::JoinToken;
 use crate::meta::command::{Command, Outcome};
 use crate::meta::state::{StateError, View};
+use crate::meta::stores::Room;
 use crate::net::Peer;
 use crate::types::attr::Time;
 use crate::types::error::FsError;
@@ -90,7 +91,7 @@ impl Shared {
             .await?;
         let (map, volumes, chunks, sessions) = counted;
         let stores = map.stores.into_iter().map(|info| {
-            let (disks, up) = self.stores.last(info.id);
+            let (disks, up) = leader.stores.last(info.id);
             StoreStatus { info, up, disks }
         });
         let metas = self.raft.members().into_iter().map(|(info, voter, lag)| MetaStatus { info, voter, lag });
@@ -109,14 +110,15 @@ impl Shared {
         })))
     }
 
-    /// The space of a session's volume: the stores' divided by the copies, or what its quota leaves of that.
+    /// The space of a session's volume: what its copies can use of the stores', or what its quota leaves of that.
     pub(super) async fn statfs(&self, session: SessionId) -> Result<MetaReply, Fail> {
         let leader = self.lead()?;
         let tree = leader.heard(session)?;
-        let (volume, usage) =
-            self.read(|view| Ok((view.volume(view.session(session)?.volume)?, view.usage(tree)?))).await?;
-        let (capacity, free) = self.stores.space();
-        Ok(plain(MetaBody::Space(space_report(&volume, usage, capacity, free))))
+        let read = |view: &View<'_>| Ok((view.volume(view.session(session)?.volume)?, view.usage(tree)?, view.map()?));
+        let (volume, usage, map) = self.read(read).await?;
+        leader.stores.first_round(&map, leader.age()).await;
+        let room = leader.stores.room(&map, volume.policy.replicas);
+        Ok(plain(MetaBody::Space(space_report(&volume, usage, room))))
     }
 }
 
@@ -131,10 +133,8 @@ fn session_status(view: &View<'_>, id: SessionId, silence: Duration) -> Result<O
     Ok(Some(SessionStatus { id, volume, client: session.client, silent_ms }))
 }
 
-fn space_report(volume: &Volume, usage: VolumeUsage, capacity: u64, free: u64) -> SpaceReport {
-    let copies = u64::from(volume.policy.replicas.max(1));
-    let mut total = capacity / copies;
-    let mut left = free / copies;
+fn space_report(volume: &Volume, usage: VolumeUsage, room: Room) -> SpaceReport {
+    let Room { total_bytes: mut total, free_bytes: mut left } = room;
     if volume.policy.quota_bytes > 0 {
         total = total.min(volume.policy.quota_bytes);
         left = left.min(volume.policy.quota_bytes.saturating_sub(usage.allocated_bytes));
@@ -187,9 +187,9 @@ mod tests {
         let policy = VolumePolicy { quota_bytes: 1000, ..VolumePolicy::default() };
         let volume = Volume { id: VolumeId(1), name: "v".into(), tree: TreeId(1), policy };
         let usage = VolumeUsage { inodes: 2, allocated_bytes: 400 };
-        let report = space_report(&volume, usage, 9000, 6000);
+        let report = space_report(&volume, usage, Room { total_bytes: 3000, free_bytes: 2000 });
         assert_eq!((report.total_bytes, report.free_bytes), (1000, 600));
-        let report = space_report(&volume, usage, 9000, 600);
+        let report = space_report(&volume, usage, Room { total_bytes: 3000, free_bytes: 200 });
         assert_eq!(report.free_bytes, 200);
     }
 

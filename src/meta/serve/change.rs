@@ -8,7 +8,7 @@ use crate::types::attr::SetAttr;
 use crate::types::error::FsError;
 use crate::types::id::{Ino, SessionId, TreeId};
 use crate::types::limits::COMMAND_OPS_MAX;
-use crate::types::op::{BatchReply, Op, OpReply};
+use crate::types::op::{BatchReply, FallocateMode, Op, OpReply};
 use crate::types::session::{Claim, Hold};
 use crate::wire::meta::{MetaBody, MetaReply};
 
@@ -31,7 +31,8 @@ impl Shared {
         }
         let _names = leader.names.lock(tree, change.ops.iter().flat_map(names)).await;
         self.raft.read_barrier().await?;
-        if *self.full.borrow() && !is_for_space(&change.ops) {
+        let no_room = *self.full.borrow() && !is_for_space(&change.ops) || !self.has_room(&leader, tree, &change)?;
+        if no_room {
             // What was done before is answered as it was then.
             let answered = self.state.view(|view| view.has_answered(change.session, change.sequence))?;
             if !answered {
@@ -43,6 +44,24 @@ impl Shared {
             leader.locks_changed();
         }
         Ok(reply)
+    }
+
+    /// What is to be allocated fits into what was free when the stores were last heard of. It is asked here because it
+    /// is not the state's to know, and leniently: nothing is refused that may fit.
+    fn has_room(&self, leader: &Leader, tree: TreeId, change: &Change) -> Result<bool, Fail> {
+        for op in &change.ops {
+            let Some((ino, len)) = allocates(op) else { continue };
+            let (attr, map, copies) = self.state.view(|view| {
+                let volume = view.volume(view.session(change.session)?.volume)?;
+                Ok((view.attr(tree, ino).ok(), view.map()?, volume.policy.replicas))
+            })?;
+            // Some of the range may be allocated already: at most as much as the file has.
+            let new = len.saturating_sub(attr.map_or(len, |attr| attr.allocated_bytes));
+            if leader.stores.free_at_last(&map, copies).is_some_and(|free| new > free) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// With the names locked.
@@ -120,6 +139,16 @@ fn attr_of(reply: &OpReply) -> Option<(Ino, u64)> {
     }
 }
 
+/// The inode and the length that an operation makes sure of.
+fn allocates(op: &Op) -> Option<(Ino, u64)> {
+    match op {
+        Op::Fallocate { ino, mode: FallocateMode::Allocate { .. } | FallocateMode::Zero { .. }, len, .. } => {
+            Some((*ino, *len))
+        }
+        _ => None,
+    }
+}
+
 /// What is let through when the disk under the log is nearly full.
 fn is_for_space(ops: &[Op]) -> bool {
     ops.iter().all(frees)
@@ -130,7 +159,7 @@ fn frees(op: &Op) -> bool {
         Op::Unlink { .. } | Op::Rmdir { .. } | Op::Lock(_) | Op::UnlockOwner { .. } => true,
         // One that sets nothing rides with a removal, to ask for the directory as it is afterwards.
         Op::SetAttr { set, .. } => set.size.is_some() || *set == SetAttr::default(),
-        Op::Fallocate { mode, .. } => *mode == crate::types::op::FallocateMode::Punch,
+        Op::Fallocate { mode, .. } => *mode == FallocateMode::Punch,
         _ => false,
     }
 }

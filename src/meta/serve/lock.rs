@@ -2,14 +2,16 @@
 //!
 //! A waiting request holds nothing: it looks whether the lock is free, and if so takes it under the inode's name lock,
 //! so that look and command cannot be parted by another. It ends when the lock is had, when it is cancelled, when the
-//! session ends, or when the caller is gone.
+//! session ends, when the caller is gone, or, for a lock on a range, when owners wait for one another in a circle.
 
 use super::change::Change;
 use super::{Fail, Shared, plain};
+use crate::meta::state::View;
+use crate::meta::waiting::Wait;
 use crate::net::Replier;
 use crate::types::error::FsError;
 use crate::types::id::SessionId;
-use crate::types::lock::LockRequest;
+use crate::types::lock::{LockRequest, LockSpace};
 use crate::types::op::Op;
 use crate::types::session::Hold;
 use crate::wire::meta::{MetaBody, MetaReply};
@@ -36,7 +38,7 @@ impl Shared {
         let change =
             Change { session, sequence, acknowledged, ops: vec![Op::Lock(request.clone())], want: Hold::default() };
         let mut unlocked = leader.watch_locks();
-        let cancelled = self.waiting.enter(session, sequence);
+        let mut waiter = self.waiting.enter(session, sequence);
         loop {
             let tree = leader.tree_of(session)?;
             unlocked.mark_unchanged();
@@ -50,9 +52,17 @@ impl Shared {
                     return Ok(reply);
                 }
             }
+            // Every time: a lock that another thread of an owner has got meanwhile can close a circle too.
+            if request.space == LockSpace::Range {
+                let wait = Wait { tree, session, request: request.clone() };
+                let holders = |view: &View<'_>, wait: &Wait| view.lock_holders(wait.tree, wait.session, &wait.request);
+                if !self.state.view(|view| waiter.wait_for(wait, |wait| holders(view, wait)))? {
+                    return Err(FsError::Deadlock.into());
+                }
+            }
             tokio::select! {
                 _ = unlocked.changed() => {}
-                () = cancelled.wait() => return Err(FsError::Interrupted.into()),
+                () = waiter.wait() => return Err(FsError::Interrupted.into()),
                 () = replier.closed() => return Err(FsError::Interrupted.into()),
                 () = leader.deposed() => return Err(Fail::NotLeader(None)),
             }

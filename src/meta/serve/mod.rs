@@ -23,7 +23,6 @@ use tokio::sync::watch;
 use super::leader::Leader;
 use super::raft::node::{ProposeError, RaftNode};
 use super::state::{State, StateError, View};
-use super::stores::StoreReports;
 use super::waiting::Waiting;
 use crate::crypto::ca::ClusterAuthority;
 use crate::host::clock;
@@ -49,7 +48,6 @@ pub struct Shared {
     pub raft: RaftNode,
     pub state: Arc<State>,
     pub authority: ClusterAuthority,
-    pub stores: StoreReports,
     /// `Some` while this server leads and is ready to.
     pub leader: watch::Sender<Option<Arc<Leader>>>,
     pub waiting: Waiting,
@@ -183,7 +181,7 @@ impl Shared {
         self.may_use(peer, session).await?;
         match request {
             MetaRequest::Heartbeat { session } => self.heartbeat(session).await,
-            MetaRequest::Reclaim { session, term, leases } => self.reclaim(session, term, &leases).await,
+            MetaRequest::Reclaim { session, term, leases, done } => self.reclaim(session, term, &leases, done),
             MetaRequest::Yield { session, leases } => self.yielded(session, &leases),
             MetaRequest::CloseSession { session } => self.close_session(session).await,
             MetaRequest::StatFs { session } => self.statfs(session).await,

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use super::{Fail, Shared, granting, plain};
 use crate::meta::leader::{Leader, key};
-use crate::meta::state::{Extents, StateError, View};
+use crate::meta::state::{Extents, Seek, StateError, View};
 use crate::types::attr::Attr;
 use crate::types::error::FsError;
 use crate::types::id::{Ino, SessionId, TreeId};
-use crate::types::limits::READDIR_ENTRIES_MAX;
+use crate::types::limits::{READDIR_ENTRIES_MAX, SEEK_BLOCKS_MAX};
 use crate::types::name::Name;
 use crate::types::session::{Claim, Hold};
 use crate::wire::meta::{MetaBody, MetaReply, MetaRequest};
@@ -53,8 +53,7 @@ impl Shared {
             }
             MetaRequest::GetExtents { ino, offset, len, want, .. } => reader.extents(ino, offset, len, want).await,
             MetaRequest::Seek { ino, offset, hole, .. } => {
-                reader.leader.before_read(session, key(tree, ino)).await?;
-                Ok(plain(MetaBody::Offset(self.read(|view| view.seek(tree, ino, offset, hole)).await?)))
+                Ok(plain(MetaBody::Offset(reader.seek(ino, Seek::new(offset, hole)).await?)))
             }
             _ => Err(FsError::Invalid.into()),
         }
@@ -119,6 +118,19 @@ impl Reader<'_> {
         let found = self.or_give_back(claim, |view| view.extents(self.tree, ino, offset, len))?;
         let Extents { attr, extents, covered } = found;
         Ok(granting(MetaBody::Extents { attr, extents, covered }, claim))
+    }
+
+    /// Looks at the file a part at a time: no command waits for more than one. Who changes the file meanwhile may be
+    /// seen in the parts that follow, as on a local disk.
+    async fn seek(&self, ino: Ino, mut seek: Seek) -> Result<u64, Fail> {
+        self.leader.before_read(self.session, key(self.tree, ino)).await?;
+        loop {
+            let look = |view: &View<'_>| view.seek(self.tree, ino, &mut seek, SEEK_BLOCKS_MAX);
+            if let Some(found) = self.shared.read(look).await? {
+                return Ok(found);
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Reads under a fresh claim, which is void when the read fails.

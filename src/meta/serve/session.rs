@@ -1,5 +1,7 @@
 //! Sessions: opening, heartbeats, the stream of events, reclaiming after an election, closing.
 
+use std::cmp::Ordering;
+
 use bytes::Bytes;
 
 use super::{Fail, Shared, granting, plain, unexpected};
@@ -28,8 +30,9 @@ impl Shared {
         if grant.read_only && !read_only {
             return Err(Fail::Refused(format!("this credential may mount the volume {volume} read-only only")));
         }
-        let command =
-            Command::OpenSession { volume: volume.clone(), client, credential: peer.id, read_only, now: self.now() };
+        let Peer { role, id: credential } = peer;
+        let now = self.now();
+        let command = Command::OpenSession { volume: volume.clone(), client, role, credential, read_only, now };
         let (session, record) = match self.propose(&command).await? {
             Outcome::Session { session, volume, .. } => (session, volume),
             Outcome::Error(FsError::NotFound) => {
@@ -71,12 +74,20 @@ impl Shared {
         Ok(HeartbeatReply { term, map_epoch, collection_epoch, now_ns })
     }
 
-    pub(super) async fn reclaim(&self, session: SessionId, term: u64, claims: &[Claim]) -> Result<MetaReply, Fail> {
+    pub(super) fn reclaim(
+        &self,
+        session: SessionId,
+        term: u64,
+        claims: &[Claim],
+        done: bool,
+    ) -> Result<MetaReply, Fail> {
         let leader = self.lead()?;
-        if leader.term != term {
-            return Err(Fail::NotLeader(None));
+        match term.cmp(&leader.term) {
+            // Another election while the pieces came. No leader takes the rest, so the client has to begin anew.
+            Ordering::Less => Err(FsError::Stale.into()),
+            Ordering::Equal => Ok(granting(MetaBody::Done, leader.reclaim(session, claims, done)?)),
+            Ordering::Greater => Err(Fail::NotLeader(None)),
         }
-        Ok(granting(MetaBody::Done, leader.reclaim(session, claims)?))
     }
 
     pub(super) fn yielded(&self, session: SessionId, claims: &[Claim]) -> Result<MetaReply, Fail> {
@@ -112,13 +123,15 @@ impl Shared {
         }
     }
 
-    /// A session belongs to the credential that opened it.
+    /// A session belongs to the credential that opened it, which is a role and a number: store 1 is not client 1. Only
+    /// clients and operators open any ([`Shared::grant_of`]).
     ///
     /// # Errors
     /// `SessionExpired` when there is no such session of this peer.
     pub(super) async fn may_use(&self, peer: Peer, session: SessionId) -> Result<(), Fail> {
-        let owner = self.state.view(|view| Ok(view.session(session)?.credential))?;
-        if owner == peer.id { Ok(()) } else { Err(FsError::SessionExpired.into()) }
+        let opened = self.state.view(|view| view.session(session))?;
+        let owner = Peer { role: opened.role, id: opened.credential };
+        if owner == peer { Ok(()) } else { Err(FsError::SessionExpired.into()) }
     }
 }
 

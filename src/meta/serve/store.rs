@@ -32,11 +32,11 @@ impl Shared {
         disks: Vec<DiskReport>,
         confirmed: Vec<u64>,
     ) -> Result<MetaReply, Fail> {
-        self.lead()?;
+        let leader = self.lead()?;
         if peer.role != Role::Store || peer.id != store.0 {
             return Err(FsError::AccessDenied.into());
         }
-        self.stores.record(store, disks);
+        leader.stores.record(store, disks);
         if !confirmed.is_empty() {
             self.propose(&Command::ConfirmDelete { store, epochs: confirmed }).await?;
         }

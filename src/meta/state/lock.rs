@@ -120,7 +120,18 @@ pub(super) fn conflict(
     mode: LockMode,
     range: LockRange,
 ) -> Option<&Lock> {
-    held.iter().find(|lock| {
+    conflicts(held, space, owner, mode, range).next()
+}
+
+/// All of them.
+pub(super) fn conflicts(
+    held: &[Lock],
+    space: LockSpace,
+    owner: LockOwner,
+    mode: LockMode,
+    range: LockRange,
+) -> impl Iterator<Item = &Lock> {
+    held.iter().filter(move |lock| {
         lock.owner != owner
             && (mode == LockMode::Exclusive || lock.mode == LockMode::Exclusive)
             && (space == LockSpace::Flock || lock.range.start <= range.end && range.start <= lock.range.end)

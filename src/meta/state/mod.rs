@@ -43,7 +43,7 @@ use crate::types::error::FsError;
 pub use self::check::Violation;
 pub use self::error::StateError;
 pub use self::schema::{ChunkTotals, Collection, Credential, Session, Token};
-pub use self::view::{Extents, View};
+pub use self::view::{Extents, Seek, View};
 
 /// The state of one replica.
 pub struct State {

@@ -394,6 +394,8 @@ pub struct Session {
     pub volume: VolumeId,
     pub tree: TreeId,
     pub client: String,
+    /// With `credential` who opened it: each role counts its members from 1.
+    pub role: Role,
     pub credential: u64,
     pub read_only: bool,
     pub opened: Time,

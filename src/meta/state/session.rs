@@ -11,11 +11,13 @@ use crate::meta::command::Outcome;
 use crate::types::attr::Time;
 use crate::types::error::FsError;
 use crate::types::id::SessionId;
+use crate::types::record::Role;
 
 pub(super) fn open(
     tx: &mut Tx<'_>,
     volume: &str,
     client: String,
+    role: Role,
     credential: u64,
     read_only: bool,
     now: Time,
@@ -26,7 +28,8 @@ pub(super) fn open(
     let session = SessionId(ids.session);
     ids.session += 1;
     tx.put(single_key(Table::Ids), &ids);
-    let record = Session { id: session, volume: id, tree: volume.tree, client, credential, read_only, opened: now };
+    let tree = volume.tree;
+    let record = Session { id: session, volume: id, tree, client, role, credential, read_only, opened: now };
     tx.put(session_key(session), &record);
     Ok(Outcome::Session { session, volume, read_only })
 }

@@ -32,6 +32,22 @@ pub struct Extents {
     pub covered: u64,
 }
 
+/// A search for the first data (or hole) at or after an offset. It may take several looks: a large file has more blocks
+/// than may be gone through while commands wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Seek {
+    offset: u64,
+    hole: bool,
+    /// How far it has come.
+    at: u64,
+}
+
+impl Seek {
+    pub fn new(offset: u64, hole: bool) -> Seek {
+        Seek { offset, hole, at: offset }
+    }
+}
+
 /// The state at one moment. Errors that are answers come as [`StateError::Fs`].
 pub struct View<'kv> {
     tx: Tx<'kv>,
@@ -125,9 +141,9 @@ impl<'kv> View<'kv> {
     /// # Errors
     /// `NotFound`, `NotDirectory`.
     pub fn read_dir(&self, tree: TreeId, dir: Ino, after: u64, max: usize) -> Result<DirPage, StateError> {
-        self.tx.dir(tree, dir)?;
+        let next_cookie = self.tx.dir(tree, dir)?.next_cookie;
         let Some(first) = after.checked_add(1) else {
-            return Ok(DirPage { entries: Vec::new(), end: true });
+            return Ok(DirPage { entries: Vec::new(), end: true, next_cookie });
         };
         let from = schema::cookie_key(tree, dir, first);
         let to = super::tx::prefix_end(&numbers(Table::Cookie, &[tree.0, dir.0]));
@@ -135,12 +151,12 @@ impl<'kv> View<'kv> {
         for pair in self.tx.scan(&from, to.as_deref()) {
             let (key, value) = pair?;
             if entries.len() == max {
-                return Ok(DirPage { entries, end: false });
+                return Ok(DirPage { entries, end: false, next_cookie });
             }
             let Cookie { name, ino, kind } = unpack(&value)?;
             entries.push(DirEntry { name, ino, kind, cookie: number_at(&key, 17)? });
         }
-        Ok(DirPage { entries, end: true })
+        Ok(DirPage { entries, end: true, next_cookie })
     }
 
     /// # Errors
@@ -225,34 +241,43 @@ impl<'kv> View<'kv> {
         Ok(u64::from(self.tx.tree(tree)?.chunk_bytes.max(1)))
     }
 
-    /// The first data (or hole) at or after `offset`. The end of file counts as a hole; unwritten space is one.
+    /// Goes on with a search, over at most `max` blocks; `None`: there are more. The end of file counts as a hole;
+    /// unwritten space is one.
     ///
     /// # Errors
-    /// `NoSuchAddress` at or beyond the end of file, and when there is no data up to it.
-    pub fn seek(&self, tree: TreeId, ino: Ino, offset: u64, hole: bool) -> Result<u64, StateError> {
+    /// `NoSuchAddress` when the search began at or beyond the end of file, and when there is no data up to it.
+    pub fn seek(&self, tree: TreeId, ino: Ino, seek: &mut Seek, max: usize) -> Result<Option<u64>, StateError> {
         let Inode { attr, .. } = self.tx.file(tree, ino)?;
-        if offset >= attr.size {
+        if seek.offset >= attr.size {
             return Err(FsError::NoSuchAddress.into());
         }
-        let chunk_bytes = u64::from(self.tx.tree(tree)?.chunk_bytes);
-        let from = schema::extent_key(tree, ino, offset / chunk_bytes);
-        let to = super::tx::prefix_end(&numbers(Table::Extent, &[tree.0, ino.0]));
-        let mut at = offset;
-        for pair in self.tx.scan(&from, to.as_deref()) {
-            for extent in unpack::<Block>(&pair?.1)?.extents {
-                if extent.end() <= at || extent.source == Source::Unwritten {
+        let chunk_bytes = self.chunk_bytes(tree)?;
+        let from = schema::extent_key(tree, ino, seek.at / chunk_bytes);
+        let to = schema::extent_key(tree, ino, attr.size.div_ceil(chunk_bytes));
+        for (count, pair) in self.tx.scan(&from, Some(&to)).enumerate() {
+            let (key, value) = pair?;
+            if count == max {
+                let next = number_at(&key, 17)?.saturating_mul(chunk_bytes);
+                if seek.hole && seek.at < next {
+                    return Ok(Some(seek.at));
+                }
+                seek.at = next;
+                return Ok(None);
+            }
+            for extent in unpack::<Block>(&value)?.extents {
+                if extent.end() <= seek.at || extent.source == Source::Unwritten {
                     continue;
                 }
-                if !hole && extent.offset < attr.size {
-                    return Ok(at.max(extent.offset));
+                if !seek.hole && extent.offset < attr.size {
+                    return Ok(Some(seek.at.max(extent.offset)));
                 }
-                if hole && extent.offset > at {
-                    return Ok(at);
+                if seek.hole && extent.offset > seek.at {
+                    return Ok(Some(seek.at));
                 }
-                at = extent.end();
+                seek.at = extent.end();
             }
         }
-        if hole { Ok(at.min(attr.size)) } else { Err(FsError::NoSuchAddress.into()) }
+        if seek.hole { Ok(Some(seek.at.min(attr.size))) } else { Err(FsError::NoSuchAddress.into()) }
     }
 
     /// The lock that stands in the way of a request, if any.
@@ -264,6 +289,19 @@ impl<'kv> View<'kv> {
         let locks: Locks = self.tx.get(&schema::lock_key(tree, ask.ino, ask.space))?.unwrap_or_default();
         let owner = LockOwner { session, owner: ask.owner };
         Ok(ask.mode.and_then(|mode| lock::conflict(&locks.held, ask.space, owner, mode, ask.range)).copied())
+    }
+
+    /// The owners of all locks that stand in the way of a request.
+    pub fn lock_holders(
+        &self,
+        tree: TreeId,
+        session: SessionId,
+        ask: &LockRequest,
+    ) -> Result<Vec<LockOwner>, StateError> {
+        let Some(mode) = ask.mode else { return Ok(Vec::new()) };
+        let locks: Locks = self.tx.get(&schema::lock_key(tree, ask.ino, ask.space))?.unwrap_or_default();
+        let owner = LockOwner { session, owner: ask.owner };
+        Ok(lock::conflicts(&locks.held, ask.space, owner, mode, ask.range).map(|lock| lock.owner).collect())
     }
 
     /// Whether any lock is held on an inode.

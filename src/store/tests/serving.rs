@@ -5,10 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use crate::host::space::filesystem_id;
 use crate::net::{Call, Frame, Peer, Replier, Service};
 use crate::store::Store;
 use crate::store::serve::StoreService;
-use crate::store::testing::{chunk, lost_indexes, open};
+use crate::store::testing::{chunk, config, lost_indexes, open, parts};
 use crate::types::digest::ChunkId;
 use crate::types::record::Role;
 use crate::wire::codec::{KIND_META, KIND_STORE, decode, encode};
@@ -103,5 +104,14 @@ async fn bad_calls_are_refused_and_store_nothing() {
     let foreign = Frame { kind: KIND_META, message: encode(&foreign).into(), bulk: Bytes::new() };
     assert_eq!(send(&store, client, foreign).await.0, StoreReply::Error(StoreError::Invalid));
     assert_eq!(store.reports()[0].chunks, 0);
+    store.close();
+}
+
+#[tokio::test]
+async fn a_report_tells_which_filesystem_a_disk_is_on() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let store = Store::open(config(1, &[dirs[0].path(), dirs[1].path()]), &parts(lost_indexes())).unwrap();
+    let filesystem = filesystem_id(dirs[0].path()).unwrap();
+    assert_eq!(store.reports().iter().map(|disk| disk.filesystem).collect::<Vec<_>>(), [filesystem; 2]);
     store.close();
 }

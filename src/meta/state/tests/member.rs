@@ -3,7 +3,7 @@
 use super::*;
 use crate::types::cluster::{DiskInfo, StoreInfo};
 use crate::types::id::{DiskId, MetaId, StoreId};
-use crate::types::record::{ClientGrant, MetaInfo, Role};
+use crate::types::record::{ClientGrant, MetaInfo};
 
 fn info(id: u64, address: &str, disks: &[u8]) -> StoreInfo {
     let disks = disks.iter().map(|n| DiskInfo { id: DiskId([*n; 16]), weight: 10 }).collect();

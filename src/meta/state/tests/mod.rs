@@ -33,7 +33,7 @@ use crate::types::extent::{ChunkPart, Extent, Source};
 use crate::types::id::{Ino, SessionId, TreeId};
 use crate::types::name::Name;
 use crate::types::op::{BatchReply, Create, NewNode, Op, OpReply, Piece, RenameMode, Write, WriteAt};
-use crate::types::record::VolumePolicy;
+use crate::types::record::{Role, VolumePolicy};
 
 /// An index in memory.
 #[derive(Default)]
@@ -130,7 +130,7 @@ impl World {
     pub fn open(&mut self, client: &str, read_only: bool) -> SessionId {
         let now = self.now();
         let (volume, client) = ("v".into(), client.into());
-        match self.apply(Command::OpenSession { volume, client, credential: 0, read_only, now }) {
+        match self.apply(Command::OpenSession { volume, client, role: Role::Client, credential: 0, read_only, now }) {
             Outcome::Session { session, .. } => session,
             other => panic!("{other:?}"),
         }

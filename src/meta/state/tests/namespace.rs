@@ -142,6 +142,8 @@ fn listings_go_on_where_they_stopped() {
     let names: Vec<_> = rest.entries.iter().map(|entry| entry.name.clone()).collect();
     assert_eq!(names, ["f4", "f6", "f7", "f8", "f9", "new"].map(name));
     assert!(rest.end);
+    let new = rest.entries[5].cookie;
+    assert_eq!((first.next_cookie, rest.next_cookie), (new, new + 1), "what comes later is told from what was there");
     assert!(page(&world, u64::MAX, 1).end);
 }
 

@@ -112,6 +112,7 @@ pub fn commands(seed: u64, count: usize) -> Vec<Command> {
     let open = |i| Command::OpenSession {
         volume: "v".into(),
         client: "c".into(),
+        role: Role::Client,
         credential: 1,
         read_only: false,
         now: now(i),

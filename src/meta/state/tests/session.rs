@@ -84,7 +84,7 @@ fn read_only_sessions_change_nothing() {
 fn sessions_need_a_volume() {
     let mut world = World::new();
     let (volume, client, now) = ("none".to_string(), String::new(), world.now());
-    let command = Command::OpenSession { volume, client, credential: 0, read_only: false, now };
+    let command = Command::OpenSession { volume, client, role: Role::Client, credential: 0, read_only: false, now };
     assert_eq!(world.apply(command), Outcome::Error(FsError::NotFound));
     let sessions = world.state.view(|view| view.sessions()).unwrap();
     assert_eq!(sessions.iter().map(|session| session.client.as_str()).collect::<Vec<_>>(), ["host"]);

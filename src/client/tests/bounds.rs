@@ -1,0 +1,61 @@
+//! What is bounded: memory, messages of a client that holds much, listings of directories that change.
+
+use super::*;
+use crate::types::limits::RECLAIM_CLAIMS_MAX;
+
+#[tokio::test(start_paused = true)]
+async fn a_large_cache_is_reclaimed_in_pieces() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    let (_, many) = (create(&client, "f").await, RECLAIM_CLAIMS_MAX as u64 + 10);
+    let lease = Hold { lease: Lease::Read, open: false };
+    for number in 0..many {
+        client.core.nodes.node(Ino(1_000 + number)).lock().grant(lease, 1);
+    }
+    cluster.meta.fail_over();
+    client.lookup(Ino::ROOT, name("nothing")).await.unwrap_err();
+    assert_eq!(cluster.meta.count("reclaim"), 2);
+    for number in [0, many - 1] {
+        assert_eq!(cluster.meta.hold(Ino(1_000 + number)), [lease]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_ends_with_what_was_there_when_it_began() {
+    let cluster = Cluster::new();
+    let (a, b) = (cluster.client().await, cluster.client().await);
+    create(&a, "one").await;
+    create(&a, "two").await;
+    let stream = a.open(Ino::ROOT, OpenMode { write: false, ..RW }).await.unwrap();
+    let list = async |after| a.readdir(Ino::ROOT, Some(stream), after).await.unwrap();
+    let begun = list(0).await;
+    assert_eq!(begun.len(), 2);
+    create(&a, "own").await;
+    create(&b, "other").await;
+    assert_eq!(list(begun[1].cookie).await, []);
+    assert_eq!(list(begun[0].cookie).await, begun[1..], "an offset it gave stays good");
+    assert_eq!(a.readdir(Ino::ROOT, None, begun[1].cookie).await.unwrap().len(), 2);
+    assert_eq!(list(0).await.len(), 4, "rewound");
+    assert_eq!(list(begun[1].cookie).await.len(), 2);
+    assert!(list(0).await.len() == 4 && list(2).await.len() == 4, "from memory as well");
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_is_bounded_under_a_fast_writer() {
+    let cluster = Cluster::new();
+    let bound = 4 << 20;
+    let client = cluster.client_with(|config| config.memory_bytes = bound).await;
+    let (ino, handle) = create(&client, "f").await;
+    let data = pattern(100_000, 3);
+    for round in 0..200 {
+        let request = at(round * 100_000, &data);
+        match client.try_write(ino, handle, request) {
+            Some(done) => assert_eq!(done, Ok(100_000)),
+            None => assert_eq!(client.write(ino, handle, request).await, Ok(100_000)),
+        }
+    }
+    client.sync().await.unwrap();
+    assert_eq!(cluster.meta.attr(ino).unwrap().size, 20_000_000);
+    assert!(client.memory_high_bytes() <= bound);
+    assert_eq!(read(&client, ino, handle, 19_900_000, 100_000).await, data);
+}
