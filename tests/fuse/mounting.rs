@@ -168,36 +168,32 @@ fn a_mount_on_top_of_ours_is_not_unmounted_in_its_place() {
 const NOBODY: u32 = 65_534;
 
 /// What an ordinary user finds; 0 if all is well.
-fn mount_as_user(path: &Path) -> i32 {
-    let runtime = runtime();
-    let Ok(mount) = start(path, &runtime) else { return 1 };
-    let Some((source, kind, options)) = listed(path) else { return 2 };
-    if source != "holdfast:other" || kind != "fuse.holdfast" || !options.contains("nosuid,nodev") {
-        return 3;
-    }
-    // The root directory is root's in the reference; looking is allowed.
-    if fs::read_dir(path).is_err() || fs::write(path.join("f"), "x").is_ok() {
-        return 4;
-    }
-    if !matches!(start(path, &runtime), Err(MountError::AlreadyMounted(..))) {
-        return 5;
-    }
-    if runtime.block_on(mount.unmount()).is_ok() && listed(path).is_none() { 0 } else { 6 }
-}
-
 #[test]
 fn an_ordinary_user_mounts_by_fusermount() {
     let _turn = TURN.lock();
     assert!(Command::new("fusermount3").arg("-V").output().is_ok(), "this test needs fusermount3");
     let (dir, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     sys::check(unsafe { libc::chown(sys::c(dir.path()).as_ptr(), NOBODY, NOBODY) }).unwrap();
-    let child = Child::run(|| {
-        if !sys::open_device_to_all(scratch.path()) || !sys::become_user(NOBODY, NOBODY) {
-            return 99;
-        }
-        mount_as_user(dir.path())
-    });
-    assert_eq!(child.wait(), 0);
+    let node = scratch.path().to_path_buf();
+    let prepare = move || sys::open_device_to_all(&node);
+    sys::run_alone("mounting::as_nobody_by_fusermount", &[("MOUNTPOINT", dir.path())], prepare);
+}
+
+#[test]
+#[ignore = "run by an_ordinary_user_mounts_by_fusermount in a process of its own"]
+fn as_nobody_by_fusermount() {
+    let path = sys::given("MOUNTPOINT");
+    assert!(sys::become_user(NOBODY, NOBODY));
+    let runtime = runtime();
+    let mount = start(&path, &runtime).unwrap();
+    let (source, kind, options) = listed(&path).unwrap();
+    assert_eq!((source.as_str(), kind.as_str()), ("holdfast:other", "fuse.holdfast"));
+    assert!(options.contains("nosuid,nodev"), "{options}");
+    // The root directory is root's in the reference; looking is allowed.
+    assert!(fs::read_dir(&path).is_ok() && fs::write(path.join("f"), "x").is_err());
+    assert!(matches!(start(&path, &runtime), Err(MountError::AlreadyMounted(..))));
+    runtime.block_on(mount.unmount()).unwrap();
+    assert_eq!(listed(&path), None);
 }
 
 #[test]
@@ -205,9 +201,15 @@ fn an_ordinary_user_is_told_what_is_missing() {
     let _turn = TURN.lock();
     let dir = tempfile::tempdir().unwrap();
     sys::check(unsafe { libc::chown(sys::c(dir.path()).as_ptr(), NOBODY, NOBODY) }).unwrap();
-    let child = Child::run_as(NOBODY, NOBODY, || {
-        unsafe { std::env::set_var("PATH", "/nonexistent") };
-        i32::from(!matches!(start(dir.path(), &runtime()), Err(MountError::FusermountMissing)))
-    });
-    assert_eq!(child.wait(), 0);
+    sys::run_alone("mounting::as_nobody_without_fusermount", &[("MOUNTPOINT", dir.path())], || true);
+}
+
+#[test]
+#[ignore = "run by an_ordinary_user_is_told_what_is_missing in a process of its own"]
+fn as_nobody_without_fusermount() {
+    let path = sys::given("MOUNTPOINT");
+    assert!(sys::become_user(NOBODY, NOBODY));
+    // SAFETY: no other thread of this process looks at the environment.
+    unsafe { std::env::set_var("PATH", "/nonexistent") };
+    assert!(matches!(start(&path, &runtime()), Err(MountError::FusermountMissing)));
 }

@@ -5,7 +5,8 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub type Errno = i32;
@@ -201,6 +202,26 @@ impl Child {
             text.split_whitespace().next() == Some(&number.to_string())
         });
     }
+}
+
+/// Runs an ignored test of this program in a process of its own, with these paths in its environment. For work that starts
+/// threads: in a forked copy of a process with threads the locks they held are held for ever.
+///
+/// `prepare` is called in the new process before it becomes this program, while it has one thread.
+pub fn run_alone(test: &str, paths: &[(&str, &Path)], prepare: impl Fn() -> bool + Send + Sync + 'static) {
+    let program = std::env::current_exe().unwrap();
+    let mut command = std::process::Command::new(program);
+    command.args(["--exact", test, "--ignored", "--nocapture"]).envs(paths.iter().copied());
+    // SAFETY: what is prepared are system calls on a few short strings.
+    unsafe { command.pre_exec(move || if prepare() { Ok(()) } else { Err(io::Error::last_os_error()) }) };
+    let output = command.output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+/// A path that [`run_alone`] was given.
+pub fn given(name: &str) -> PathBuf {
+    std::env::var_os(name).unwrap_or_else(|| panic!("{name} is not set: this is run by another test")).into()
 }
 
 /// Waits for what happens by itself, behind the back of a system call or in another process.
