@@ -338,7 +338,7 @@ fn try_index(
     fs::create_dir_all(path).map_err(|error| OpenError::Io(dir.path.clone(), error))?;
     let kv = (options.open_index)(path).map_err(bad)?;
     let Found::Ready(index, from) = Index::open(kv, &dir.id).map_err(bad)? else { return Ok(None) };
-    let recovered = recover(packs, &index, from).map_err(|error| match error {
+    let recovered = recover(packs, &index, from, &options.writer.sync).map_err(|error| match error {
         RecoverError::Index(error) => bad(error),
         error => OpenError::Recover(dir.path.clone(), error),
     })?;
