@@ -42,7 +42,8 @@
 //!
 //! On open, a record that is not sound ends the log. In the last segment that is how a crash looks, and the tail is cut
 //! off; unless a sound record further on says, by `synced`, that the place was on disk: then something acknowledged is
-//! damaged, and the log refuses to open rather than forget it.
+//! damaged, and the log refuses to open rather than forget it. What is kept of the last segment and not vouched for is
+//! made durable before the log is open: a process that was killed may not have come to it.
 
 mod record;
 mod scan;
@@ -220,7 +221,7 @@ impl Log {
     /// See [`LogError`]. Nothing was changed.
     pub fn open(dir: &Path, owner: u64, config: LogConfig) -> Result<Log, LogError> {
         let lock = scan::lock(dir)?;
-        let (state, file) = scan::open(dir, owner)?;
+        let (state, file) = scan::open(dir, owner, &File::sync_all)?;
         let shared = Arc::new(Shared {
             dir: dir.to_path_buf(),
             config,

@@ -1,7 +1,13 @@
-//! Opening a log: reading every record back, telling a torn tail from damage, and cutting the tail.
+//! Opening a log: reading every record back, telling a torn tail from damage, cutting the tail, and making durable what
+//! is kept.
+//!
+//! What a kill leaves may be in the page cache only, and after a failed fsync it even counts as clean there. Whoever
+//! asks for an entry that is here already is told so without another fsync. So everything that no record vouches for is
+//! written once more in its place and fsynced, before the log reports any of it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,8 +32,12 @@ pub(super) fn lock(dir: &Path) -> Result<FileLock, LogError> {
     })
 }
 
-/// Reads the whole log and leaves it ready to be appended to; gives back the file that is written next.
-pub(super) fn open(dir: &Path, owner: u64) -> Result<(State, Arc<File>), LogError> {
+/// How a segment is made durable: fsync, or something a test can make fail.
+pub(super) type SyncSegment<'a> = &'a dyn Fn(&File) -> io::Result<()>;
+
+/// Reads the whole log and leaves it ready to be appended to, all of it on disk; gives back the file that is written
+/// next.
+pub(super) fn open(dir: &Path, owner: u64, sync: SyncSegment<'_>) -> Result<(State, Arc<File>), LogError> {
     let mut state = State::default();
     let found = segments(dir)?;
     let last = found.last().map(|(sequence, _)| *sequence);
@@ -35,7 +45,8 @@ pub(super) fn open(dir: &Path, owner: u64) -> Result<(State, Arc<File>), LogErro
         if *sequence != expected {
             return Err(LogError::Missing(segment_path(dir, expected)));
         }
-        replay(&mut state, path, *sequence, owner, Some(*sequence) == last)?;
+        let sync = (Some(*sequence) == last).then_some(sync);
+        replay(&mut state, path, *sequence, owner, sync)?;
     }
     settle(&mut state, dir)?;
     if state.segments.is_empty() {
@@ -52,13 +63,20 @@ pub(super) fn open(dir: &Path, owner: u64) -> Result<(State, Arc<File>), LogErro
     Ok((state, file))
 }
 
-/// Adds one segment to `state`.
-fn replay(state: &mut State, path: &Path, sequence: u64, owner: u64, is_last: bool) -> Result<(), LogError> {
+/// Adds one segment to `state`. The last one comes with `sync`: it may be torn, and not be on disk. The others were
+/// fsynced before the next was begun.
+fn replay(
+    state: &mut State,
+    path: &Path,
+    sequence: u64,
+    owner: u64,
+    sync: Option<SyncSegment<'_>>,
+) -> Result<(), LogError> {
     let at = |error| LogError::Io(path.to_path_buf(), error);
     let bytes = fs::read(path).map_err(at)?;
     let Some(header) = SegmentHeader::decode(&bytes) else {
         // Only a segment in the making has no header, and nothing in it was acknowledged.
-        if !is_last || first_vouched(&bytes, 0).is_some() {
+        if sync.is_none() || first_vouched(&bytes, 0).is_some() {
             return Err(LogError::Damaged(path.to_path_buf(), 0));
         }
         fs::remove_file(path).and_then(|()| sync_parent(path)).map_err(at)?;
@@ -73,25 +91,31 @@ fn replay(state: &mut State, path: &Path, sequence: u64, owner: u64, is_last: bo
         return Err(LogError::Damaged(path.to_path_buf(), 16));
     }
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(at)?;
-    state.segments.push_back(Segment { sequence, file: Arc::new(file) });
+    let file = Arc::new(file);
+    state.segments.push_back(Segment { sequence, file: Arc::clone(&file) });
     state.sequence = sequence;
-    let end = replay_records(state, path, &bytes)?;
+    let (end, vouched) = replay_records(state, path, &bytes)?;
     state.offset = end as u32;
     if end < bytes.len() {
-        if !is_last || first_vouched(&bytes[end..], end).is_some() {
+        if sync.is_none() || first_vouched(&bytes[end..], end).is_some() {
             return Err(LogError::Damaged(path.to_path_buf(), end));
         }
         tracing::warn!(segment = %path.display(), kept = end, cut = bytes.len() - end, "cut a torn tail off the log");
-        let segment = state.segments.back().ok_or_else(|| LogError::Missing(path.to_path_buf()))?;
-        segment.file.set_len(end as u64).and_then(|()| segment.file.sync_all()).map_err(at)?;
+        file.set_len(end as u64).map_err(at)?;
     }
-    Ok(())
+    let Some(sync) = sync else { return Ok(()) };
+    let unsure = vouched.min(end);
+    file.write_all_at(&bytes[unsure..end], unsure as u64).map_err(at)?;
+    sync(&file).and_then(|()| sync_parent(path)).map_err(at)
 }
 
-/// Replays sound records until there are no more; gives back where they end.
-fn replay_records(state: &mut State, path: &Path, bytes: &[u8]) -> Result<usize, LogError> {
+/// Replays sound records until there are no more; gives back where they end, and up to where one of them says that the
+/// segment was on disk.
+fn replay_records(state: &mut State, path: &Path, bytes: &[u8]) -> Result<(usize, usize), LogError> {
     let mut offset = SEGMENT_HEADER_BYTES;
+    let mut vouched = 0;
     while let Some(framed) = bytes.get(offset..).and_then(record::decode) {
+        vouched = vouched.max(framed.synced as usize);
         match framed.record {
             Record::Standing(standing) => state.standing = standing,
             Record::Truncate(index) => state.drop_from(index),
@@ -109,7 +133,7 @@ fn replay_records(state: &mut State, path: &Path, bytes: &[u8]) -> Result<usize,
         }
         offset += framed.bytes;
     }
-    Ok(offset)
+    Ok((offset, vouched))
 }
 
 /// The first record in `bytes` (which begin at offset `base`) that vouches for something at or after `base`.

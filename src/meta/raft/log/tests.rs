@@ -377,3 +377,30 @@ fn a_failed_write_poisons_the_log() {
     assert!(log.save_vote(VoteRecord { term: 1, leader: 1, committed: false }, Box::new(|_| ())).is_err());
     assert!(log.purge(entry(1, 2).point).is_err());
 }
+
+#[test]
+fn what_may_be_in_memory_only_is_made_durable_at_open() {
+    use std::cell::RefCell;
+    use std::time::SystemTime;
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    append(&log, entries(1, 0..20));
+    append(&log, entries(1, 20..21));
+    drop(log);
+    let before: Vec<Vec<u8>> = files(dir.path()).iter().map(|path| fs::read(path).unwrap()).collect();
+    let failing = scan::open(dir.path(), OWNER, &|_| Err(io::Error::other("the device is gone")));
+    assert!(matches!(failing, Err(LogError::Io(_, _))), "a log was opened that may not be on disk");
+
+    let last = files(dir.path()).pop().unwrap();
+    fs::OpenOptions::new().write(true).open(&last).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    let synced = RefCell::new(Vec::new());
+    let sync = |file: &File| {
+        synced.borrow_mut().push(file.metadata()?.modified()?);
+        Ok(())
+    };
+    let (state, _) = scan::open(dir.path(), OWNER, &sync).unwrap();
+    assert_eq!(state.range(), 0..21);
+    assert!(synced.borrow().len() == 1 && synced.borrow()[0] > SystemTime::UNIX_EPOCH, "{synced:?}");
+    let after: Vec<Vec<u8>> = files(dir.path()).iter().map(|path| fs::read(path).unwrap()).collect();
+    assert_eq!(before, after);
+}
