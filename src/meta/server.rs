@@ -14,6 +14,7 @@ use super::raft::node::{ProposeError, RaftConfig, RaftError, RaftNode};
 use super::serve::{MetaService, Shared};
 use super::state::State;
 use super::stores::StoreReports;
+use super::strays::Strays;
 use super::waiting::Waiting;
 use super::workers;
 use crate::crypto::ca::ClusterAuthority;
@@ -78,6 +79,7 @@ impl MetaServer {
             authority,
             stores: StoreReports::default(),
             waiting: Waiting::default(),
+            strays: Strays::default(),
             leader: watch::Sender::new(None),
             full: watch::Sender::new(false),
         });

@@ -41,6 +41,9 @@ pub const EXTENT_BLOCKS_MAX: u64 = 1024;
 /// A reply with extents takes no further block after this many bytes of them.
 pub const EXTENTS_BYTES_SOFT_MAX: usize = 2 << 20;
 
+/// Chunks that a store offers at a time as perhaps not referred to.
+pub const OFFER_CHUNKS_MAX: usize = 1024;
+
 /// Copies of a chunk.
 pub const REPLICAS_DEFAULT: u8 = 3;
 pub const REPLICAS_MAX: u8 = 7;

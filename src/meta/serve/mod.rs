@@ -24,6 +24,7 @@ use super::leader::Leader;
 use super::raft::node::{ProposeError, RaftNode};
 use super::state::{State, StateError, View};
 use super::stores::StoreReports;
+use super::strays::Strays;
 use super::waiting::Waiting;
 use crate::crypto::ca::ClusterAuthority;
 use crate::host::clock;
@@ -53,6 +54,7 @@ pub struct Shared {
     /// `Some` while this server leads and is ready to.
     pub leader: watch::Sender<Option<Arc<Leader>>>,
     pub waiting: Waiting,
+    pub strays: Strays,
     /// The disk under the log is nearly full: nothing but freeing goes on.
     pub full: watch::Sender<bool>,
 }
@@ -157,6 +159,7 @@ impl Shared {
             MetaRequest::StoreHeartbeat { store, disks, confirmed, .. } => {
                 self.store_heartbeat(peer, store, disks, confirmed).await
             }
+            MetaRequest::OfferChunks { store, chunks, aging } => self.offer_chunks(peer, store, chunks, aging).await,
             MetaRequest::RegisterStore { info } => self.register_store(peer, info).await,
             MetaRequest::CreateVolume { .. }
             | MetaRequest::ListVolumes
