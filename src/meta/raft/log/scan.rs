@@ -11,8 +11,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::record::{self, Record, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::record::{self, Record, SEGMENT_HEAD_BYTES, SEGMENT_HEADER_BYTES, Salt, SegmentHeader};
 use super::{LogError, Segment, Standing, State};
+use crate::host::chance;
 use crate::host::lock::{FileLock, LockError};
 
 const LOCK: &str = "lock";
@@ -51,10 +52,10 @@ pub(super) fn open(dir: &Path, owner: u64, sync: SyncSegment<'_>) -> Result<(Sta
     settle(&mut state, dir)?;
     if state.segments.is_empty() {
         state.sequence = last.unwrap_or(1);
-        let head = segment_head(state.sequence, owner, &state.standing);
+        let (salt, head) = segment_head(state.sequence, owner, &state.standing);
         let file = create(dir, state.sequence, &head).map_err(|error| LogError::Io(dir.to_path_buf(), error))?;
-        state.offset = head.len() as u32;
-        state.segments.push_back(Segment { sequence: state.sequence, file });
+        (state.salt, state.offset) = (salt, head.len() as u32);
+        state.segments.push_back(Segment { sequence: state.sequence, salt, file });
     }
     state.synced = state.offset;
     state.synced_next = state.range().end;
@@ -75,8 +76,8 @@ fn replay(
     let at = |error| LogError::Io(path.to_path_buf(), error);
     let bytes = fs::read(path).map_err(at)?;
     let Some(header) = SegmentHeader::decode(&bytes) else {
-        // Only a segment in the making has no header, and nothing in it was acknowledged.
-        if sync.is_none() || first_vouched(&bytes, 0).is_some() {
+        // Only a segment in the making has no header: its head is on disk before anything is written behind it.
+        if sync.is_none() || bytes.len() > SEGMENT_HEAD_BYTES {
             return Err(LogError::Damaged(path.to_path_buf(), 0));
         }
         fs::remove_file(path).and_then(|()| sync_parent(path)).map_err(at)?;
@@ -92,12 +93,13 @@ fn replay(
     }
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(at)?;
     let file = Arc::new(file);
-    state.segments.push_back(Segment { sequence, file: Arc::clone(&file) });
-    state.sequence = sequence;
-    let (end, vouched) = replay_records(state, path, &bytes)?;
+    let salt = header.salt;
+    state.segments.push_back(Segment { sequence, salt, file: Arc::clone(&file) });
+    (state.sequence, state.salt) = (sequence, salt);
+    let (end, vouched) = replay_records(state, path, &bytes, &salt)?;
     state.offset = end as u32;
     if end < bytes.len() {
-        if sync.is_none() || first_vouched(&bytes[end..], end).is_some() {
+        if sync.is_none() || is_vouched(&bytes, end, &salt) {
             return Err(LogError::Damaged(path.to_path_buf(), end));
         }
         tracing::warn!(segment = %path.display(), kept = end, cut = bytes.len() - end, "cut a torn tail off the log");
@@ -111,10 +113,10 @@ fn replay(
 
 /// Replays sound records until there are no more; gives back where they end, and up to where one of them says that the
 /// segment was on disk.
-fn replay_records(state: &mut State, path: &Path, bytes: &[u8]) -> Result<(usize, usize), LogError> {
+fn replay_records(state: &mut State, path: &Path, bytes: &[u8], salt: &Salt) -> Result<(usize, usize), LogError> {
     let mut offset = SEGMENT_HEADER_BYTES;
     let mut vouched = 0;
-    while let Some(framed) = bytes.get(offset..).and_then(record::decode) {
+    while let Some(framed) = bytes.get(offset..).and_then(|bytes| record::decode(bytes, salt, offset as u32)) {
         vouched = vouched.max(framed.synced as usize);
         match framed.record {
             Record::Standing(standing) => state.standing = standing,
@@ -136,9 +138,11 @@ fn replay_records(state: &mut State, path: &Path, bytes: &[u8]) -> Result<(usize
     Ok((offset, vouched))
 }
 
-/// The first record in `bytes` (which begin at offset `base`) that vouches for something at or after `base`.
-fn first_vouched(bytes: &[u8], base: usize) -> Option<usize> {
-    (0..bytes.len()).find(|at| record::decode(&bytes[*at..]).is_some_and(|framed| framed.synced as usize > base))
+/// Does a sound record behind `end`, wherever it begins, say that something from there on was on disk?
+fn is_vouched(bytes: &[u8], end: usize, salt: &Salt) -> bool {
+    let vouches =
+        |at: usize| record::decode(&bytes[at..], salt, at as u32).is_some_and(|framed| framed.synced as usize > end);
+    (end..bytes.len()).any(vouches)
 }
 
 /// Drops what was purged, and checks that what is left follows it.
@@ -164,11 +168,13 @@ fn settle(state: &mut State, dir: &Path) -> Result<(), LogError> {
     Ok(())
 }
 
-/// The first bytes of a segment: its header, and the standing at that moment.
-pub(super) fn segment_head(sequence: u64, owner: u64, standing: &Standing) -> Vec<u8> {
-    let mut head = SegmentHeader { sequence, owner }.encode().to_vec();
-    record::encode(&mut head, &Record::Standing(*standing), 0);
-    head
+/// The salt of a new segment and its first bytes: its header, and the standing at that moment.
+pub(super) fn segment_head(sequence: u64, owner: u64, standing: &Standing) -> (Salt, Vec<u8>) {
+    let salt = chance::bytes();
+    let mut head = SegmentHeader { sequence, owner, salt }.encode().to_vec();
+    record::encode(&mut head, &Record::Standing(*standing), 0, &salt, SEGMENT_HEADER_BYTES as u32);
+    debug_assert_eq!(head.len(), SEGMENT_HEAD_BYTES);
+    (salt, head)
 }
 
 /// Makes a segment that is there after a crash, head and name.

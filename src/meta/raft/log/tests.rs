@@ -404,3 +404,23 @@ fn what_may_be_in_memory_only_is_made_durable_at_open() {
     let after: Vec<Vec<u8>> = files(dir.path()).iter().map(|path| fs::read(path).unwrap()).collect();
     assert_eq!(before, after);
 }
+
+/// What users write is in the log as it is, records that they have made up too.
+#[test]
+fn a_record_inside_a_torn_one_vouches_for_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Log::open(dir.path(), OWNER, LogConfig::default());
+    let log = open().unwrap();
+    append(&log, entries(1, 0..3));
+    let path = files(dir.path()).pop().unwrap();
+    let at = fs::metadata(&path).unwrap().len();
+    let mut forged = Vec::new();
+    record::encode(&mut forged, &Record::Truncate(0), u32::MAX, &Salt::default(), 0);
+    let point = LogPoint { term: 1, leader: 1, index: 3 };
+    let entry = Entry { point, kind: EntryKind::Command, payload: forged.into() };
+    append(&log, vec![entry]);
+    drop(log);
+    // The page with its head never came.
+    fs::OpenOptions::new().write(true).open(&path).unwrap().write_all_at(&[0; HEAD_BYTES], at).unwrap();
+    assert_eq!(all(&open().unwrap()), entries(1, 0..3));
+}
