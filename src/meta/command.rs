@@ -63,8 +63,8 @@ pub enum Command {
     ReapTree {
         tree: TreeId,
     },
-    /// Begins a collection epoch and condemns those of `chunks` that still have no reference. With no chunks at all it
-    /// only begins the epoch (which ages what is releasable).
+    /// Begins a collection epoch and condemns those of `chunks` that still have no reference, or never had one. With no
+    /// chunks at all it only begins the epoch (which ages what is releasable).
     Condemn {
         chunks: Vec<ChunkId>,
     },

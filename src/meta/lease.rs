@@ -17,7 +17,7 @@
 //! Every grant has a number that grows over the leader's life. A recall names the grant that it ends, so that a client
 //! can tell a grant that was overtaken by its own recall.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::types::id::{Ino, SessionId, TreeId};
 use crate::types::session::{Claim, Event, Hold, Lease};
@@ -36,6 +36,8 @@ pub struct Recall {
 pub struct LeaseTable {
     inodes: HashMap<Key, Inode>,
     by_session: HashMap<SessionId, HashSet<Key>>,
+    /// Inodes at rest, and until when, soonest first: by then nobody may be left who would look at the entry.
+    resting: VecDeque<(u64, Key)>,
     last_grant: u64,
 }
 
@@ -131,10 +133,12 @@ impl LeaseTable {
                 inode.changing = inode.changing.saturating_sub(1);
                 if contended {
                     inode.no_lease_before_ms = now_ms + quiet_ms;
+                    self.resting.push_back((now_ms + quiet_ms, *key));
                 }
             }
             self.forget_if_idle(*key, now_ms);
         }
+        self.forget_rested(now_ms);
     }
 
     /// Somebody wants to read this inode: another session's `Write` must come down to `Read` first.
@@ -145,6 +149,8 @@ impl LeaseTable {
         {
             inode.no_write_before_ms = now_ms + quiet_ms;
             inode.recall_others(session, key, Lease::Read, &mut recalls);
+            self.resting.push_back((now_ms + quiet_ms, key));
+            self.forget_rested(now_ms);
         }
         recalls
     }
@@ -249,6 +255,17 @@ impl LeaseTable {
         }
         if let Some(keys) = self.by_session.get_mut(&session) {
             keys.remove(&key);
+        }
+    }
+
+    /// Looks at those again whose quiet time is over. Called with everything that begins one, so that entries are as many
+    /// as what goes on, and not as what ever went on.
+    fn forget_rested(&mut self, now_ms: u64) {
+        while let Some((until_ms, key)) = self.resting.front().copied()
+            && until_ms <= now_ms
+        {
+            self.resting.pop_front();
+            self.forget_if_idle(key, now_ms);
         }
     }
 
@@ -397,6 +414,28 @@ mod tests {
         assert_eq!(table.grant(B, KEY, open, 0), None);
         table.end_reap(KEY, 0);
         assert_eq!(table.inodes(), 0, "idle inodes cost nothing");
+    }
+
+    #[test]
+    fn contended_inodes_are_forgotten_when_they_have_rested() {
+        let mut table = LeaseTable::default();
+        for ino in 0..1000 {
+            let key = (TreeId(1), Ino(ino));
+            let hold = if ino % 2 == 0 { READ } else { WRITE };
+            table.grant(A, key, hold, ino).expect("free");
+            // Every other one is read before, and its holder goes before the quiet time is over.
+            table.begin_read(B, key, ino, 500);
+            table.begin_change(B, &[key]);
+            table.drop_session(A, ino);
+            table.end_change(&[key], true, ino, 500);
+        }
+        assert!(table.inodes() > 400, "they rest");
+        table.begin_change(B, &[KEY]);
+        table.end_change(&[KEY], false, 1400, 500);
+        assert_eq!(table.inodes(), 99, "those of the last half second");
+        table.begin_change(B, &[KEY]);
+        table.end_change(&[KEY], false, 1500, 500);
+        assert_eq!((table.inodes(), table.resting.len()), (0, 0));
     }
 
     #[test]

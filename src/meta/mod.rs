@@ -20,6 +20,7 @@ pub mod serve;
 pub mod server;
 pub mod state;
 pub mod stores;
+pub mod strays;
 pub mod waiting;
 mod workers;
 

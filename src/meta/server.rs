@@ -13,6 +13,7 @@ use super::command::Command;
 use super::raft::node::{ProposeError, RaftConfig, RaftError, RaftNode};
 use super::serve::{MetaService, Shared};
 use super::state::State;
+use super::strays::Strays;
 use super::waiting::Waiting;
 use super::workers;
 use crate::crypto::ca::ClusterAuthority;
@@ -76,6 +77,7 @@ impl MetaServer {
             state,
             authority,
             waiting: Waiting::default(),
+            strays: Strays::default(),
             leader: watch::Sender::new(None),
             full: watch::Sender::new(false),
         });

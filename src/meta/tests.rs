@@ -12,11 +12,13 @@ use crate::net::sim::SimNet;
 use crate::net::{Frame, Peer, Transport};
 use crate::types::attr::SetAttr;
 use crate::types::cluster::{DiskInfo, DiskReport, StoreInfo};
+use crate::types::digest::ChunkId;
 use crate::types::error::FsError;
+use crate::types::extent::{ChunkPart, Source};
 use crate::types::id::{ClusterId, DiskId, Ino, MetaId, SessionId, StoreId};
 use crate::types::lock::{LockMode, LockRange, LockRequest, LockSpace};
 use crate::types::name::Name;
-use crate::types::op::{BatchReply, Create, FallocateMode, NewNode, Op, OpReply};
+use crate::types::op::{BatchReply, Create, FallocateMode, NewNode, Op, OpReply, Piece, Write, WriteAt};
 use crate::types::record::{MetaInfo, Role, VolumePolicy};
 use crate::types::session::{Claim, Event, Hold, Lease};
 use crate::wire::codec::{KIND_META, decode, encode};
@@ -380,5 +382,51 @@ async fn what_is_too_large_for_one_command_is_done_in_parts() {
     assert_eq!((punched.size, punched.allocated_bytes), (5000 * mib + 5, 2500 * mib));
     let cut = attr(Op::SetAttr { ino, set: SetAttr { size: Some(100), ..SetAttr::default() } }).await;
     assert_eq!((cut.size, cut.allocated_bytes), (100, 95));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_store_offers_and_nothing_refers_to_is_condemned() {
+    let world = World::new().await;
+    let a = world.session().await;
+    let (ino, _) = a.create("f", Hold::default()).await;
+    let (stray, kept) = (ChunkId([1; 32]), ChunkId([2; 32]));
+    let refer = async |id| {
+        let source = Source::Chunk(ChunkPart { id, chunk_bytes: 10, offset: 0, put_epoch: 1 });
+        let pieces = vec![Piece { offset: 0, len: 10, source }];
+        let (at, len) = (WriteAt::End, 10);
+        a.change(Op::Write(Write { ino, at, pieces, len, mtime: None, clear_privileges: false }), Hold::default()).await
+    };
+    assert!(matches!(refer(kept).await.body, MetaBody::Changed(BatchReply::Done(_))));
+    let store = StoreId(1);
+    let transport = world.net.transport(Peer { role: Role::Store, id: 1 }, "store");
+    let tell = async |request: MetaRequest| {
+        let frame = Frame { kind: KIND_META, message: encode(&request).into(), bulk: Bytes::new() };
+        let reply = transport.call(META, frame, Duration::from_secs(30)).await.expect("answer");
+        decode::<MetaReply>(&reply.message).expect("a reply").body
+    };
+    let disks = vec![DiskInfo { id: DiskId([1; 16]), weight: 1 }];
+    let info = StoreInfo { id: store, address: "store:1".into(), host: String::new(), zone: String::new(), disks };
+    assert_eq!(tell(MetaRequest::RegisterStore { info }).await, MetaBody::StoreRegistered(store));
+    let offer = |store| MetaRequest::OfferChunks { store, chunks: vec![stray, kept], aging: false };
+    assert_eq!(tell(offer(store)).await, MetaBody::Done);
+    assert_eq!(tell(offer(StoreId(2))).await, MetaBody::Error(FsError::AccessDenied));
+    // The next round of collecting takes it up.
+    let beat = || MetaRequest::StoreHeartbeat { store, map_epoch: 1, disks: Vec::new(), confirmed: Vec::new() };
+    let batch = loop {
+        let MetaBody::StoreOrders(orders) = tell(beat()).await else { panic!("no orders") };
+        match orders.delete.into_iter().next() {
+            Some(batch) => break batch,
+            None => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    };
+    assert_eq!((batch.epoch, batch.chunks), (2, vec![stray]));
+    let failed = BatchReply::Failed { index: 0, error: FsError::PutAgain { epoch: 2 } };
+    assert_eq!(refer(stray).await.body, MetaBody::Changed(failed));
+    // A store that waits for the epoch to go on is heard as well.
+    assert_eq!(tell(MetaRequest::OfferChunks { store, chunks: Vec::new(), aging: true }).await, MetaBody::Done);
+    while !matches!(tell(beat()).await, MetaBody::StoreOrders(orders) if orders.old_before == 2) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     world.stop().await;
 }

@@ -305,7 +305,8 @@ fn deadline_of(request: &MetaRequest) -> Duration {
         | MetaRequest::Members
         | MetaRequest::Status
         | MetaRequest::GetMap
-        | MetaRequest::StoreHeartbeat { .. } => PROMPT_DEADLINE,
+        | MetaRequest::StoreHeartbeat { .. }
+        | MetaRequest::OfferChunks { .. } => PROMPT_DEADLINE,
         _ => PARKED_DEADLINE,
     }
 }

@@ -180,8 +180,8 @@ impl Disk {
             match result {
                 Ok(bytes) => return Ok((entry.payload_bytes, bytes)),
                 Err(ReadError::WouldBlock) => return Err(Miss::WouldBlock),
-                // Deleted or moved under the reader, perhaps; the index knows.
-                Err(ReadError::Dead) => last = Some((entry, false)),
+                // Deleted or moved under the reader, most likely; the index knows, once the deletion has come to it.
+                Err(ReadError::Dead) => last = Some((entry, !self.state.is_doomed(id))),
                 Err(ReadError::Damaged(error)) => {
                     tracing::debug!(chunk = %id, %error, "a read failed its checks");
                     last = Some((entry, true));
@@ -195,7 +195,9 @@ impl Disk {
         Err(Miss::Because(self.judge(id, last)?))
     }
 
-    /// What a failed read means: damage only if the index still says the chunk should be there.
+    /// What a failed read means: damage only if the index still says the chunk should be there. A dead record is damage
+    /// too then, unless it is being deleted this moment (which must be asked before the index is): a store that was
+    /// stopped in the middle of a deletion lists what it no longer has.
     fn judge(&self, id: &ChunkId, last: Option<(Entry, bool)>) -> Result<StoreError, Miss> {
         match last {
             Some((entry, true)) if self.entry(id).map_err(Miss::Because)? == Some(entry) => {
@@ -345,7 +347,7 @@ fn try_index(
     fs::create_dir_all(path).map_err(|error| OpenError::Io(dir.path.clone(), error))?;
     let kv = (options.open_index)(path).map_err(bad)?;
     let Found::Ready(index, from) = Index::open(kv, &dir.id).map_err(bad)? else { return Ok(None) };
-    let recovered = recover(packs, &index, from).map_err(|error| match error {
+    let recovered = recover(packs, &index, from, &options.writer.sync).map_err(|error| match error {
         RecoverError::Index(error) => bad(error),
         error => OpenError::Recover(dir.path.clone(), error),
     })?;

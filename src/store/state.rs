@@ -1,4 +1,5 @@
-//! What the threads that work on one disk share: whether it still works, what it counts, what it found damaged.
+//! What the threads that work on one disk share: whether it still works, what it counts, what it found damaged, what it
+//! is deleting this moment.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +18,8 @@ const DAMAGED_MAX: usize = 65_536;
 pub struct DiskState {
     failed: Mutex<Option<String>>,
     damaged: Mutex<HashSet<ChunkId>>,
+    /// Marked dead in the packs, or about to be, and perhaps still in the index.
+    doomed: Mutex<HashSet<ChunkId>>,
     position: Mutex<Position>,
     pub counts: Counts,
 }
@@ -75,6 +78,20 @@ impl DiskState {
 
     pub fn damaged(&self) -> Vec<ChunkId> {
         self.damaged.lock().iter().copied().collect()
+    }
+
+    /// Said before the first record is marked dead.
+    pub fn begin_delete(&self, ids: impl Iterator<Item = ChunkId>) {
+        self.doomed.lock().extend(ids);
+    }
+
+    /// Said when the index has forgotten them. If that never comes the disk has failed.
+    pub fn end_delete(&self) {
+        self.doomed.lock().clear();
+    }
+
+    pub fn is_doomed(&self, id: &ChunkId) -> bool {
+        self.doomed.lock().contains(id)
     }
 
     /// Everything before it is in the index (not necessarily flushed).

@@ -48,6 +48,8 @@ pub const EXTENTS_BYTES_SOFT_MAX: usize = 2 << 20;
 pub const SEEK_BLOCKS_MAX: usize = 4096;
 /// Claims in one piece of a reclaim: what a client with a large cache holds does not fit one message.
 pub const RECLAIM_CLAIMS_MAX: usize = 16 << 10;
+/// Chunks that a store offers at a time as perhaps not referred to.
+pub const OFFER_CHUNKS_MAX: usize = 1024;
 
 /// Copies of a chunk.
 pub const REPLICAS_DEFAULT: u8 = 3;

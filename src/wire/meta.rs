@@ -138,6 +138,14 @@ pub enum MetaRequest {
         disks: Vec<DiskReport>,
         confirmed: Vec<u64>,
     },
+    /// Chunks of a store that were last put before [`StoreOrders::old_before`], referred to or not, at most
+    /// `OFFER_CHUNKS_MAX`: those that nothing has ever referred to are condemned. `aging`: it has others that would be
+    /// offered had the collection epoch gone on.
+    OfferChunks {
+        store: StoreId,
+        chunks: Vec<ChunkId>,
+        aging: bool,
+    },
     /// Announces a store's address and disks; changes the map when they changed.
     RegisterStore {
         info: StoreInfo,
@@ -199,6 +207,7 @@ impl MetaRequest {
             | MetaRequest::CancelLock { session, .. } => Some(*session),
             MetaRequest::OpenSession { .. }
             | MetaRequest::StoreHeartbeat { .. }
+            | MetaRequest::OfferChunks { .. }
             | MetaRequest::RegisterStore { .. }
             | MetaRequest::CreateVolume { .. }
             | MetaRequest::ListVolumes
@@ -260,6 +269,8 @@ pub struct StoreOrders {
     pub map_epoch: u64,
     /// Delete copies that were last put before the collection epoch; confirm the batch in a later heartbeat.
     pub delete: Vec<DeleteBatch>,
+    /// Chunks put before this collection epoch may be offered.
+    pub old_before: u64,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task;
 
 use super::receive::SnapshotPart;
-use super::snapshot::SnapshotFile;
+use super::snapshot::{SnapshotDir, SnapshotFile};
 use super::types::{Leader, RaftVote, Types, from_bytes, to_bytes};
 use crate::net::{Frame, NetError, Transport};
 use crate::types::limits::BULK_BYTES_MAX;
@@ -77,11 +77,12 @@ pub fn frame<T: Serialize>(value: &T, bulk: Bytes) -> io::Result<Frame> {
 /// Makes the callers.
 pub struct Network {
     transport: Arc<dyn Transport>,
+    snapshots: Arc<SnapshotDir>,
 }
 
 impl Network {
-    pub fn new(transport: Arc<dyn Transport>) -> Network {
-        Network { transport }
+    pub fn new(transport: Arc<dyn Transport>, snapshots: Arc<SnapshotDir>) -> Network {
+        Network { transport, snapshots }
     }
 }
 
@@ -89,13 +90,16 @@ impl RaftNetworkFactory<Types> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, node: &MetaInfo) -> Peer {
-        Peer { transport: Arc::clone(&self.transport), id: target, address: node.address.clone() }
+        let (transport, snapshots) = (Arc::clone(&self.transport), Arc::clone(&self.snapshots));
+        Peer { transport, snapshots, id: target, address: node.address.clone() }
     }
 }
 
 /// The way to one peer.
 pub struct Peer {
     transport: Arc<dyn Transport>,
+    /// Told of one that turns out damaged on its way out.
+    snapshots: Arc<SnapshotDir>,
     id: u64,
     address: String,
 }
@@ -121,10 +125,14 @@ impl Peer {
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let total_bytes = snapshot.bytes;
         let mut offset = 0;
+        let mut verified = false;
         loop {
-            let source = snapshot.clone();
-            let read = task::spawn_blocking(move || source.part(offset, PART_BYTES)).await;
-            let bytes = read.map_err(io::Error::other).and_then(|part| part).map_err(|error| unreachable(&error))?;
+            // Not before the first of many parts is taken: a peer that is away is tried again and again.
+            if !verified && (offset > 0 || total_bytes <= PART_BYTES as u64) {
+                self.read_snapshot(&snapshot, SnapshotFile::verify).await?;
+                verified = true;
+            }
+            let bytes = self.read_snapshot(&snapshot, move |source| source.part(offset, PART_BYTES)).await?;
             let part = SnapshotPart { vote, meta: snapshot.meta.clone(), total_bytes, offset };
             offset += bytes.len() as u64;
             let deadline = if offset < total_bytes { PART_DEADLINE } else { INSTALL_DEADLINE };
@@ -134,6 +142,26 @@ impl Peer {
                 _ => return Err(unexpected().into()),
             }
         }
+    }
+}
+
+impl Peer {
+    /// Reads of a snapshot. One that cannot be read is not tried again: another is written, and sent when it is there.
+    async fn read_snapshot<T: Send + 'static>(
+        &self,
+        snapshot: &SnapshotFile,
+        read: impl FnOnce(&SnapshotFile) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, RPCError<Types>> {
+        let source = snapshot.clone();
+        let read = move || if source.is_damaged() { Err(io::Error::other("it is damaged")) } else { read(&source) };
+        let outcome = task::spawn_blocking(read).await.map_err(io::Error::other).and_then(|read| read);
+        outcome.map_err(|error| {
+            if !snapshot.is_damaged() {
+                tracing::error!(snapshot = %snapshot.path().display(), %error, "a snapshot is not fit to be sent");
+            }
+            self.snapshots.distrust(snapshot);
+            unreachable(&error)
+        })
     }
 }
 

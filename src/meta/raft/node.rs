@@ -154,11 +154,14 @@ impl RaftNode {
         let store = LogStore::new(Arc::clone(&log), Arc::new(move || spare.spare()));
         let machine = MachineStore::new(machine, Arc::clone(&snapshots), position);
         let settings = openraft_config(&config, !has_history)?;
-        let raft = RaftHandle::new(id, Arc::new(settings), Network::new(transport), store, machine).await;
+        let raft =
+            RaftHandle::new(id, Arc::new(settings), Network::new(transport, Arc::clone(&snapshots)), store, machine)
+                .await;
         let raft = raft.map_err(|fatal| RaftError::Start(fatal.to_string()))?;
         let (told, leadership) = watch::channel(Leadership::default());
         tokio::spawn(tell_leadership(raft.metrics(), told));
-        tokio::spawn(snapshot_by_size(raft.clone(), Arc::clone(&log), config.snapshot_after_bytes));
+        let due = SnapshotsDue { log: Arc::clone(&log), snapshots: Arc::clone(&snapshots) };
+        tokio::spawn(due.watch(raft.clone(), config.snapshot_after_bytes));
         let inner = Inner {
             me: config.me,
             raft,
@@ -482,21 +485,35 @@ fn leadership(metrics: &RaftMetrics<Types>) -> Leadership {
     Leadership { term, leader, am_leader: metrics.state.is_leader() }
 }
 
-/// openraft counts entries; large commands fill the disk long before their number says so.
-async fn snapshot_by_size(raft: RaftHandle, log: Arc<Log>, bytes_max: u64) {
-    let mut metrics = raft.metrics();
-    let mut asked_at = None;
-    while metrics.changed().await.is_ok() {
-        let (snapshot, applied) = {
-            let now = metrics.borrow_watched();
-            if now.running_state.is_err() {
-                return;
+/// When snapshots are taken that openraft does not think of.
+struct SnapshotsDue {
+    log: Arc<Log>,
+    snapshots: Arc<SnapshotDir>,
+}
+
+impl SnapshotsDue {
+    /// openraft counts entries; large commands fill the disk long before their number says so. And it does not know
+    /// that a snapshot has gone bad.
+    async fn watch(self, raft: RaftHandle, bytes_max: u64) {
+        let mut metrics = raft.metrics();
+        let mut asked_at = None;
+        loop {
+            let is_wanted = tokio::select! {
+                changed = metrics.changed() => if changed.is_ok() { false } else { return },
+                () = self.snapshots.wanted() => true,
+            };
+            let (snapshot, applied) = {
+                let now = metrics.borrow_watched();
+                if now.running_state.is_err() {
+                    return;
+                }
+                (now.snapshot, now.last_applied)
+            };
+            let from = snapshot.max(asked_at).map_or(0, |id| id.index + 1);
+            let is_large = applied > asked_at && self.log.bytes_from(from) > bytes_max;
+            if (is_wanted || is_large) && raft.trigger().snapshot().await.is_ok() {
+                asked_at = applied;
             }
-            (now.snapshot, now.last_applied)
-        };
-        let from = snapshot.max(asked_at).map_or(0, |id| id.index + 1);
-        if applied > asked_at && log.bytes_from(from) > bytes_max && raft.trigger().snapshot().await.is_ok() {
-            asked_at = applied;
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Taking a snapshot from the leader, part by part.
 //!
 //! One transfer at a time, into a temporary file; a part that does not continue it makes the sender begin again.
-//! Nothing received is believed: the finished file is read through before it replaces anything.
+//! Nothing received is believed: the finished file is read through before anybody gets it, since Raft takes a snapshot
+//! that does not install for the failure of this node's disk, and ends.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -48,10 +49,12 @@ impl Receiver {
         Receiver { snapshots, transfer: Mutex::default() }
     }
 
-    /// Takes one part; gives back the file after the last one. It is the caller's to install or to remove.
+    /// Takes one part; gives back the file after the last one, with every checksum in it checked. It is the caller's to
+    /// install or to remove.
     ///
     /// # Errors
-    /// The part does not continue the transfer, or the disk failed; the transfer is over.
+    /// The part does not continue the transfer, what was sent is no sound snapshot, or the disk failed; the transfer is
+    /// over.
     pub async fn take(&self, part: SnapshotPart, bytes: Bytes) -> io::Result<Option<SnapshotFile>> {
         let mut current = self.transfer.lock().await;
         let mut transfer = match current.take() {
@@ -73,7 +76,15 @@ impl Receiver {
         }
         let Transfer { meta, path, file, total_bytes, .. } = transfer;
         let file = Arc::into_inner(file).ok_or_else(|| io::Error::other("the received file is still in use"))?;
-        Ok(Some(SnapshotFile::unchecked(meta, path, file, total_bytes)))
+        let snapshot = SnapshotFile::unchecked(meta, path, file, total_bytes);
+        let received = snapshot.clone();
+        let checked = task::spawn_blocking(move || received.verify()).await.map_err(io::Error::other)?;
+        if let Err(error) = checked {
+            tracing::error!(%error, "a snapshot was received that is damaged");
+            let _ = fs::remove_file(snapshot.path());
+            return Err(error);
+        }
+        Ok(Some(snapshot))
     }
 }
 
@@ -109,5 +120,49 @@ impl Transfer {
     /// Best effort: the next start removes it as well.
     fn remove(self) {
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::meta::raft::log::LogPoint;
+    use crate::meta::raft::types::log_id;
+
+    /// Sends the file in parts of `part_bytes`; gives back what came of the last one.
+    async fn send(receiver: &Receiver, meta: &RaftSnapshotMeta, file: &[u8], part_bytes: usize) -> io::Result<bool> {
+        let mut last = Ok(None);
+        for (number, bytes) in file.chunks(part_bytes).enumerate() {
+            let (offset, total_bytes) = ((number * part_bytes) as u64, file.len() as u64);
+            let part = SnapshotPart { vote: RaftVote::new(2, 1), meta: meta.clone(), total_bytes, offset };
+            last = receiver.take(part, Bytes::copy_from_slice(bytes)).await;
+        }
+        last.map(|file| file.is_some())
+    }
+
+    fn temporaries(dir: &Path) -> usize {
+        let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        names.filter(|path| path.extension().is_some_and(|extension| extension == "tmp")).count()
+    }
+
+    #[tokio::test]
+    async fn nobody_gets_a_damaged_snapshot() {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = Arc::new(SnapshotDir::open(dir.path()).unwrap());
+        let last_log_id = Some(log_id(LogPoint { term: 2, leader: 1, index: 7 }));
+        let meta = RaftSnapshotMeta { last_log_id, ..RaftSnapshotMeta::default() };
+        let file = snapshots.write(meta.clone(), |out| out.write_all(b"the whole state")).unwrap();
+        let whole = fs::read(file.path()).unwrap();
+        let receiver = Receiver::new(Arc::clone(&snapshots));
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x10;
+            assert!(send(&receiver, &meta, &bytes, 30).await.is_err(), "byte {at}");
+        }
+        assert!(send(&receiver, &RaftSnapshotMeta::default(), &whole, 30).await.is_err());
+        assert_eq!(temporaries(dir.path()), 0);
+        assert!(send(&receiver, &meta, &whole, 30).await.unwrap());
     }
 }

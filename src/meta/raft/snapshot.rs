@@ -3,7 +3,10 @@
 //! Owns a directory of snapshot files. A snapshot is written beside its final name, fsynced, renamed, and the directory
 //! fsynced; only then may the log be cut, and only then is the one before the previous one deleted. Two are kept: when
 //! the newest turns out damaged, the older one and the log after it still rebuild everything. Every byte is behind a
-//! checksum, and a file is read through once before any of it is loaded.
+//! checksum, and a file is read through once before any of it is loaded, and before the last of it is sent to anybody.
+//!
+//! One that is found damaged while the node runs stays listed until the next is written, which is asked for at once: a
+//! leader without any snapshot counts as one whose disk has failed. It is not sent, and the log is not cut for its sake.
 //!
 //! `{index:020}-{term}-{leader}.snapshot`, all numbers little-endian:
 //!
@@ -29,11 +32,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::types::{RaftSnapshotMeta, from_bytes, to_bytes};
 
@@ -54,6 +59,8 @@ pub struct SnapshotFile {
     file: Arc<File>,
     /// Length of the file.
     pub bytes: u64,
+    /// It did not pass a check since it was taken on. Known to all copies of this.
+    damaged: Arc<AtomicBool>,
 }
 
 /// The snapshots of one node.
@@ -62,6 +69,8 @@ pub struct SnapshotDir {
     /// Newest first.
     files: Mutex<Vec<SnapshotFile>>,
     temporaries: AtomicU64,
+    /// Rung when another one is needed.
+    wanted: Notify,
 }
 
 impl SnapshotDir {
@@ -88,7 +97,12 @@ impl SnapshotDir {
             }
         }
         files.sort_by_key(|file| std::cmp::Reverse(file.meta.last_log_id));
-        Ok(SnapshotDir { dir: dir.to_path_buf(), files: Mutex::new(files), temporaries: AtomicU64::new(0) })
+        Ok(SnapshotDir {
+            dir: dir.to_path_buf(),
+            files: Mutex::new(files),
+            temporaries: AtomicU64::new(0),
+            wanted: Notify::new(),
+        })
     }
 
     /// All there are, newest first.
@@ -103,7 +117,19 @@ impl SnapshotDir {
     /// Up to which index the log can be cut with the older snapshot still of use; `None` with fewer than two.
     pub fn spare(&self) -> Option<u64> {
         let files = self.files.lock();
-        files.get(KEPT - 1).and_then(|file| file.meta.last_log_id.map(|id| id.index))
+        let older = files.get(KEPT - 1).filter(|file| !file.is_damaged());
+        older.and_then(|file| file.meta.last_log_id.map(|id| id.index))
+    }
+
+    /// Takes note that one did not pass a check, and has another written.
+    pub fn distrust(&self, snapshot: &SnapshotFile) {
+        snapshot.damaged.store(true, Ordering::Relaxed);
+        self.wanted.notify_one();
+    }
+
+    /// Returns when another snapshot is needed.
+    pub async fn wanted(&self) {
+        self.wanted.notified().await;
     }
 
     /// Forgets one that did not load, and sets it aside.
@@ -131,7 +157,7 @@ impl SnapshotDir {
         let path = self.temporary();
         let written = write_file(&path, &meta, dump).and_then(|file| {
             let bytes = file.metadata()?.len();
-            self.publish(SnapshotFile { meta, path: path.clone(), file: Arc::new(file), bytes })
+            self.publish(SnapshotFile::new(meta, path.clone(), file, bytes))
         });
         if written.is_err() {
             // Best effort: the next start removes it as well.
@@ -160,7 +186,13 @@ impl SnapshotDir {
         super::log::sync_dir(&self.dir)?;
         file.path = path;
         let mut files = self.files.lock();
-        files.retain(|other| other.path != file.path);
+        files.retain(|other| {
+            if other.is_damaged() && other.path != file.path {
+                // Best effort: the next start does it as well.
+                let _ = fs::rename(&other.path, other.path.with_extension("damaged"));
+            }
+            other.path != file.path && !other.is_damaged()
+        });
         files.push(file.clone());
         files.sort_by_key(|file| std::cmp::Reverse(file.meta.last_log_id));
         let kept = KEPT.min(files.len());
@@ -173,6 +205,26 @@ impl SnapshotDir {
 }
 
 impl SnapshotFile {
+    fn new(meta: RaftSnapshotMeta, path: PathBuf, file: File, bytes: u64) -> SnapshotFile {
+        SnapshotFile { meta, path, file: Arc::new(file), bytes, damaged: Arc::default() }
+    }
+
+    pub fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
+    /// Reads the whole file through, whatever its name is by now. May wait for the disk.
+    ///
+    /// # Errors
+    /// `InvalidData` when it is damaged or not what it is taken for; the disk failed.
+    pub fn verify(&self) -> io::Result<()> {
+        let input = Placed { file: &self.file, offset: 0 };
+        if read_through(BufReader::with_capacity(BLOCK_BYTES, input))? != self.meta {
+            return Err(invalid("the snapshot is not the one that was announced"));
+        }
+        Ok(())
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -182,7 +234,6 @@ impl SnapshotFile {
     /// # Errors
     /// The disk failed.
     pub fn part(&self, offset: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
-        use std::os::unix::fs::FileExt;
         let length = (self.bytes.saturating_sub(offset)).min(bytes_max as u64) as usize;
         let mut part = vec![0; length];
         self.file.read_exact_at(&mut part, offset)?;
@@ -202,7 +253,21 @@ impl SnapshotFile {
 
     /// A file that is still being received: nothing about it is known to be true.
     pub fn unchecked(meta: RaftSnapshotMeta, path: PathBuf, file: File, bytes: u64) -> SnapshotFile {
-        SnapshotFile { meta, path, file: Arc::new(file), bytes }
+        SnapshotFile::new(meta, path, file, bytes)
+    }
+}
+
+/// Reads a file from a place of its own: the handle's is shared.
+struct Placed<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl Read for Placed<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(out, self.offset)?;
+        self.offset += count as u64;
+        Ok(count)
     }
 }
 
@@ -230,18 +295,23 @@ fn write_file(
     Ok(file)
 }
 
-/// Reads a whole snapshot through.
+/// Opens a file that is a whole snapshot.
 fn check(path: &Path) -> io::Result<SnapshotFile> {
     let file = File::open(path)?;
     let bytes = file.metadata()?.len();
-    let mut input = BufReader::with_capacity(BLOCK_BYTES, &file);
+    let meta = read_through(BufReader::with_capacity(BLOCK_BYTES, &file))?;
+    Ok(SnapshotFile::new(meta, path.to_path_buf(), file, bytes))
+}
+
+/// Reads a whole snapshot to its end, and gives back its meta.
+fn read_through(mut input: impl Read) -> io::Result<RaftSnapshotMeta> {
     let meta = read_meta(&mut input)?;
     let mut body = BodyReader::new(input);
     io::copy(&mut body, &mut io::sink())?;
     if body.input.read(&mut [0])? != 0 {
         return Err(invalid("the snapshot goes on after its end"));
     }
-    Ok(SnapshotFile { meta, path: path.to_path_buf(), file: Arc::new(file), bytes })
+    Ok(meta)
 }
 
 fn read_meta(input: &mut impl Read) -> io::Result<RaftSnapshotMeta> {

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use super::leader::Leader;
 use super::raft::node::{ProposeError, RaftNode};
 use super::state::{State, StateError, View};
+use super::strays::Strays;
 use super::waiting::Waiting;
 use crate::crypto::ca::ClusterAuthority;
 use crate::host::clock;
@@ -51,6 +52,7 @@ pub struct Shared {
     /// `Some` while this server leads and is ready to.
     pub leader: watch::Sender<Option<Arc<Leader>>>,
     pub waiting: Waiting,
+    pub strays: Strays,
     /// The disk under the log is nearly full: nothing but freeing goes on.
     pub full: watch::Sender<bool>,
 }
@@ -160,6 +162,7 @@ impl Shared {
             MetaRequest::StoreHeartbeat { store, disks, confirmed, .. } => {
                 self.store_heartbeat(peer, store, disks, confirmed).await
             }
+            MetaRequest::OfferChunks { store, chunks, aging } => self.offer_chunks(peer, store, chunks, aging).await,
             MetaRequest::RegisterStore { info } => self.register_store(peer, info).await,
             MetaRequest::CreateVolume { .. }
             | MetaRequest::ListVolumes

@@ -281,10 +281,12 @@ fn check_chunks(tx: &Tx<'_>, report: &mut Report) -> Result<(), StateError> {
         let (count, bytes) = references.remove(&id).unwrap_or((0, chunk.bytes));
         let agrees = count == chunk.count && bytes == chunk.bytes;
         report.expect(agrees, || format!("chunk {id} has {count} references of {bytes} bytes, says {chunk:?}"));
-        totals.chunks += 1;
+        totals.chunks += u64::from(!chunk.is_stray());
         totals.chunk_bytes += u64::from(chunk.bytes);
         totals.shared_references += chunk.count.saturating_sub(1);
         report.expect((chunk.state == ChunkState::Live) == (chunk.count > 0), || format!("chunk {id}: {chunk:?}"));
+        let is_told = !chunk.is_stray() || matches!(chunk.state, ChunkState::Condemned { .. });
+        report.expect(is_told, || format!("chunk {id} has no length: {chunk:?}"));
         match chunk.state {
             ChunkState::Live => {}
             ChunkState::Releasable { since_epoch } => drop(releasable.insert((since_epoch, id))),

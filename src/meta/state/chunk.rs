@@ -6,6 +6,9 @@
 //!                          '----------reference put at epoch >= e-------------------'
 //! ```
 //!
+//! A *stray* is a chunk that stores have and that nothing has ever referred to: it has no entry, and condemning it makes
+//! one, of unknown length (0), so that a reference meanwhile is judged as any other. It does not count in the totals.
+//!
 //! No clock is trusted. A writer says at which collection epoch it put its bytes. Bytes put at or after the epoch of a
 //! batch survive that batch's deletion (stores delete only what was last put before); bytes put earlier may be gone, and
 //! so a reference to them is refused with "put it again". The same holds for a chunk that is not known here, when a
@@ -109,21 +112,24 @@ impl Ledger {
         let put_again = FsError::PutAgain { epoch: self.collection.epoch };
         let key = chunk_ref_key(&id);
         let mut chunk = match tx.get::<ChunkRef>(&key)? {
-            Some(chunk) if chunk.bytes != change.bytes => return Err(FsError::Invalid.into()),
+            Some(chunk) if !chunk.is_stray() && chunk.bytes != change.bytes => return Err(FsError::Invalid.into()),
             Some(chunk) => chunk,
             None if change.put_epoch < self.collection.drop_floor => return Err(put_again.into()),
-            None if !(1..=CHUNK_BYTES_MAX).contains(&change.bytes) => return Err(FsError::Invalid.into()),
-            None => {
-                self.totals.chunks += 1;
-                self.totals.chunk_bytes += u64::from(change.bytes);
-                ChunkRef { count: 0, bytes: change.bytes, state: ChunkState::Live }
-            }
+            None => ChunkRef { count: 0, bytes: 0, state: ChunkState::Live },
         };
         match chunk.state {
             ChunkState::Live => {}
             ChunkState::Releasable { since_epoch } => tx.delete(releasable_key(since_epoch, &id)),
             ChunkState::Condemned { epoch } if change.put_epoch < epoch => return Err(put_again.into()),
             ChunkState::Condemned { .. } => {}
+        }
+        if chunk.is_stray() {
+            if !(1..=CHUNK_BYTES_MAX).contains(&change.bytes) {
+                return Err(FsError::Invalid.into());
+            }
+            chunk.bytes = change.bytes;
+            self.totals.chunks += 1;
+            self.totals.chunk_bytes += u64::from(change.bytes);
         }
         let shared = chunk.count.saturating_sub(1);
         chunk.count += change.delta.unsigned_abs();
@@ -151,7 +157,7 @@ impl Ledger {
     }
 }
 
-/// Begins an epoch and condemns what still has no reference.
+/// Begins an epoch and condemns what still has no reference, known here or not.
 pub(super) fn condemn(tx: &mut Tx<'_>, chunks: Vec<ChunkId>) -> Result<Outcome, StateError> {
     let mut collection: Collection = tx.single(Table::Collection)?;
     collection.epoch += 1;
@@ -159,11 +165,15 @@ pub(super) fn condemn(tx: &mut Tx<'_>, chunks: Vec<ChunkId>) -> Result<Outcome, 
     tx.put(single_key(Table::Collection), &collection);
     let mut batch = Vec::new();
     for id in chunks.into_iter().take(CONDEMN_MAX) {
-        let Some(mut chunk) = tx.get::<ChunkRef>(&chunk_ref_key(&id))? else { continue };
-        let ChunkState::Releasable { since_epoch } = chunk.state else { continue };
-        chunk.state = ChunkState::Condemned { epoch };
-        tx.delete(releasable_key(since_epoch, &id));
-        tx.put(chunk_ref_key(&id), &chunk);
+        let bytes = match tx.get::<ChunkRef>(&chunk_ref_key(&id))? {
+            None => 0,
+            Some(ChunkRef { bytes, state: ChunkState::Releasable { since_epoch }, .. }) => {
+                tx.delete(releasable_key(since_epoch, &id));
+                bytes
+            }
+            Some(_) => continue,
+        };
+        tx.put(chunk_ref_key(&id), &ChunkRef { count: 0, bytes, state: ChunkState::Condemned { epoch } });
         batch.push(id);
     }
     let condemned = batch.len() as u64;
@@ -195,9 +205,9 @@ fn settle(tx: &mut Tx<'_>, epoch: u64, batch: Condemned) -> Result<(), StateErro
     for id in &batch.chunks {
         let key = chunk_ref_key(id);
         match tx.get::<ChunkRef>(&key)? {
-            Some(ChunkRef { bytes, state: ChunkState::Condemned { epoch: of }, .. }) if of == epoch => {
-                totals.chunks = totals.chunks.saturating_sub(1);
-                totals.chunk_bytes = totals.chunk_bytes.saturating_sub(bytes.into());
+            Some(chunk) if chunk.state == (ChunkState::Condemned { epoch }) => {
+                totals.chunks = totals.chunks.saturating_sub(u64::from(!chunk.is_stray()));
+                totals.chunk_bytes = totals.chunk_bytes.saturating_sub(chunk.bytes.into());
                 tx.delete(key);
             }
             _ => {}

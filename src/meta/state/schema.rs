@@ -428,6 +428,13 @@ pub struct ChunkRef {
 }
 record!(ChunkRef, 1);
 
+impl ChunkRef {
+    /// Nothing has ever referred to it.
+    pub fn is_stray(&self) -> bool {
+        self.bytes == 0
+    }
+}
+
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChunkState {
     Live,

@@ -363,6 +363,11 @@ impl<'kv> View<'kv> {
         self.tx.single(Table::Collection)
     }
 
+    /// Is a chunk referred to, or was it, and may stores still have it for that?
+    pub fn is_chunk_known(&self, id: &ChunkId) -> Result<bool, StateError> {
+        self.tx.contains(&schema::chunk_ref_key(id))
+    }
+
     pub fn chunk_totals(&self) -> Result<ChunkTotals, StateError> {
         self.tx.single(Table::ChunkTotals)
     }

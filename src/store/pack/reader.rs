@@ -1,4 +1,5 @@
-//! Reading part of a chunk out of a pack: only the pieces needed, each checked, nothing unchecked ever returned.
+//! Reading part of a chunk out of a pack: only the pieces needed, each checked, nothing unchecked ever returned; and
+//! looking whether a record stands where the index says, which it may not after a stop in the middle of a deletion.
 
 use std::io;
 use std::ops::Range;
@@ -25,7 +26,7 @@ pub enum ReadError {
     /// Not in memory, and the caller would not wait.
     #[error("the bytes are not in memory")]
     WouldBlock,
-    /// The chunk was deleted under the reader.
+    /// The chunk was deleted under the reader; or a deletion had come this far when the store was stopped.
     #[error("the record is deleted")]
     Dead,
     #[error("the record is damaged: {0}")]
@@ -72,6 +73,16 @@ pub fn read(
         Bytes::from(payload)
     };
     Ok(payload.slice(range.start as usize - pieces.start..range.end as usize - pieces.start))
+}
+
+/// Is the chunk's record where it is believed to be? Looks at header and table, not at the payload.
+///
+/// # Errors
+/// See [`ReadError`].
+pub fn look(pack: &PackFile, spot: Spot, id: &ChunkId) -> Result<(), ReadError> {
+    let head_bytes = RECORD_HEADER_BYTES + table_bytes(spot.payload_bytes);
+    let head = read_at(&pack.file, spot.offset, head_bytes, Patience::Wait)?;
+    check_head(&head, pack, spot, id).map(drop)
 }
 
 /// The pieces that touch a range, as payload bytes.

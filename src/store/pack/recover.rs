@@ -4,23 +4,30 @@
 //! record that fails its checks is not indexed: if it was torn nobody was told it exists, and if it rotted the other
 //! replicas have it and catch-up fetches it. Behind the last good record of the last pack the file is cut.
 //!
-//! Payloads are checked only in the last pack scanned: earlier ones were synced whole before the next was begun, and
-//! every read checks again.
+//! What is in the last pack behind that position may be in memory only: the process was stopped before it was synced,
+//! or a sync failed, after which pages read back as if they were on disk. So it is written once more in its place and
+//! synced *before* any of it is indexed: from then on a put of the same chunk is acknowledged without a sync.
+//!
+//! Only the last pack is treated so, and only there payloads are checked: earlier ones were synced whole before the next
+//! was begun, and every read checks again.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use crate::kv::KvError;
 use crate::store::index::{Change, Entry, Index, Position};
 use crate::types::digest::ChunkId;
 
-use super::file::{PackFile, Packs};
+use super::file::{PackFile, Packs, sync_dir};
 use super::format::{Kind, PAGE_BYTES, RECORD_HEADER_BYTES, RecordHeader, check_pieces, payload_start, table_bytes};
-use super::sys::{Patience, next_data, punch, read_at};
+use super::sys::{Patience, next_data, next_hole, punch, read_at, write_at};
+use super::writer::SyncFile;
 
 /// Records applied to the index together.
 const BATCH_RECORDS: usize = 1024;
+/// Bytes held in memory while a tail is written once more.
+const REWRITE_BYTES: u64 = 4 << 20;
 const PAGE: u64 = PAGE_BYTES as u64;
 
 #[derive(Debug, thiserror::Error)]
@@ -53,16 +60,19 @@ pub struct ScanReport {
 ///
 /// # Errors
 /// The disk or the index failed. Damage is no error.
-pub fn recover(packs: &Packs, index: &Index, from: Position) -> Result<Recovered, RecoverError> {
+pub fn recover(packs: &Packs, index: &Index, from: Position, sync: &SyncFile) -> Result<Recovered, RecoverError> {
     let numbers = packs.numbers()?;
     let mut report = ScanReport::default();
     let mut tail = None;
     let last = numbers.last().copied();
     for number in numbers.iter().copied().filter(|number| *number >= from.pack) {
         let Some(pack) = open_or_drop(packs, number, Some(number) == last, &mut report)? else { continue };
-        let start = if number == from.pack { from.offset.max(PAGE) } else { PAGE };
+        let start = if number == from.pack { from.offset } else { 0 };
+        if Some(number) == last {
+            harden(packs, &pack, start, sync)?;
+        }
         let mut scan = Scan { pack: &pack, index, report, pending: HashMap::new(), deep: Some(number) == last };
-        let end = scan.run(start)?;
+        let end = scan.run(start.max(PAGE))?;
         report = scan.report;
         if Some(number) == last {
             report.cut_bytes = cut(&pack, end)?;
@@ -93,6 +103,26 @@ fn open_or_drop(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Makes what is in a pack from `start` on durable, and the pack's name. Holes stay holes.
+fn harden(packs: &Packs, pack: &PackFile, start: u64, sync: &SyncFile) -> io::Result<()> {
+    let length = pack.file.metadata()?.len();
+    if start >= length {
+        return Ok(());
+    }
+    let mut at = start;
+    while let Some(data) = next_data(&pack.file, at)?.filter(|data| *data < length) {
+        let end = next_hole(&pack.file, data)?.min(length).min(data + REWRITE_BYTES);
+        let bytes = read_at(&pack.file, data, (end - data) as usize, Patience::Wait)?;
+        if bytes.is_empty() {
+            break;
+        }
+        write_at(&pack.file, data, &mut [IoSlice::new(&bytes)])?;
+        at = data + bytes.len() as u64;
+    }
+    sync(&pack.file)?;
+    sync_dir(packs.dir())
 }
 
 /// Cuts the file at `end`, durably; gives the bytes cut off.

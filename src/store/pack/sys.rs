@@ -97,8 +97,20 @@ pub fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
 /// # Errors
 /// What the kernel says.
 pub fn next_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
+    seek(file, offset, libc::SEEK_DATA)
+}
+
+/// The first byte at or after `offset` that is in a hole; the end of the file counts as one.
+///
+/// # Errors
+/// What the kernel says.
+pub fn next_hole(file: &File, offset: u64) -> io::Result<u64> {
+    Ok(seek(file, offset, libc::SEEK_HOLE)?.unwrap_or(offset))
+}
+
+fn seek(file: &File, offset: u64, whence: libc::c_int) -> io::Result<Option<u64>> {
     // SAFETY: plain integers and an open descriptor. The file position it moves is not used by reads.
-    let found = unsafe { libc::lseek(file.as_raw_fd(), off(offset)?, libc::SEEK_DATA) };
+    let found = unsafe { libc::lseek(file.as_raw_fd(), off(offset)?, whence) };
     if found >= 0 {
         return Ok(Some(found as u64));
     }

@@ -24,6 +24,7 @@ use crate::wire::store::StoreError;
 
 use super::file::{PackFile, Packs};
 use super::format::{CheckedChunk, Kind, PAGE_BYTES, RECORD_HEADER_BYTES, RecordHeader};
+use super::reader::{ReadError, look};
 use super::sys;
 use super::tombstones::Tombstones;
 
@@ -169,12 +170,13 @@ impl Writer {
         Ok(())
     }
 
-    /// What must be written for a chunk, if anything.
+    /// What must be written for a chunk, if anything. That the index lists it is not enough: a stop in the middle of a
+    /// deletion leaves entries of chunks that are gone, and what is acknowledged here must be in a pack.
     fn append_for(&self, chunk: CheckedChunk, epoch: u64, purpose: Purpose) -> Result<Option<Append>, StoreError> {
         let id = chunk.id();
         let old = self.index.entry(&id).map_err(|error| self.state.fail(&error.to_string()))?;
         match old {
-            Some(old) if !self.state.is_damaged(&id) => {
+            Some(old) if !self.state.is_damaged(&id) && self.stands(&id, &old) => {
                 self.count_hit(&chunk, purpose);
                 let touch = Append { id, epoch, chunk: None, old: Some(old) };
                 Ok((old.put_epoch < epoch).then_some(touch))
@@ -183,6 +185,20 @@ impl Writer {
             old => {
                 let epoch = epoch.max(old.map_or(0, |old| old.put_epoch));
                 Ok(Some(Append { id, epoch, chunk: Some(chunk), old }))
+            }
+        }
+    }
+
+    /// Is the record there that the index speaks of? One that is not is noted as damaged: should the new copy not be
+    /// stored either, catch-up fetches one.
+    fn stands(&self, id: &ChunkId, entry: &Entry) -> bool {
+        let found = self.packs.open(entry.pack).map_err(ReadError::from);
+        match found.and_then(|pack| look(&pack, entry.spot(), id)) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::debug!(chunk = %id, %error, "the index lists a chunk that is not there");
+                self.state.found_damaged(*id);
+                false
             }
         }
     }
@@ -302,10 +318,13 @@ impl Writer {
             }
             doomed.sort_unstable_by_key(|(id, entry)| (entry.pack, entry.offset, *id));
             doomed.dedup_by_key(|(id, _)| *id);
+            // Until the index has forgotten them, a reader finds them listed and dead.
+            self.state.begin_delete(doomed.iter().map(|(id, _)| *id));
             self.mark_all(&doomed).map_err(|error| fail(&error))?;
             let changes: Vec<Change> =
                 doomed.iter().map(|(id, entry)| Change { id: *id, old: Some(*entry), new: None }).collect();
             self.index.apply(&changes).map_err(|error| fail(&error))?;
+            self.state.end_delete();
             self.index.flush().map_err(|error| fail(&error))?;
             self.punch_all(&doomed);
             deleted += doomed.len() as u64;

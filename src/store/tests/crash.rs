@@ -210,3 +210,56 @@ async fn a_failed_sync_poisons_the_disk_for_writing_only() {
     assert!(store.info().disks.is_empty());
     store.close();
 }
+
+#[tokio::test]
+async fn what_may_be_in_memory_only_is_made_durable_before_it_is_indexed() {
+    use std::fs::File;
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use parking_lot::Mutex;
+
+    use crate::store::{Store, testing};
+    let dir = tempfile::tempdir().unwrap();
+    let indexes = kept_indexes();
+    let (early, late) = (chunk(1, 50_000), chunk(2, 50_000));
+    let store = open(dir.path(), &indexes);
+    put(&store, &early, 1).await.unwrap();
+    store.close();
+    drop(store);
+    let pack = packs(dir.path()).pop().unwrap();
+    let known = fs::metadata(&pack).unwrap().len();
+    let store = open(dir.path(), &lost_indexes());
+    put(&store, &late, 1).await.unwrap();
+    store.close();
+    drop(store);
+
+    // The device does not take it: nothing of it is indexed, and nothing is served from then on.
+    let mut parts = testing::parts(Arc::clone(&indexes));
+    parts.sync = Arc::new(|_| Err(std::io::Error::other("the device is gone")));
+    assert!(Store::open(testing::config(1, &[dir.path()]), &parts).is_err());
+    let whole = fs::read(&pack).unwrap();
+    OpenOptions::new().write(true).open(&pack).unwrap().set_len(known).unwrap();
+    let store = open(dir.path(), &indexes);
+    assert_eq!(get(&store, &early).as_ref(), Ok(early.payload()));
+    assert_eq!(get(&store, &late), Err(StoreError::NotFound));
+    store.close();
+    drop(store);
+
+    // It does: the bytes were written once more before that was asked, and once is enough.
+    fs::write(&pack, whole).unwrap();
+    OpenOptions::new().write(true).open(&pack).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    let synced = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&synced);
+    parts.sync = Arc::new(move |file: &File| {
+        told.lock().push(file.metadata()?.modified()?);
+        Ok(())
+    });
+    for _ in 0..2 {
+        let store = Store::open(testing::config(1, &[dir.path()]), &parts).unwrap();
+        assert_eq!(get(&store, &late).as_ref(), Ok(late.payload()));
+        store.close();
+        drop(store);
+        assert!(synced.lock().len() == 1 && synced.lock()[0] > SystemTime::UNIX_EPOCH, "{:?}", synced.lock());
+    }
+}

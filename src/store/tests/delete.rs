@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{get, put};
-use crate::store::pack::format::CheckedChunk;
+use crate::store::pack::format::{CheckedChunk, Kind, PAGE_BYTES, PackHeader, RecordHeader};
 use crate::store::pack::writer::Purpose;
 use crate::store::testing::{chunk, kept_indexes, lost_indexes, open};
 use crate::wire::store::StoreError;
@@ -53,6 +53,64 @@ async fn epochs_decide() {
     store.close();
 }
 
+/// What a stop leaves behind that came after the first record of the disk was marked dead, and before the index had
+/// forgotten it.
+fn mark_first_dead(dir: &Path, chunk: &CheckedChunk) {
+    use std::os::unix::fs::FileExt;
+    let pack = fs::read_dir(dir.join("packs")).unwrap().next().unwrap().unwrap().path();
+    let salt = PackHeader::decode(&fs::read(&pack).unwrap()).unwrap().salt;
+    let header = RecordHeader { kind: Kind::Dead, table_checksum: 0, ..chunk.header(1) };
+    let file = fs::OpenOptions::new().write(true).open(pack).unwrap();
+    file.write_all_at(&header.encode(&salt, PAGE_BYTES as u64), PAGE_BYTES as u64).unwrap();
+}
+
+#[tokio::test]
+async fn a_put_after_half_a_deletion_stores_the_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let indexes = kept_indexes();
+    let store = open(dir.path(), &indexes);
+    let chunk = chunk(1, 20_000);
+    put(&store, &chunk, 1).await.unwrap();
+    store.close();
+    drop(store);
+    mark_first_dead(dir.path(), &chunk);
+    let store = open(dir.path(), &indexes);
+    // The order comes again only after somebody has put the chunk at its epoch.
+    put(&store, &chunk, 2).await.unwrap();
+    assert_eq!(store.delete(&[chunk.id()], 2).await, Ok(0));
+    assert_eq!(get(&store, &chunk).as_ref(), Ok(chunk.payload()));
+    assert!(store.damaged().is_empty());
+    store.close();
+    drop(store);
+    for index in [indexes, lost_indexes()] {
+        let store = open(dir.path(), &index);
+        assert_eq!(get(&store, &chunk).as_ref(), Ok(chunk.payload()));
+        store.close();
+    }
+}
+
+#[tokio::test]
+async fn half_a_deletion_is_damage_until_it_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let indexes = kept_indexes();
+    let store = open(dir.path(), &indexes);
+    let chunk = chunk(1, 20_000);
+    put(&store, &chunk, 1).await.unwrap();
+    store.close();
+    drop(store);
+    mark_first_dead(dir.path(), &chunk);
+    let store = open(dir.path(), &indexes);
+    assert!(store.has(&chunk.id()));
+    // Until now nobody knew. From now on catch-up does, should another replica still be expected to have it.
+    assert_eq!(get(&store, &chunk), Err(StoreError::Damaged));
+    assert_eq!((store.damaged(), store.has(&chunk.id())), (vec![chunk.id()], false));
+    store.put(vec![chunk.clone()], 1, Purpose::Repair).await.unwrap();
+    assert_eq!(get(&store, &chunk).as_ref(), Ok(chunk.payload()));
+    assert_eq!(store.delete(&[chunk.id()], 2).await, Ok(1));
+    assert_eq!(get(&store, &chunk), Err(StoreError::NotFound));
+    store.close();
+}
+
 #[tokio::test]
 async fn a_deleted_chunk_can_come_back() {
     let dir = tempfile::tempdir().unwrap();
@@ -89,6 +147,12 @@ async fn space_goes_back() {
     let half = allocated(dir.path());
     assert!(half <= full / 2 + 64 * 1024, "{half} of {full}");
     assert!(chunks.iter().skip(1).step_by(2).all(|chunk| get(&store, chunk).as_ref() == Ok(chunk.payload())));
+    store.close();
+    drop(store);
+    // Nor does a start that reads everything fill the holes.
+    let store = open(dir.path(), &lost_indexes());
+    let again = allocated(dir.path());
+    assert!(again <= half + 64 * 1024, "{again} of {half}");
     assert_eq!(store.delete(&ids, 2).await, Ok(20));
     assert!(allocated(dir.path()) <= 16 * 1024, "{}", allocated(dir.path()));
     assert_eq!(fs::read_dir(dir.path().join("packs")).unwrap().count(), 1);

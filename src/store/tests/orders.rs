@@ -9,11 +9,15 @@ use tokio::sync::Notify;
 use super::{get, put};
 use crate::net::BoxFuture;
 use crate::store::Store;
+use crate::store::pack::format::CheckedChunk;
+use crate::store::pack::writer::Purpose;
 use crate::store::testing::{Mesh, chunk, lost_indexes, open};
 use crate::store::workers::{MetaLink, WorkerOptions, Workers};
 use crate::types::cluster::{ClusterMap, DiskReport, StoreInfo};
+use crate::types::digest::ChunkId;
 use crate::types::error::FsError;
 use crate::types::id::StoreId;
+use crate::types::limits::OFFER_CHUNKS_MAX;
 use crate::wire::meta::{DeleteBatch, MetaBody, MetaReply, MetaRequest, StoreOrders};
 use crate::wire::store::StoreError;
 
@@ -33,6 +37,9 @@ struct LeaderState {
     known_epoch: u64,
     orders: Vec<DeleteBatch>,
     confirmed: Vec<u64>,
+    old_before: u64,
+    /// Pages offered, and whether the epoch was asked to go on.
+    offered: Vec<(Vec<ChunkId>, bool)>,
 }
 
 impl Leader {
@@ -57,7 +64,16 @@ impl Leader {
                 state.known_epoch = map_epoch;
                 state.orders.retain(|batch| !confirmed.contains(&batch.epoch));
                 state.confirmed.extend(confirmed);
-                MetaBody::StoreOrders(StoreOrders { map_epoch: state.map.epoch, delete: state.orders.clone() })
+                MetaBody::StoreOrders(StoreOrders {
+                    map_epoch: state.map.epoch,
+                    delete: state.orders.clone(),
+                    old_before: state.old_before,
+                })
+            }
+            MetaRequest::OfferChunks { store, chunks, aging } => {
+                assert!(store == StoreId(1) && chunks.len() <= OFFER_CHUNKS_MAX);
+                state.offered.push((chunks, aging));
+                MetaBody::Done
             }
             MetaRequest::GetMap => MetaBody::Map(state.map.clone()),
             other => panic!("a store does not ask {other:?}"),
@@ -149,6 +165,57 @@ async fn orders_to_delete_are_carried_out_and_confirmed() {
     let confirmed = leader.state.lock().confirmed.clone();
     assert_eq!(confirmed.len(), said);
     assert!(confirmed.contains(&4) && confirmed.contains(&5));
+    workers.stop().await;
+    store.close();
+}
+
+#[tokio::test]
+async fn old_chunks_are_offered_page_by_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(open(dir.path(), &lost_indexes()));
+    let old: Vec<_> = (0..OFFER_CHUNKS_MAX as u64 + 76).map(|seed| chunk(seed, 10)).collect();
+    let young = chunk(1 << 20, 10);
+    store.put(old.clone(), 4, Purpose::Write).await.unwrap();
+    put(&store, &young, 5).await.unwrap();
+    let leader = Arc::new(Leader::default());
+    let pause = Duration::from_millis(20);
+    let options = WorkerOptions {
+        heartbeat: Duration::from_millis(2),
+        offer: pause,
+        offer_rest: pause,
+        ..WorkerOptions::default()
+    };
+    let workers = Workers::start(&store, Arc::clone(&leader) as Arc<dyn MetaLink>, Arc::new(Mesh::default()), options);
+    // Nothing is old yet, and the epoch is asked to go on.
+    leader.until("aging is asked for", |state| state.offered.iter().any(|(_, aging)| *aging)).await;
+    assert!(leader.state.lock().offered.iter().all(|(chunks, _)| chunks.is_empty()));
+    // It has: two pages are a pass, and the first one after does not ask again.
+    {
+        let mut state = leader.state.lock();
+        state.old_before = 5;
+        state.offered.clear();
+    }
+    let passes = |state: &LeaderState| state.offered.iter().filter(|(chunks, _)| !chunks.is_empty()).count() / 2;
+    leader.until("three passes", |state| passes(state) >= 3).await;
+    let mut expected: Vec<ChunkId> = old.iter().map(CheckedChunk::id).collect();
+    expected.sort();
+    {
+        let state = leader.state.lock();
+        let pages: Vec<_> = state.offered.iter().filter(|(chunks, _)| !chunks.is_empty()).collect();
+        // A pass that was under way when the epoch went on may have offered a part.
+        let first = pages.iter().position(|(chunks, _)| chunks[0] == expected[0]).unwrap();
+        assert_eq!([pages[first].0.clone(), pages[first + 1].0.clone()].concat(), expected);
+        let ended = pages.iter().find(|(chunks, _)| chunks.contains(&expected[expected.len() - 1])).unwrap();
+        assert!(!ended.1, "it has just gone on");
+        assert!(state.offered.iter().any(|(_, aging)| *aging), "the young one has to age");
+    }
+    // Everything is old: nothing asks the epoch to go on any more.
+    leader.state.lock().old_before = 6;
+    let all = |state: &LeaderState| state.offered.iter().any(|(chunks, _)| chunks.contains(&young.id()));
+    leader.until("the young one is offered", all).await;
+    leader.state.lock().offered.clear();
+    leader.until("two passes more", |state| passes(state) >= 3).await;
+    assert!(leader.state.lock().offered.iter().skip(2).all(|(_, aging)| !aging));
     workers.stop().await;
     store.close();
 }

@@ -1,9 +1,11 @@
-//! What a store does unasked: it reports to the metadata service and carries out its orders ([`report`]), keeps its
-//! copies complete and whole ([`catchup`]), and makes its indexes durable now and then.
+//! What a store does unasked: it reports to the metadata service and carries out its orders ([`report`]), offers it what
+//! may be garbage (`offer`), keeps its copies complete and whole ([`catchup`]), and makes its indexes durable now and
+//! then.
 //!
 //! All of it waits for service and never the other way round.
 
 pub mod catchup;
+mod offer;
 pub mod report;
 
 use std::sync::Arc;
@@ -31,6 +33,9 @@ pub trait MetaLink: Send + Sync + 'static {
 pub struct WorkerOptions {
     pub heartbeat: Duration,
     pub checkpoint: Duration,
+    /// Between two pages of chunks that are offered as perhaps garbage, and between two passes through all of them.
+    pub offer: Duration,
+    pub offer_rest: Duration,
     /// Between two comparisons with the other replicas when nothing else asks for one.
     pub compare: Duration,
     /// Until a comparison that could not be finished is tried again.
@@ -46,6 +51,8 @@ impl Default for WorkerOptions {
         WorkerOptions {
             heartbeat: Duration::from_secs(1),
             checkpoint: Duration::from_secs(10),
+            offer: Duration::from_secs(10),
+            offer_rest: Duration::from_secs(600),
             compare: Duration::from_secs(60),
             compare_again: Duration::from_secs(5),
             copies: REPLICAS_DEFAULT,

@@ -1,5 +1,5 @@
-//! Reporting to the metadata leader: who this store is, what its disks look like, which orders it has carried out; and
-//! taking new ones from the replies.
+//! Reporting to the metadata leader: who this store is, what its disks look like, which orders it has carried out, now
+//! and then a page of old chunks; and taking new orders from the replies.
 //!
 //! A batch of deletions is confirmed when it is durable on every usable disk, again and again until a reply to a
 //! heartbeat shows that the leader has heard it. Carrying one out twice does nothing the second time.
@@ -15,6 +15,7 @@ use crate::types::cluster::StoreInfo;
 use crate::types::error::FsError;
 use crate::wire::meta::{DeleteBatch, MetaBody, MetaRequest, StoreOrders};
 
+use super::offer::Offering;
 use super::{MetaLink, WorkerOptions};
 
 pub struct Reporter {
@@ -30,11 +31,13 @@ pub struct Reporter {
     in_hand: BTreeSet<u64>,
     /// Carried out, and the leader may not know.
     confirmed: BTreeSet<u64>,
+    offering: Offering,
 }
 
 impl Reporter {
     pub fn new(store: Arc<Store>, meta: Arc<dyn MetaLink>, options: WorkerOptions) -> Reporter {
         Reporter {
+            offering: Offering::new(Arc::clone(&store), &options),
             store,
             meta,
             options,
@@ -72,8 +75,21 @@ impl Reporter {
         };
         let MetaBody::StoreOrders(orders) = self.call(request).await? else { return Err(FsError::Invalid) };
         self.confirmed.retain(|epoch| !confirmed.contains(epoch));
+        let old_before = orders.old_before;
         self.obey(orders);
-        self.update_map().await
+        self.update_map().await?;
+        self.offer(old_before).await
+    }
+
+    /// Offers a page of what may be garbage, when it is time for one.
+    async fn offer(&mut self, old_before: u64) -> Result<(), FsError> {
+        let Some(mut page) = self.offering.page(old_before).await else { return Ok(()) };
+        if !page.old.is_empty() || page.aging {
+            let (store, chunks) = (self.store.config().store, std::mem::take(&mut page.old));
+            self.call(MetaRequest::OfferChunks { store, chunks, aging: page.aging }).await?;
+        }
+        self.offering.turn(&page);
+        Ok(())
     }
 
     /// Announces this store when it is new to the leader, or its disks are not what they were.

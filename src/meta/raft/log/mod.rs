@@ -16,14 +16,16 @@
 //! ```text
 //! offset  size  field
 //! 0       8     "HFRAFTLG"
-//! 8       4     format version (1)
+//! 8       4     format version (2)
 //! 12      4     crc32c of bytes 0..12 and 16..32
 //! 16      8     sequence number: 1 and up, without gaps
 //! 24      8     the Raft node whose log this is
-//! 32      …     records, without gaps, each:
+//! 32      16    salt: random, goes into every record's checksum
+//! 48      4     crc32c of bytes 0..48
+//! 52      …     records, without gaps, each:
 //!
 //! 0       4     length of what follows byte 8: 32 + payload, payload at most 8 MiB
-//! 4       4     crc32c of bytes 0..4 and 8..
+//! 4       4     crc32c of salt, offset of the record in the segment (4 bytes), bytes 0..4 and 8..
 //! 8       1     kind: 1 blank, 2 command, 3 membership (these are entries); 16 standing, 17 truncate
 //! 9       3     zero
 //! 12      4     synced: up to this offset the segment was known to be on disk when the record was made
@@ -42,7 +44,8 @@
 //!
 //! On open, a record that is not sound ends the log. In the last segment that is how a crash looks, and the tail is cut
 //! off; unless a sound record further on says, by `synced`, that the place was on disk: then something acknowledged is
-//! damaged, and the log refuses to open rather than forget it.
+//! damaged, and the log refuses to open rather than forget it. What is kept of the last segment and not vouched for is
+//! made durable before the log is open: a process that was killed may not have come to it.
 
 mod record;
 mod scan;
@@ -66,7 +69,7 @@ pub(super) use scan::sync_dir;
 
 use crate::host::lock::FileLock;
 
-use record::{HEAD_BYTES, PAYLOAD_BYTES_MAX, Record};
+use record::{HEAD_BYTES, PAYLOAD_BYTES_MAX, Record, Salt};
 
 /// Where an entry stands: its index, and which leader of which term put it there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -133,7 +136,7 @@ pub enum LogError {
     Damaged(PathBuf, usize),
     #[error("{0} is missing between the segments beside it")]
     Missing(PathBuf),
-    #[error("{0} has format {1}; this program knows format 1")]
+    #[error("{0} has format {1}; this program knows format 2")]
     Version(PathBuf, u32),
     #[error("{0} belongs to node {1}")]
     Foreign(PathBuf, u64),
@@ -172,8 +175,9 @@ struct State {
     standing: Standing,
     /// Oldest first; the last is written to.
     segments: VecDeque<Segment>,
-    /// Sequence number and end of the segment that records go to, queued ones counted.
+    /// Sequence number, salt and end of the segment that records go to, queued ones counted.
     sequence: u64,
+    salt: Salt,
     offset: u32,
     /// End of what is on disk of that segment.
     synced: u32,
@@ -200,15 +204,17 @@ struct Place {
     written_before: u64,
 }
 
+#[derive(Clone)]
 struct Segment {
     sequence: u64,
+    salt: Salt,
     file: Arc<File>,
 }
 
 /// What the writer is asked to do, in order.
 enum Task {
     Write(Vec<u8>),
-    Rotate { sequence: u64, head: Vec<u8> },
+    Rotate { sequence: u64, salt: Salt, head: Vec<u8> },
     Sync(Done),
     Delete { below: u64 },
 }
@@ -220,7 +226,7 @@ impl Log {
     /// See [`LogError`]. Nothing was changed.
     pub fn open(dir: &Path, owner: u64, config: LogConfig) -> Result<Log, LogError> {
         let lock = scan::lock(dir)?;
-        let (state, file) = scan::open(dir, owner)?;
+        let (state, file) = scan::open(dir, owner, &File::sync_all)?;
         let shared = Arc::new(Shared {
             dir: dir.to_path_buf(),
             config,
@@ -354,8 +360,8 @@ impl Log {
     pub fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let (places, recent) = self.select(range, bytes_max)?;
         let mut entries = Vec::with_capacity(places.len() + recent.len());
-        for (index, place, file) in places {
-            entries.push(read_entry(index, &place, &file)?);
+        for (index, place, segment) in places {
+            entries.push(read_entry(index, &place, &segment)?);
         }
         entries.extend(recent);
         Ok(entries)
@@ -380,7 +386,7 @@ impl Log {
 
     /// What to read from disk, and what was in memory.
     #[expect(clippy::type_complexity, reason = "two lists that are consumed at once")]
-    fn select(&self, range: Range<u64>, mut room: usize) -> io::Result<(Vec<(u64, Place, Arc<File>)>, Vec<Entry>)> {
+    fn select(&self, range: Range<u64>, mut room: usize) -> io::Result<(Vec<(u64, Place, Segment)>, Vec<Entry>)> {
         let state = self.shared.state.lock();
         let there = state.range();
         let recent_from = there.end - state.recent.len() as u64;
@@ -395,7 +401,7 @@ impl Log {
             if index >= recent_from {
                 recent.push(state.recent[(index - recent_from) as usize].clone());
             } else {
-                places.push((index, place, state.file(place.sequence)?));
+                places.push((index, place, state.segment(place.sequence)?));
             }
         }
         Ok((places, recent))
@@ -437,7 +443,7 @@ impl Shared {
         }
         let Some(Task::Write(buffer)) = state.queue.last_mut() else { unreachable!("it was just put there") };
         let before = buffer.len();
-        record::encode(buffer, record, synced);
+        record::encode(buffer, record, synced, &state.salt, state.offset);
         let (offset, bytes) = (state.offset, (buffer.len() - before) as u32);
         state.offset += bytes;
         (offset, bytes)
@@ -446,9 +452,10 @@ impl Shared {
     fn rotate(&self, state: &mut State) {
         state.sequence += 1;
         state.synced = 0;
-        let head = scan::segment_head(state.sequence, self.owner, &state.standing);
+        let (salt, head) = scan::segment_head(state.sequence, self.owner, &state.standing);
+        state.salt = salt;
         state.offset = head.len() as u32;
-        state.queue.push(Task::Rotate { sequence: state.sequence, head });
+        state.queue.push(Task::Rotate { sequence: state.sequence, salt, head });
     }
 }
 
@@ -477,9 +484,9 @@ impl State {
         self.range().end.checked_sub(1).and_then(|index| self.point(index)).or(self.standing.purged)
     }
 
-    fn file(&self, sequence: u64) -> io::Result<Arc<File>> {
+    fn segment(&self, sequence: u64) -> io::Result<Segment> {
         let segment = self.segments.iter().find(|segment| segment.sequence == sequence);
-        segment.map(|segment| Arc::clone(&segment.file)).ok_or_else(|| io::Error::other("the segment is gone"))
+        segment.cloned().ok_or_else(|| io::Error::other("the segment is gone"))
     }
 
     fn drop_from(&mut self, index: u64) {
@@ -516,10 +523,10 @@ impl State {
     }
 }
 
-fn read_entry(index: u64, place: &Place, file: &File) -> io::Result<Entry> {
+fn read_entry(index: u64, place: &Place, segment: &Segment) -> io::Result<Entry> {
     let mut bytes = vec![0; place.bytes as usize];
-    file.read_exact_at(&mut bytes, place.offset.into())?;
-    match record::decode(&bytes).map(|framed| framed.record) {
+    segment.file.read_exact_at(&mut bytes, place.offset.into())?;
+    match record::decode(&bytes, &segment.salt, place.offset).map(|framed| framed.record) {
         Some(Record::Entry(entry)) if entry.point.index == index && entry.point.term == place.term => Ok(entry),
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("log entry {index} is damaged on disk"))),
     }

@@ -1,4 +1,8 @@
 //! One record of the log, byte for byte, and the checks it has to pass.
+//!
+//! A record is valid in its own place only: into its checksum go the salt of its segment, which is random, and where in
+//! the segment it is. Whatever a command carries for a user, and whatever a disk's block held before, is not taken for a
+//! record by a search through a torn tail.
 
 use bytes::Bytes;
 
@@ -9,10 +13,18 @@ pub(super) const HEAD_BYTES: usize = 40;
 /// Longest payload: a command of the largest size with room for its envelope.
 pub(super) const PAYLOAD_BYTES_MAX: usize = 8 << 20;
 /// The header of a segment file.
-pub(super) const SEGMENT_HEADER_BYTES: usize = 32;
+pub(super) const SEGMENT_HEADER_BYTES: usize = 52;
+
+/// Of one segment: goes into the checksums of all its records.
+pub(super) type Salt = [u8; 16];
 
 const MAGIC: &[u8; 8] = b"HFRAFTLG";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The part of a header that is the same in every version, and checked by itself.
+const FIXED_HEADER_BYTES: usize = 32;
+const STANDING_BYTES: usize = 72;
+/// What is written of a segment when it is made: its header and a standing.
+pub(super) const SEGMENT_HEAD_BYTES: usize = SEGMENT_HEADER_BYTES + HEAD_BYTES + STANDING_BYTES;
 const KIND_BLANK: u8 = 1;
 const KIND_COMMAND: u8 = 2;
 const KIND_MEMBERSHIP: u8 = 3;
@@ -25,6 +37,7 @@ pub(super) struct SegmentHeader {
     pub sequence: u64,
     /// The Raft node whose log this is.
     pub owner: u64,
+    pub salt: Salt,
 }
 
 impl SegmentHeader {
@@ -34,24 +47,35 @@ impl SegmentHeader {
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.sequence.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.owner.to_le_bytes());
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[0..12]), &bytes[16..32]);
+        let crc = fixed_checksum(&bytes);
         bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        bytes[32..48].copy_from_slice(&self.salt);
+        let crc = crc32c::crc32c(&bytes[..48]);
+        bytes[48..].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
 
     /// `None` for bytes that are not a whole header; the version is for [`super::LogError`] to complain about.
     pub fn decode(bytes: &[u8]) -> Option<Result<SegmentHeader, u32>> {
-        let bytes = bytes.get(..SEGMENT_HEADER_BYTES)?;
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[0..12]), &bytes[16..32]);
-        if &bytes[0..8] != MAGIC || u32_at(bytes, 12) != Some(crc) {
+        let fixed = bytes.get(..FIXED_HEADER_BYTES)?;
+        if &fixed[0..8] != MAGIC || u32_at(fixed, 12) != Some(fixed_checksum(fixed)) {
             return None;
         }
-        let version = u32_at(bytes, 8)?;
+        let version = u32_at(fixed, 8)?;
         if version != VERSION {
             return Some(Err(version));
         }
-        Some(Ok(SegmentHeader { sequence: u64_at(bytes, 16)?, owner: u64_at(bytes, 24)? }))
+        let bytes = bytes.get(..SEGMENT_HEADER_BYTES)?;
+        if u32_at(bytes, 48)? != crc32c::crc32c(&bytes[..48]) {
+            return None;
+        }
+        let salt = bytes.get(32..48)?.try_into().ok()?;
+        Some(Ok(SegmentHeader { sequence: u64_at(bytes, 16)?, owner: u64_at(bytes, 24)?, salt }))
     }
+}
+
+fn fixed_checksum(header: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&header[0..12]), &header[16..FIXED_HEADER_BYTES])
 }
 
 /// A record as it is read back.
@@ -72,8 +96,8 @@ pub(super) struct Framed {
     pub bytes: usize,
 }
 
-/// Appends one record to `out`.
-pub(super) fn encode(out: &mut Vec<u8>, record: &Record, synced: u32) {
+/// Appends one record to `out`, as it belongs at `offset` of the segment with this `salt`.
+pub(super) fn encode(out: &mut Vec<u8>, record: &Record, synced: u32, salt: &Salt, offset: u32) {
     let none = LogPoint { term: 0, leader: 0, index: 0 };
     let standing;
     let (kind, point, payload): (u8, LogPoint, &[u8]) = match record {
@@ -91,12 +115,13 @@ pub(super) fn encode(out: &mut Vec<u8>, record: &Record, synced: u32) {
     out.extend_from_slice(&synced.to_le_bytes());
     put_point(out, &point);
     out.extend_from_slice(payload);
-    let crc = checksum(&out[start..]);
+    let crc = checksum(&out[start..], salt, offset);
     out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// Reads the record at the start of `bytes`; `None` when there is no whole and sound one.
-pub(super) fn decode(bytes: &[u8]) -> Option<Framed> {
+/// Reads the record at the start of `bytes`; `None` when there is no whole and sound one that was written at `offset` of
+/// the segment with this `salt`.
+pub(super) fn decode(bytes: &[u8], salt: &Salt, offset: u32) -> Option<Framed> {
     let length = u32_at(bytes, 0)? as usize;
     if !(HEAD_BYTES - 8..=HEAD_BYTES - 8 + PAYLOAD_BYTES_MAX).contains(&length) {
         return None;
@@ -107,7 +132,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Framed> {
     if !matches!(kind, KIND_BLANK | KIND_COMMAND | KIND_MEMBERSHIP | KIND_STANDING | KIND_TRUNCATE) {
         return None;
     }
-    if u32_at(bytes, 4)? != checksum(bytes) {
+    if u32_at(bytes, 4)? != checksum(bytes, salt, offset) {
         return None;
     }
     let point = point_at(bytes, 16)?;
@@ -120,8 +145,9 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Framed> {
     Some(Framed { record, synced: u32_at(bytes, 12)?, bytes: bytes.len() })
 }
 
-fn checksum(record: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&record[0..4]), &record[8..])
+fn checksum(record: &[u8], salt: &Salt, offset: u32) -> u32 {
+    let place = crc32c::crc32c_append(crc32c::crc32c(salt), &offset.to_le_bytes());
+    crc32c::crc32c_append(crc32c::crc32c_append(place, &record[0..4]), &record[8..])
 }
 
 fn kind_of(kind: EntryKind) -> u8 {
@@ -196,6 +222,8 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 mod tests {
     use super::*;
 
+    const SALT: Salt = [9; 16];
+
     fn point(index: u64) -> LogPoint {
         LogPoint { term: 3, leader: 2, index }
     }
@@ -215,10 +243,10 @@ mod tests {
     fn records_survive() {
         for record in samples() {
             let mut bytes = Vec::new();
-            encode(&mut bytes, &record, 77);
+            encode(&mut bytes, &record, 77, &SALT, 5);
             let bytes_long = bytes.len();
             bytes.extend_from_slice(b"what follows");
-            assert_eq!(decode(&bytes), Some(Framed { record, synced: 77, bytes: bytes_long }));
+            assert_eq!(decode(&bytes, &SALT, 5), Some(Framed { record, synced: 77, bytes: bytes_long }));
         }
     }
 
@@ -226,21 +254,30 @@ mod tests {
     fn no_flipped_bit_and_no_cut_passes() {
         for record in samples() {
             let mut bytes = Vec::new();
-            encode(&mut bytes, &record, 0);
+            encode(&mut bytes, &record, 0, &SALT, 5);
             for cut in 0..bytes.len() {
-                assert_eq!(decode(&bytes[..cut]), None);
+                assert_eq!(decode(&bytes[..cut], &SALT, 5), None);
             }
             for bit in 0..bytes.len() * 8 {
                 let mut damaged = bytes.clone();
                 damaged[bit / 8] ^= 1 << (bit % 8);
-                assert_eq!(decode(&damaged), None, "bit {bit}");
+                assert_eq!(decode(&damaged, &SALT, 5), None, "bit {bit}");
             }
         }
     }
 
     #[test]
+    fn a_record_is_valid_in_its_place_only() {
+        let mut bytes = Vec::new();
+        encode(&mut bytes, &Record::Truncate(8), 0, &SALT, 5);
+        assert!(decode(&bytes, &SALT, 5).is_some());
+        assert_eq!(decode(&bytes, &SALT, 6), None);
+        assert_eq!(decode(&bytes, &[8; 16], 5), None);
+    }
+
+    #[test]
     fn headers_are_checked() {
-        let header = SegmentHeader { sequence: 5, owner: 2 };
+        let header = SegmentHeader { sequence: 5, owner: 2, salt: SALT };
         let bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), Some(Ok(header)));
         for bit in 0..bytes.len() * 8 {
@@ -248,5 +285,11 @@ mod tests {
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(SegmentHeader::decode(&damaged), None, "bit {bit}");
         }
+        // Another version says so, however it goes on.
+        let mut other = bytes;
+        other[8] = 1;
+        let crc = fixed_checksum(&other);
+        other[12..16].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(SegmentHeader::decode(&other[..FIXED_HEADER_BYTES]), Some(Err(1)));
     }
 }

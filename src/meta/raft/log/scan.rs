@@ -1,12 +1,19 @@
-//! Opening a log: reading every record back, telling a torn tail from damage, and cutting the tail.
+//! Opening a log: reading every record back, telling a torn tail from damage, cutting the tail, and making durable what
+//! is kept.
+//!
+//! What a kill leaves may be in the page cache only, and after a failed fsync it even counts as clean there. Whoever
+//! asks for an entry that is here already is told so without another fsync. So everything that no record vouches for is
+//! written once more in its place and fsynced, before the log reports any of it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::record::{self, Record, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::record::{self, Record, SEGMENT_HEAD_BYTES, SEGMENT_HEADER_BYTES, Salt, SegmentHeader};
 use super::{LogError, Segment, Standing, State};
+use crate::host::chance;
 use crate::host::lock::{FileLock, LockError};
 
 const LOCK: &str = "lock";
@@ -26,8 +33,12 @@ pub(super) fn lock(dir: &Path) -> Result<FileLock, LogError> {
     })
 }
 
-/// Reads the whole log and leaves it ready to be appended to; gives back the file that is written next.
-pub(super) fn open(dir: &Path, owner: u64) -> Result<(State, Arc<File>), LogError> {
+/// How a segment is made durable: fsync, or something a test can make fail.
+pub(super) type SyncSegment<'a> = &'a dyn Fn(&File) -> io::Result<()>;
+
+/// Reads the whole log and leaves it ready to be appended to, all of it on disk; gives back the file that is written
+/// next.
+pub(super) fn open(dir: &Path, owner: u64, sync: SyncSegment<'_>) -> Result<(State, Arc<File>), LogError> {
     let mut state = State::default();
     let found = segments(dir)?;
     let last = found.last().map(|(sequence, _)| *sequence);
@@ -35,15 +46,16 @@ pub(super) fn open(dir: &Path, owner: u64) -> Result<(State, Arc<File>), LogErro
         if *sequence != expected {
             return Err(LogError::Missing(segment_path(dir, expected)));
         }
-        replay(&mut state, path, *sequence, owner, Some(*sequence) == last)?;
+        let sync = (Some(*sequence) == last).then_some(sync);
+        replay(&mut state, path, *sequence, owner, sync)?;
     }
     settle(&mut state, dir)?;
     if state.segments.is_empty() {
         state.sequence = last.unwrap_or(1);
-        let head = segment_head(state.sequence, owner, &state.standing);
+        let (salt, head) = segment_head(state.sequence, owner, &state.standing);
         let file = create(dir, state.sequence, &head).map_err(|error| LogError::Io(dir.to_path_buf(), error))?;
-        state.offset = head.len() as u32;
-        state.segments.push_back(Segment { sequence: state.sequence, file });
+        (state.salt, state.offset) = (salt, head.len() as u32);
+        state.segments.push_back(Segment { sequence: state.sequence, salt, file });
     }
     state.synced = state.offset;
     state.synced_next = state.range().end;
@@ -52,13 +64,20 @@ pub(super) fn open(dir: &Path, owner: u64) -> Result<(State, Arc<File>), LogErro
     Ok((state, file))
 }
 
-/// Adds one segment to `state`.
-fn replay(state: &mut State, path: &Path, sequence: u64, owner: u64, is_last: bool) -> Result<(), LogError> {
+/// Adds one segment to `state`. The last one comes with `sync`: it may be torn, and not be on disk. The others were
+/// fsynced before the next was begun.
+fn replay(
+    state: &mut State,
+    path: &Path,
+    sequence: u64,
+    owner: u64,
+    sync: Option<SyncSegment<'_>>,
+) -> Result<(), LogError> {
     let at = |error| LogError::Io(path.to_path_buf(), error);
     let bytes = fs::read(path).map_err(at)?;
     let Some(header) = SegmentHeader::decode(&bytes) else {
-        // Only a segment in the making has no header, and nothing in it was acknowledged.
-        if !is_last || first_vouched(&bytes, 0).is_some() {
+        // Only a segment in the making has no header: its head is on disk before anything is written behind it.
+        if sync.is_none() || bytes.len() > SEGMENT_HEAD_BYTES {
             return Err(LogError::Damaged(path.to_path_buf(), 0));
         }
         fs::remove_file(path).and_then(|()| sync_parent(path)).map_err(at)?;
@@ -73,25 +92,32 @@ fn replay(state: &mut State, path: &Path, sequence: u64, owner: u64, is_last: bo
         return Err(LogError::Damaged(path.to_path_buf(), 16));
     }
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(at)?;
-    state.segments.push_back(Segment { sequence, file: Arc::new(file) });
-    state.sequence = sequence;
-    let end = replay_records(state, path, &bytes)?;
+    let file = Arc::new(file);
+    let salt = header.salt;
+    state.segments.push_back(Segment { sequence, salt, file: Arc::clone(&file) });
+    (state.sequence, state.salt) = (sequence, salt);
+    let (end, vouched) = replay_records(state, path, &bytes, &salt)?;
     state.offset = end as u32;
     if end < bytes.len() {
-        if !is_last || first_vouched(&bytes[end..], end).is_some() {
+        if sync.is_none() || is_vouched(&bytes, end, &salt) {
             return Err(LogError::Damaged(path.to_path_buf(), end));
         }
         tracing::warn!(segment = %path.display(), kept = end, cut = bytes.len() - end, "cut a torn tail off the log");
-        let segment = state.segments.back().ok_or_else(|| LogError::Missing(path.to_path_buf()))?;
-        segment.file.set_len(end as u64).and_then(|()| segment.file.sync_all()).map_err(at)?;
+        file.set_len(end as u64).map_err(at)?;
     }
-    Ok(())
+    let Some(sync) = sync else { return Ok(()) };
+    let unsure = vouched.min(end);
+    file.write_all_at(&bytes[unsure..end], unsure as u64).map_err(at)?;
+    sync(&file).and_then(|()| sync_parent(path)).map_err(at)
 }
 
-/// Replays sound records until there are no more; gives back where they end.
-fn replay_records(state: &mut State, path: &Path, bytes: &[u8]) -> Result<usize, LogError> {
+/// Replays sound records until there are no more; gives back where they end, and up to where one of them says that the
+/// segment was on disk.
+fn replay_records(state: &mut State, path: &Path, bytes: &[u8], salt: &Salt) -> Result<(usize, usize), LogError> {
     let mut offset = SEGMENT_HEADER_BYTES;
-    while let Some(framed) = bytes.get(offset..).and_then(record::decode) {
+    let mut vouched = 0;
+    while let Some(framed) = bytes.get(offset..).and_then(|bytes| record::decode(bytes, salt, offset as u32)) {
+        vouched = vouched.max(framed.synced as usize);
         match framed.record {
             Record::Standing(standing) => state.standing = standing,
             Record::Truncate(index) => state.drop_from(index),
@@ -109,12 +135,14 @@ fn replay_records(state: &mut State, path: &Path, bytes: &[u8]) -> Result<usize,
         }
         offset += framed.bytes;
     }
-    Ok(offset)
+    Ok((offset, vouched))
 }
 
-/// The first record in `bytes` (which begin at offset `base`) that vouches for something at or after `base`.
-fn first_vouched(bytes: &[u8], base: usize) -> Option<usize> {
-    (0..bytes.len()).find(|at| record::decode(&bytes[*at..]).is_some_and(|framed| framed.synced as usize > base))
+/// Does a sound record behind `end`, wherever it begins, say that something from there on was on disk?
+fn is_vouched(bytes: &[u8], end: usize, salt: &Salt) -> bool {
+    let vouches =
+        |at: usize| record::decode(&bytes[at..], salt, at as u32).is_some_and(|framed| framed.synced as usize > end);
+    (end..bytes.len()).any(vouches)
 }
 
 /// Drops what was purged, and checks that what is left follows it.
@@ -140,11 +168,13 @@ fn settle(state: &mut State, dir: &Path) -> Result<(), LogError> {
     Ok(())
 }
 
-/// The first bytes of a segment: its header, and the standing at that moment.
-pub(super) fn segment_head(sequence: u64, owner: u64, standing: &Standing) -> Vec<u8> {
-    let mut head = SegmentHeader { sequence, owner }.encode().to_vec();
-    record::encode(&mut head, &Record::Standing(*standing), 0);
-    head
+/// The salt of a new segment and its first bytes: its header, and the standing at that moment.
+pub(super) fn segment_head(sequence: u64, owner: u64, standing: &Standing) -> (Salt, Vec<u8>) {
+    let salt = chance::bytes();
+    let mut head = SegmentHeader { sequence, owner, salt }.encode().to_vec();
+    record::encode(&mut head, &Record::Standing(*standing), 0, &salt, SEGMENT_HEADER_BYTES as u32);
+    debug_assert_eq!(head.len(), SEGMENT_HEAD_BYTES);
+    (salt, head)
 }
 
 /// Makes a segment that is there after a crash, head and name.

@@ -377,3 +377,50 @@ fn a_failed_write_poisons_the_log() {
     assert!(log.save_vote(VoteRecord { term: 1, leader: 1, committed: false }, Box::new(|_| ())).is_err());
     assert!(log.purge(entry(1, 2).point).is_err());
 }
+
+#[test]
+fn what_may_be_in_memory_only_is_made_durable_at_open() {
+    use std::cell::RefCell;
+    use std::time::SystemTime;
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    append(&log, entries(1, 0..20));
+    append(&log, entries(1, 20..21));
+    drop(log);
+    let before: Vec<Vec<u8>> = files(dir.path()).iter().map(|path| fs::read(path).unwrap()).collect();
+    let failing = scan::open(dir.path(), OWNER, &|_| Err(io::Error::other("the device is gone")));
+    assert!(matches!(failing, Err(LogError::Io(_, _))), "a log was opened that may not be on disk");
+
+    let last = files(dir.path()).pop().unwrap();
+    fs::OpenOptions::new().write(true).open(&last).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    let synced = RefCell::new(Vec::new());
+    let sync = |file: &File| {
+        synced.borrow_mut().push(file.metadata()?.modified()?);
+        Ok(())
+    };
+    let (state, _) = scan::open(dir.path(), OWNER, &sync).unwrap();
+    assert_eq!(state.range(), 0..21);
+    assert!(synced.borrow().len() == 1 && synced.borrow()[0] > SystemTime::UNIX_EPOCH, "{synced:?}");
+    let after: Vec<Vec<u8>> = files(dir.path()).iter().map(|path| fs::read(path).unwrap()).collect();
+    assert_eq!(before, after);
+}
+
+/// What users write is in the log as it is, records that they have made up too.
+#[test]
+fn a_record_inside_a_torn_one_vouches_for_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Log::open(dir.path(), OWNER, LogConfig::default());
+    let log = open().unwrap();
+    append(&log, entries(1, 0..3));
+    let path = files(dir.path()).pop().unwrap();
+    let at = fs::metadata(&path).unwrap().len();
+    let mut forged = Vec::new();
+    record::encode(&mut forged, &Record::Truncate(0), u32::MAX, &Salt::default(), 0);
+    let point = LogPoint { term: 1, leader: 1, index: 3 };
+    let entry = Entry { point, kind: EntryKind::Command, payload: forged.into() };
+    append(&log, vec![entry]);
+    drop(log);
+    // The page with its head never came.
+    fs::OpenOptions::new().write(true).open(&path).unwrap().write_all_at(&[0; HEAD_BYTES], at).unwrap();
+    assert_eq!(all(&open().unwrap()), entries(1, 0..3));
+}

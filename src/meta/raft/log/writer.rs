@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use super::record::Salt;
 use super::scan::{create, segment_path, sync_dir};
 use super::{Done, Segment, Shared, Task};
 
@@ -77,7 +78,9 @@ impl Writer {
                 Task::Sync(done) => after.waiting.push(done),
                 Task::Delete { below } => after.delete_below = Some(below),
                 Task::Write(bytes) if outcome.is_ok() => outcome = self.append(&bytes),
-                Task::Rotate { sequence, head } if outcome.is_ok() => outcome = self.rotate(sequence, &head),
+                Task::Rotate { sequence, salt, head } if outcome.is_ok() => {
+                    outcome = self.rotate(sequence, salt, &head);
+                }
                 Task::Write(_) | Task::Rotate { .. } => {}
             }
         }
@@ -91,12 +94,12 @@ impl Writer {
     }
 
     /// The old segment is on disk before the new one is there: only the last one can be torn.
-    fn rotate(&mut self, sequence: u64, head: &[u8]) -> io::Result<()> {
+    fn rotate(&mut self, sequence: u64, salt: Salt, head: &[u8]) -> io::Result<()> {
         self.file.sync_data()?;
         self.file = create(&self.shared.dir, sequence, head)?;
         self.offset = head.len() as u64;
         let mut state = self.shared.state.lock();
-        state.segments.push_back(Segment { sequence, file: Arc::clone(&self.file) });
+        state.segments.push_back(Segment { sequence, salt, file: Arc::clone(&self.file) });
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Three nodes: elections, lost leaders, lagging and wiped members, growth, and random crashes.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -297,6 +298,32 @@ async fn a_lagging_member_catches_up_by_snapshot() {
     // What it was sent is good for a restart with nothing but that.
     let (_, home) = group.crash(lagging).await;
     group.start(lagging, ToyMachine::new(), home).await;
+    group.agree(&acknowledged).await;
+    group.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_snapshot_is_written_anew_and_not_sent() {
+    let mut group = Group::new(1, 25).await;
+    let acknowledged = names("command", 200);
+    propose_all(&group, &acknowledged).await;
+    eventually("the log is cut", || group.node(1).inner_log().standing().purged.is_some()).await;
+    let snapshots = group.dir.path().join("node-1/snapshots");
+    let newest = || std::fs::read_dir(&snapshots).unwrap().map(|entry| entry.unwrap().path()).max().unwrap();
+    let (path, whole) = (newest(), std::fs::read(newest()).unwrap());
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[whole[whole.len() / 2] ^ 1], whole.len() as u64 / 2).unwrap();
+
+    group.members.push(None);
+    let home = group.dir.path().to_path_buf();
+    group.start(2, ToyMachine::new(), home).await;
+    group.node(1).add_member(info(2)).await.unwrap();
+    group.agree(&acknowledged).await;
+    let damaged = path.with_extension("damaged");
+    assert!(damaged.exists() != path.exists(), "it was set aside, or the new one took its name");
+    assert!(damaged.exists() || std::fs::read(&path).unwrap() == whole);
+    let (_, home) = group.crash(1).await;
+    group.start(1, ToyMachine::new(), home).await;
     group.agree(&acknowledged).await;
     group.stop().await;
 }

@@ -130,3 +130,53 @@ fn shared_chunks_are_counted_across_files() {
     let totals = world.state.view(|view| view.chunk_totals()).unwrap();
     assert_eq!((totals.chunks, totals.chunk_bytes, totals.shared_references), (1, CHUNK, 2));
 }
+
+/// Condemns chunks by name.
+fn condemn_these(world: &mut World, chunks: Vec<ChunkId>) -> u64 {
+    match world.apply(Command::Condemn { chunks }) {
+        Outcome::Condemned { chunks, .. } => chunks,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_nothing_ever_referred_to_goes_as_well() {
+    let mut world = World::new();
+    let stores = [store(&mut world, 1), store(&mut world, 2)];
+    let ino = world.file("f");
+    assert_eq!(condemn_these(&mut world, vec![ID, ID]), 1);
+    let batches = world.state.view(|view| view.condemned(stores[0], 9)).unwrap();
+    assert_eq!((batches[0].epoch, batches[0].chunks.as_slice()), (2, [ID].as_slice()));
+    assert!(world.state.view(|view| view.is_chunk_known(&ID)).unwrap(), "it is not condemned twice");
+    assert_eq!(condemn_these(&mut world, vec![ID]), 0);
+    // The writer was only slow: a store may have deleted its bytes already, another not yet.
+    assert_eq!(world.write(ino, 0, chunk(1, 1), 10), Err(FsError::PutAgain { epoch: 3 }));
+    confirm(&mut world, stores[0], 2);
+    assert_eq!(world.write(ino, 0, chunk(1, 1), 10), Err(FsError::PutAgain { epoch: 3 }));
+    assert_eq!(known(&world), 0, "it is in no total");
+    confirm(&mut world, stores[1], 2);
+    assert!(!world.state.view(|view| view.is_chunk_known(&ID)).unwrap());
+    // And when nobody remembers it the floor does.
+    assert_eq!(world.write(ino, 0, chunk(1, 1), 10), Err(FsError::PutAgain { epoch: 3 }));
+    world.write(ino, 0, chunk(1, 2), 10).unwrap();
+    assert_eq!(known(&world), 1);
+}
+
+#[test]
+fn a_stray_that_was_put_again_survives_its_batch() {
+    let mut world = World::new();
+    let stores = [store(&mut world, 1), store(&mut world, 2)];
+    let ino = world.file("f");
+    assert_eq!(condemn_these(&mut world, vec![ID]), 1);
+    let nothing = Source::Chunk(ChunkPart { id: ID, chunk_bytes: 0, offset: 0, put_epoch: 2 });
+    assert_eq!(world.write(ino, 0, nothing, 10), Err(FsError::Invalid));
+    world.write(ino, 0, chunk(1, 2), 10).unwrap();
+    assert_eq!(known(&world), 1);
+    assert_eq!(condemn_these(&mut world, vec![ID]), 0, "it is referred to");
+    stores.into_iter().for_each(|store| confirm(&mut world, store, 2));
+    assert_eq!(known(&world), 1);
+    world.set(ino, SetAttr { size: Some(0), ..SetAttr::default() }).unwrap();
+    assert_eq!(condemn(&mut world).1, 1);
+    stores.into_iter().for_each(|store| confirm(&mut world, store, 4));
+    assert_eq!(known(&world), 0);
+}
