@@ -142,7 +142,7 @@ impl Leader {
     }
 
     /// Sessions to expire: silent for longer than `ttl`, not answering a recall, or heard of and yet without a whole
-    /// reclaim when [`RECLAIM_TTLS`] have passed.
+    /// reclaim when `RECLAIM_TTLS` have passed.
     pub fn overdue(&self, ttl: Duration) -> Vec<SessionId> {
         let late = self.started.elapsed() > ttl.saturating_mul(RECLAIM_TTLS);
         let overdue = |live: &Live| live.overdue || live.heard.elapsed() > ttl || (late && !live.reclaimed);
