@@ -146,9 +146,7 @@ impl Core {
         let newest = state.visible().map(|attr| attr.mtime.max(attr.ctime)).unwrap_or_default();
         state.mtime = Some(self.clock.now().max(newest));
         state.clear_privileges |= clear_privileges;
-        if matches!(state.xattrs.get(CAPABILITY), Some(Some(_))) {
-            state.xattrs.remove(CAPABILITY);
-        }
+        forget_capability(state);
     }
 
     /// One write, durable when it returns, done by the leader. A lease for the next ones comes with the answer, if
@@ -196,6 +194,7 @@ impl Core {
                 Ok(BatchReply::Done(replies)) => {
                     let mut state = node.lock();
                     state.extents.forget();
+                    forget_capability(&mut state);
                     let current = state.held_since(begun, leased.contains(&node.ino)) && !state.is_changing();
                     if let Some(OpReply::Written { offset, attr }) = replies.first() {
                         let placed = runs.iter().map(|(at, bytes)| (at - start + offset, bytes.len() as u64));
@@ -239,6 +238,13 @@ impl Core {
             }
         }
         Ok(())
+    }
+}
+
+/// That there is none stays known.
+fn forget_capability(state: &mut State) {
+    if matches!(state.xattrs.get(CAPABILITY), Some(Some(_))) {
+        state.xattrs.remove(CAPABILITY);
     }
 }
 

@@ -59,3 +59,22 @@ async fn memory_is_bounded_under_a_fast_writer() {
     assert!(client.memory_high_bytes() <= bound);
     assert_eq!(read(&client, ino, handle, 19_900_000, 100_000).await, data);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_write_without_a_lease_takes_the_capability_away_too() {
+    let cluster = Cluster::new();
+    let (a, b) = (cluster.client().await, cluster.client().await);
+    let (ino, _) = create(&a, "f").await;
+    a.setxattr(ino, b"security.capability".to_vec(), b"may".to_vec(), XattrMode::Set).await.unwrap();
+    let handle = b.open(ino, RW).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    b.getattr(ino).await.unwrap();
+    b.getxattr(ino, b"security.capability".to_vec()).await.unwrap();
+    let asked = cluster.meta.count("getxattr");
+    b.getxattr(ino, b"security.capability".to_vec()).await.unwrap();
+    assert_eq!(cluster.meta.count("getxattr"), asked, "cached under a lease");
+    // The other holds a read lease: what is written goes through to the leader.
+    b.write(ino, handle, at(0, b"other bytes")).await.unwrap();
+    b.getxattr(ino, b"security.capability".to_vec()).await.unwrap();
+    assert_eq!(cluster.meta.count("getxattr"), asked + 1);
+}
