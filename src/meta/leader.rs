@@ -224,6 +224,13 @@ impl Leader {
         }
     }
 
+    /// Undoes a grant whose reply is not sent, or (`keep_open`) sent without the lease. Gives back what is held now.
+    pub fn take_back(&self, session: SessionId, key: Key, claim: Claim, keep_open: bool) -> Hold {
+        let hold = self.leases.lock().take_back(session, key, claim.grant, keep_open, self.now_ms());
+        self.advance();
+        hold
+    }
+
     pub fn yielded(&self, session: SessionId, claims: &[Claim]) -> Result<(), FsError> {
         let tree = self.heard(session)?;
         let now_ms = self.now_ms();
@@ -405,7 +412,8 @@ mod tests {
         };
         let (guard, ()) = tokio::join!(change, answer);
         drop(guard.expect("went on"));
-        assert!(leader.grant(A, key(TREE, INO), Hold { lease: Lease::Read, open: true }).is_none(), "quiet time");
+        let granted = leader.grant(A, key(TREE, INO), Hold { lease: Lease::Read, open: true });
+        assert_eq!(granted.map(|claim| claim.hold), Some(Hold { lease: Lease::None, open: true }), "quiet time");
     }
 
     #[tokio::test(start_paused = true)]

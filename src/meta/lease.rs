@@ -57,12 +57,17 @@ struct Holding {
     session: SessionId,
     hold: Hold,
     grant: u64,
+    /// What was held before the last grant.
+    before: Hold,
     /// A recall down to this lease is on its way.
     recall: Option<Lease>,
 }
 
 impl LeaseTable {
-    /// Gives `session` as much of `want` as can be had at once. `None` when nothing changed for it.
+    /// Gives `session` as much of `want` as can be had at once; `None` when it has nothing.
+    ///
+    /// What it holds already is granted anew: that it asks shows that it has not heard of it. (A client takes no grant
+    /// that comes in answer to a question from before a change of leader.)
     ///
     /// While a recall to this session is unanswered nothing is granted to it on that inode, not even `open`: a claim
     /// that crosses its own recall on the wire could be read in two ways. Who needs `open` waits for
@@ -82,7 +87,7 @@ impl LeaseTable {
         let open = want.open && !inode.reaping;
         let held = inode.holding(session).map(|h| h.hold).unwrap_or_default();
         let hold = Hold { lease: lease.max(held.lease), open: open || held.open };
-        if hold == held {
+        if hold == Hold::default() {
             self.forget_if_idle(key, now_ms);
             return None;
         }
@@ -179,6 +184,26 @@ impl LeaseTable {
         self.forget_if_idle(key, now_ms);
     }
 
+    /// Undoes a grant that the session has not been told of: what it held before, it holds. `keep_open`: it is told of that
+    /// part. Gives back what is held now.
+    pub fn take_back(&mut self, session: SessionId, key: Key, grant: u64, keep_open: bool, now_ms: u64) -> Hold {
+        let inode = self.inodes.get_mut(&key);
+        let Some(held) = inode.and_then(|inode| inode.holders.iter_mut().find(|h| h.session == session)) else {
+            return Hold::default();
+        };
+        // A later grant includes this one, and the session is told of it.
+        if held.grant == grant {
+            held.hold.lease = held.hold.lease.min(held.before.lease);
+            held.hold.open &= keep_open || held.before.open;
+        }
+        let hold = held.hold;
+        if hold == Hold::default() {
+            self.drop_holding(session, key);
+        }
+        self.forget_if_idle(key, now_ms);
+        hold
+    }
+
     /// A session is over: everything of it is free.
     pub fn drop_session(&mut self, session: SessionId, now_ms: u64) {
         for key in self.by_session.remove(&session).unwrap_or_default() {
@@ -239,11 +264,10 @@ impl LeaseTable {
     fn set(&mut self, session: SessionId, key: Key, hold: Hold) -> Claim {
         self.last_grant += 1;
         let grant = self.last_grant;
-        let holding = Holding { session, hold, grant, recall: None };
         let inode = self.inodes.entry(key).or_default();
         match inode.holders.iter_mut().find(|h| h.session == session) {
-            Some(held) => *held = Holding { recall: held.recall, ..holding },
-            None => inode.holders.push(holding),
+            Some(held) => *held = Holding { session, hold, grant, before: held.hold, recall: held.recall },
+            None => inode.holders.push(Holding { session, hold, grant, before: Hold::default(), recall: None }),
         }
         self.by_session.entry(session).or_default().insert(key);
         Claim { ino: key.1, hold, grant }
@@ -339,7 +363,7 @@ mod tests {
         assert_eq!(table.grant(B, KEY, READ, 0).map(|c| c.hold), Some(READ));
         let more = table.grant(A, KEY, WRITE, 0).expect("open is new");
         assert_eq!(more.hold, Hold { lease: Lease::Read, open: true });
-        assert_eq!(table.grant(A, KEY, READ, 0), None, "nothing new, no grant");
+        assert_eq!(table.grant(A, KEY, READ, 0).map(|c| c.hold), Some(more.hold));
     }
 
     #[test]
@@ -373,7 +397,7 @@ mod tests {
         assert!(table.clear_for_read(B, KEY));
         assert!(table.grant(B, KEY, READ, 0).is_some(), "reading together needs no quiet time");
         table.drop_session(B, 0);
-        assert_eq!(table.grant(A, KEY, WRITE, 499), None);
+        assert_eq!(table.grant(A, KEY, WRITE, 499).map(|c| c.hold.lease), Some(Lease::Read));
         assert_eq!(table.grant(A, KEY, WRITE, 500).map(|c| c.hold), Some(WRITE));
     }
 
@@ -445,5 +469,32 @@ mod tests {
         assert_eq!(table.reclaim(B, KEY, WRITE).hold, Hold { lease: Lease::None, open: true });
         table.drop_session(A, 0);
         assert_eq!(table.reclaim(B, KEY, READ).hold, READ);
+    }
+
+    #[test]
+    fn a_grant_that_was_not_told_is_undone() {
+        let mut table = LeaseTable::new(3);
+        let read = table.grant(A, KEY, READ, 0).unwrap();
+        let more = table.grant(A, KEY, WRITE, 0).unwrap();
+        assert_eq!(table.take_back(A, KEY, read.grant, false, 0), more.hold, "the later one was told");
+        assert_eq!(table.take_back(A, KEY, more.grant, true, 0), Hold { lease: Lease::Read, open: true });
+        assert_eq!(table.take_back(A, KEY, more.grant, false, 0), READ);
+        let other = table.grant(B, KEY, READ, 0).unwrap();
+        assert_eq!(table.take_back(B, KEY, other.grant, false, 0), Hold::default());
+        assert!(table.clear_for_change(A, &[KEY]));
+    }
+
+    #[test]
+    fn what_is_held_is_granted_again_to_who_asks() {
+        let mut table = LeaseTable::new(3);
+        let want = Hold { lease: Lease::Write, open: true };
+        let first = table.grant(A, KEY, want, 0).unwrap();
+        let again = table.grant(A, KEY, want, 0).unwrap();
+        assert_eq!((first.hold, again.hold), (want, want));
+        assert!(again.grant > first.grant);
+        table.yield_claim(A, KEY, Claim { hold: Hold::default(), ..first }, 0);
+        let third = table.grant(A, KEY, Hold { open: true, ..Hold::default() }, 0).unwrap();
+        assert_eq!(third.hold, want);
+        assert_eq!(table.take_back(A, KEY, third.grant, false, 0), want, "what it knew of before it keeps");
     }
 }

@@ -122,10 +122,9 @@ impl Shared {
         if newest.is_ok_and(|newest| newest.version == version) {
             return Ok(Some(claim));
         }
-        // Keep the mark that it is open; give the lease back at once.
-        let kept = Claim { hold: Hold { open: claim.hold.open, ..Hold::default() }, ..claim };
-        let _ = leader.yielded(change.session, &[kept]);
-        Ok(Some(kept))
+        // The mark that it is open stays; the lease goes back at once.
+        let hold = leader.take_back(change.session, key(tree, ino), claim, true);
+        Ok(Some(Claim { hold, ..claim }))
     }
 }
 

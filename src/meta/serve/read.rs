@@ -147,7 +147,7 @@ impl Reader<'_> {
 
     fn give_back(&self, claim: Option<Claim>) {
         if let Some(claim) = claim {
-            let _ = self.leader.yielded(self.session, &[Claim { hold: Hold::default(), ..claim }]);
+            self.leader.take_back(self.session, key(self.tree, claim.ino), claim, false);
         }
     }
 }
