@@ -18,7 +18,7 @@ use super::api::DirItem;
 use super::dirty::Dirty;
 use super::extents::ExtentMap;
 use super::lease::{Held, Life};
-use crate::types::attr::{Attr, Time, mode_without_privileges};
+use crate::types::attr::{Attr, FileKind, Time, mode_without_privileges};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
 use crate::types::limits::LEASE_QUIET_MS;
@@ -149,6 +149,11 @@ impl Node {
 
     pub fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
+    }
+
+    /// A regular file, as far as is known here.
+    pub fn is_known_file(&self) -> bool {
+        self.lock().base().is_some_and(|attr| attr.kind == FileKind::File)
     }
 }
 

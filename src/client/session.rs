@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::core::Core;
+use super::inode::{Asked, Node};
 use crate::remote::meta::Events;
 use crate::remote::session::MetaSession;
 use crate::types::error::FsError;
@@ -243,11 +244,16 @@ impl Core {
         for _ in 0..HOLD_TRIES {
             let asked = self.nodes.asked();
             let want = Hold { open: true, lease: node.lock().want(lease) };
-            let told = self.ask(|session| async move { session.getattr(ino, want).await }).await;
-            match &told.result {
-                Ok(attr) => drop(self.keep_attr(asked, &told, attr.clone())),
+            let result = if lease == Lease::Read && node.is_known_file() {
+                self.open_for_reading(&node, asked, want).await
+            } else {
+                let told = self.ask(|session| async move { session.getattr(ino, want).await }).await;
+                told.result.clone().map(|attr| drop(self.keep_attr(asked, &told, attr)))
+            };
+            match result {
+                Ok(()) => {}
                 Err(FsError::NotFound) => return Err(FsError::Stale),
-                Err(error) => return Err(error.clone()),
+                Err(error) => return Err(error),
             }
             if node.lock().held.open() {
                 return Ok(());
@@ -256,6 +262,21 @@ impl Core {
         }
         tracing::warn!(%ino, "an open hold was never granted");
         Err(FsError::Io)
+    }
+
+    /// Who opens a file to read it reads it next: the answer brings the extents of its first block, and inline data.
+    async fn open_for_reading(&self, node: &Node, asked: Asked, want: Hold) -> Result<(), FsError> {
+        let (ino, len) = (node.ino, self.block_bytes);
+        let told = self.ask(|session| async move { session.extents(ino, 0, len, want).await }).await;
+        let (attr, extents, covered) = told.result.as_ref().map_err(Clone::clone)?;
+        {
+            let mut state = node.lock();
+            if state.accepts(asked, told.brought(ino)) {
+                state.extents.learn(0, *covered, attr.size, extents);
+            }
+        }
+        self.keep_attr(asked, &told, attr.clone());
+        Ok(())
     }
 
     /// Asks how much space there is.

@@ -78,3 +78,20 @@ async fn a_write_without_a_lease_takes_the_capability_away_too() {
     b.getxattr(ino, b"security.capability".to_vec()).await.unwrap();
     assert_eq!(cluster.meta.count("getxattr"), asked + 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_small_file_is_looked_up_opened_and_read_in_two_trips() {
+    let cluster = Cluster::new();
+    let (a, b) = (cluster.client().await, cluster.client().await);
+    let (ino, handle) = create(&a, "f").await;
+    a.write(ino, handle, at(0, b"small")).await.unwrap();
+    a.stop().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let counts = || ["lookup", "getattr", "extents"].map(|kind| cluster.meta.count(kind));
+    let before = counts();
+    b.lookup(Ino::ROOT, name("f")).await.unwrap();
+    let handle = b.open(ino, OpenMode { read: true, write: false, sync: false }).await.unwrap();
+    assert_eq!(b.try_read(ino, handle, 0, 100).unwrap().unwrap(), b"small"[..]);
+    let after = counts();
+    assert_eq!([after[0] - before[0], after[1] - before[1], after[2] - before[2]], [1, 0, 1]);
+}
