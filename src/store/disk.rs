@@ -105,6 +105,7 @@ impl Disk {
             tail: recovered.tail,
             next_number: recovered.next_number,
             tombstones: Tombstones::default(),
+            pages: None,
         };
         let (jobs, queue) = mpsc::channel();
         let thread = std::thread::Builder::new().name("pack-writer".to_owned());

@@ -5,14 +5,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
 use crate::types::id::{ClusterId, DiskId};
 
 use super::format::{PAGE_BYTES, PackHeader, Salt};
-use super::sys::{Patience, read_at};
+use super::sys::{Patience, open_direct, read_at};
 
 /// Descriptors kept open for reading; more packs than this are opened again when needed.
 const OPEN_FILES_MAX: usize = 256;
@@ -23,6 +23,20 @@ pub struct PackFile {
     pub number: u32,
     pub salt: Salt,
     pub file: File,
+    /// The same file for large appends, past the page cache; opened when it is first wanted.
+    direct: OnceLock<Option<File>>,
+    path: PathBuf,
+}
+
+impl PackFile {
+    fn new(number: u32, salt: Salt, file: File, path: PathBuf) -> PackFile {
+        PackFile { number, salt, file, direct: OnceLock::new(), path }
+    }
+
+    /// `None` where the file system has no direct I/O.
+    pub fn direct(&self) -> Option<&File> {
+        self.direct.get_or_init(|| open_direct(&self.path)).as_ref()
+    }
 }
 
 /// The packs of one disk.
@@ -69,7 +83,7 @@ impl Packs {
         file.write_all_at(&header.encode(), 0)?;
         file.sync_all()?;
         sync_dir(&self.dir)?;
-        let pack = Arc::new(PackFile { number, salt, file });
+        let pack = Arc::new(PackFile::new(number, salt, file, self.path(number)));
         self.remember(&pack);
         Ok(pack)
     }
@@ -86,7 +100,7 @@ impl Packs {
         if (header.number, header.cluster, header.disk) != (number, self.cluster, self.disk) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the pack belongs elsewhere"));
         }
-        let pack = Arc::new(PackFile { number, salt: header.salt, file });
+        let pack = Arc::new(PackFile::new(number, header.salt, file, self.path(number)));
         self.remember(&pack);
         Ok(pack)
     }

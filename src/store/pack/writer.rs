@@ -25,7 +25,7 @@ use crate::wire::store::StoreError;
 use super::file::{PackFile, Packs};
 use super::format::{CheckedChunk, Kind, PAGE_BYTES, RECORD_HEADER_BYTES, RecordHeader};
 use super::reader::{ReadError, look};
-use super::sys;
+use super::sys::{self, PageBuffer};
 use super::tombstones::Tombstones;
 
 /// One commit takes at most this much, so that the first in it does not wait for the last too long.
@@ -33,6 +33,8 @@ const BATCH_BYTES_MAX: u64 = 32 << 20;
 const BATCH_JOBS_MAX: usize = 4096;
 /// Chunks deleted between two looks at the queue of puts.
 const DELETE_PIECE: usize = 256;
+/// A commit of at least this much goes past the page cache.
+const DIRECT_BYTES_MIN: u64 = 512 << 10;
 const PAGE: u64 = PAGE_BYTES as u64;
 static ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 
@@ -81,6 +83,8 @@ pub struct Writer {
     pub tail: Option<(Arc<PackFile>, u64)>,
     pub next_number: u32,
     pub tombstones: Tombstones,
+    /// For large appends; `None` before the first.
+    pub pages: Option<PageBuffer>,
 }
 
 /// A record that is to be appended.
@@ -262,7 +266,7 @@ impl Writer {
                 slices.push(IoSlice::new(&ZEROS[..chunk.padding()]));
             }
         }
-        if let Err(error) = sys::write_at(&pack.file, start, &mut slices) {
+        if let Err(error) = write(pack, start, end - start, &mut slices, &mut self.pages) {
             let answer = self.write_error(&error);
             return match pack.file.set_len(start) {
                 Ok(()) => Err(answer),
@@ -387,6 +391,27 @@ impl Append {
     fn bytes(&self) -> u64 {
         self.chunk.as_ref().map_or(PAGE, CheckedChunk::record_bytes)
     }
+}
+
+/// Writes the records of one commit: many bytes past the page cache, where the next reader is far away anyway, few bytes
+/// through it.
+fn write(
+    pack: &PackFile,
+    start: u64,
+    bytes: u64,
+    slices: &mut [IoSlice<'_>],
+    pages: &mut Option<PageBuffer>,
+) -> io::Result<()> {
+    if bytes >= DIRECT_BYTES_MIN
+        && let Some(file) = pack.direct()
+    {
+        match sys::write_direct(file, start, slices, pages.get_or_insert_with(PageBuffer::new)) {
+            // A device with blocks larger than pages.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+            result => return result,
+        }
+    }
+    sys::write_at(&pack.file, start, slices)
 }
 
 /// The space puts leave alone.
