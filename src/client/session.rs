@@ -248,7 +248,9 @@ impl Core {
                 self.open_for_reading(&node, asked, want).await
             } else {
                 let told = self.ask(|session| async move { session.getattr(ino, want).await }).await;
-                told.result.clone().map(|attr| drop(self.keep_attr(asked, &told, attr)))
+                told.result.clone().map(|attr| {
+                    self.keep_attr(asked, &told, attr);
+                })
             };
             match result {
                 Ok(()) => {}

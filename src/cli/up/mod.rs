@@ -88,7 +88,7 @@ fn prepare_mountpoint(path: &Path) -> Outcome {
 fn work(common: &CommonConfig, mount: MountConfig, dir: &DataDir, mountpoint: &Path, report: &mut Report) -> Outcome {
     let data = dir.path();
     daemon::begin(common)?;
-    dial::runtime()?.block_on(async {
+    dial::runtime_for_all_roles()?.block_on(async {
         let mut signals = Signals::new()?;
         let cluster = tokio::select! {
             started = Embedded::start(data, dir.cluster()) => started?,

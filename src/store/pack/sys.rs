@@ -99,6 +99,15 @@ pub struct PageBuffer {
 // SAFETY: it owns its memory, as a `Vec` does.
 unsafe impl Send for PageBuffer {}
 
+impl Default for PageBuffer {
+    fn default() -> PageBuffer {
+        // SAFETY: the layout is not of size zero. The memory is zeroed, so all of it may be read.
+        let start = unsafe { alloc::alloc_zeroed(Self::LAYOUT) };
+        let start = NonNull::new(start).unwrap_or_else(|| alloc::handle_alloc_error(Self::LAYOUT));
+        PageBuffer { start, filled: 0 }
+    }
+}
+
 impl PageBuffer {
     /// Bytes of one write.
     pub const BYTES: usize = 2 << 20;
@@ -106,13 +115,6 @@ impl PageBuffer {
         Ok(layout) => layout,
         Err(_) => panic!("a page is a power of two"),
     };
-
-    pub fn new() -> PageBuffer {
-        // SAFETY: the layout is not of size zero. The memory is zeroed, so all of it may be read.
-        let start = unsafe { alloc::alloc_zeroed(Self::LAYOUT) };
-        let start = NonNull::new(start).unwrap_or_else(|| alloc::handle_alloc_error(Self::LAYOUT));
-        PageBuffer { start, filled: 0 }
-    }
 
     fn bytes(&mut self) -> &mut [u8] {
         // SAFETY: the memory is ours, of that size, and was filled with zeros.
@@ -247,7 +249,7 @@ mod tests {
         let slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
         let target =
             open_direct(&path).filter(|_| slices.iter().map(|part| part.len()).sum::<usize>() % PAGE_BYTES == 0);
-        let mut buffer = PageBuffer::new();
+        let mut buffer = PageBuffer::default();
         for _ in 0..2 {
             write_direct(target.as_ref().unwrap_or(&file), PAGE_BYTES as u64, &slices, &mut buffer).unwrap();
         }

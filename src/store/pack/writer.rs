@@ -405,7 +405,7 @@ fn write(
     if bytes >= DIRECT_BYTES_MIN
         && let Some(file) = pack.direct()
     {
-        match sys::write_direct(file, start, slices, pages.get_or_insert_with(PageBuffer::new)) {
+        match sys::write_direct(file, start, slices, pages.get_or_insert_default()) {
             // A device with blocks larger than pages.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
             result => return result,
