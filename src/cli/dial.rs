@@ -34,7 +34,7 @@ pub fn small_runtime() -> Outcome<Runtime> {
     runtime.or_fail(|| "the program cannot start".to_string())
 }
 
-/// For a daemon: a thread per core.
+/// For a daemon of one role: a worker for every other core.
 ///
 /// # Errors
 /// The host gives no thread or descriptor.
