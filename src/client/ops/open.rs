@@ -73,7 +73,7 @@ impl Core {
         Ok(())
     }
 
-    /// A descriptor is closed. While there is plenty of room, what is dirty goes to the stores later.
+    /// A descriptor is closed. What is dirty sets out for the stores; while there is plenty of room it is not waited for.
     ///
     /// # Errors
     /// What was written could not be stored.
@@ -81,6 +81,9 @@ impl Core {
         let file = self.files.find(handle)?;
         if file.mode.write && !self.space.is_ample(self.memory.dirty_bytes()) {
             return self.fsync_file(&file).await;
+        }
+        if file.mode.write && !file.node.lock().dirty.is_empty() {
+            self.flush_soon(&file.node, Scope::All);
         }
         file.report()
     }

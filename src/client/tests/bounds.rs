@@ -80,6 +80,19 @@ async fn a_write_without_a_lease_takes_the_capability_away_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_closed_is_on_its_way() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    let (ino, handle) = create(&client, "f").await;
+    client.try_write(ino, handle, at(0, b"soon")).unwrap().unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(cluster.meta.attr(ino).unwrap().size, 0);
+    client.flush(ino, handle, 1).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(cluster.meta.attr(ino).unwrap().size, 4);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_small_file_is_looked_up_opened_and_read_in_two_trips() {
     let cluster = Cluster::new();
     let (a, b) = (cluster.client().await, cluster.client().await);
