@@ -95,11 +95,12 @@ impl Core {
                 return Ok(plan);
             }
             let asked = self.nodes.asked();
-            let (over, want) = {
+            let (over, buffered_end, want) = {
                 let state = node.lock();
                 let lease = if state.writers > 0 { Lease::Write } else { Lease::Read };
                 let want = Hold { lease: state.want(lease), open: state.opens > 0 };
-                (dirty_runs(&state, offset, offset.saturating_add(u64::from(len))), want)
+                let over = dirty_runs(&state, offset, offset.saturating_add(u64::from(len)));
+                (over, state.dirty.end().unwrap_or(0), want)
             };
             // What will not be kept is asked for as far as it is needed.
             let ahead = if want.lease == Lease::None { 0 } else { EXTENT_BLOCKS_AHEAD * self.block_bytes };
@@ -125,7 +126,7 @@ impl Core {
             if !kept && start == offset && (unchanged || attempt >= TRIES) {
                 let mut extents = extents.clone();
                 if self.ask_rest(ino, attr.version, offset + covered..offset + u64::from(len), &mut extents).await? {
-                    return Ok(one_shot(&attr, &extents, over, offset, len));
+                    return Ok(one_shot(&attr, &extents, (over, buffered_end), offset, len));
                 }
             }
         }
@@ -220,9 +221,11 @@ fn dirty_runs(state: &State, from: u64, to: u64) -> Vec<(u64, Bytes)> {
     state.dirty.covered(from, to).into_iter().map(copy).collect()
 }
 
-fn one_shot(attr: &Attr, extents: &[Extent], over: Vec<(u64, Bytes)>, offset: u64, len: u32) -> Plan {
-    let dirty_end = over.last().map_or(0, |(at, run)| at + run.len() as u64);
-    let end = attr.size.max(dirty_end).min(offset.saturating_add(u64::from(len)));
+/// What the leader told, under what was buffered here when it was asked. The file may end with bytes that are buffered
+/// far behind those that are read.
+fn one_shot(attr: &Attr, extents: &[Extent], buffered: (Vec<(u64, Bytes)>, u64), offset: u64, len: u32) -> Plan {
+    let (over, buffered_end) = buffered;
+    let end = attr.size.max(buffered_end).min(offset.saturating_add(u64::from(len)));
     let plan = Plan::new(extents.iter(), offset, end.saturating_sub(offset) as usize, &over);
     Plan { seen: Some(attr.clone()), ..plan }
 }

@@ -79,6 +79,26 @@ async fn a_write_without_a_lease_takes_the_capability_away_too() {
     assert_eq!(cluster.meta.count("getxattr"), asked + 1);
 }
 
+/// Nothing new is learned of a file while a flush of it is under way; what is buffered counts for its size all the same.
+#[tokio::test(start_paused = true)]
+async fn a_hole_before_what_a_flush_has_on_its_way_is_read_as_zeros() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    let (ino, handle) = create(&client, "f").await;
+    client.try_write(ino, handle, at(0, b"some bytes to cut")).unwrap().unwrap();
+    client.setattr(ino, SetAttr { size: Some(10), ..SetAttr::default() }).await.unwrap();
+    cluster.chunks.away.store(true, Ordering::Relaxed);
+    client.try_write(ino, handle, at(200_000, &pattern(50_000, 1))).unwrap().unwrap();
+    let syncing = client.clone();
+    let flush = tokio::spawn(async move { syncing.fsync(ino, Some(handle)).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(read(&client, ino, handle, 100_000, 100).await, vec![0; 100]);
+    assert_eq!(read(&client, ino, handle, 240_000, 20_000).await, pattern(50_000, 1)[40_000..]);
+    cluster.chunks.away.store(false, Ordering::Relaxed);
+    flush.await.unwrap().unwrap();
+    assert_eq!(read(&client, ino, handle, 100_000, 100).await, vec![0; 100]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_closed_is_on_its_way() {
     let cluster = Cluster::new();
