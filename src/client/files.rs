@@ -13,7 +13,7 @@ use crate::types::error::FsError;
 
 const SHARDS: usize = 32;
 /// Of a directory's first entry; the lower ones are `.` and `..`.
-const FIRST_COOKIE: u64 = 3;
+pub const FIRST_COOKIE: u64 = 3;
 
 /// One open file.
 pub struct OpenFile {

@@ -148,12 +148,19 @@ impl Core {
     async fn evict(self: &Arc<Self>, count: usize) {
         let mut claims = Vec::new();
         for node in self.nodes.coldest(count, |state| state.held.hold() != Hold::default()) {
-            let had_pages = std::mem::take(&mut node.lock().pages);
+            let had_pages = {
+                let mut state = node.lock();
+                if !state.is_idle() {
+                    continue;
+                }
+                std::mem::take(&mut state.pages)
+            };
             if had_pages {
                 self.drop_pages(&node).await;
             }
             {
                 let mut state = node.lock();
+                state.pages |= state.opens > 0;
                 // Opened again meanwhile, it has pages again, or is not idle.
                 if state.is_idle() && !state.pages && state.held.hold() != Hold::default() {
                     let hold = state.held.give_back(Hold::default());

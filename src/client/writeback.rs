@@ -28,7 +28,9 @@ use crate::types::digest::ChunkId;
 use crate::types::error::FsError;
 use crate::types::extent::{ChunkPart, Extent, Source};
 use crate::types::id::Ino;
-use crate::types::limits::{BLOCK_EXTENTS_SOFT_MAX, EXTENT_BLOCKS_MAX, INLINE_BYTES_MAX, WRITEBACK_AGE_MS};
+use crate::types::limits::{
+    BLOCK_EXTENTS_MAX, BLOCK_EXTENTS_SOFT_MAX, EXTENT_BLOCKS_MAX, INLINE_BYTES_MAX, WRITEBACK_AGE_MS,
+};
 use crate::types::op::{BatchReply, Op, OpReply, Piece, Write, WriteAt};
 use crate::types::session::Hold;
 
@@ -41,6 +43,11 @@ const PUTS_AT_ONCE: usize = 4;
 /// Flushes up to this size stay in the cache: what is small is likely to be read back soon.
 const KEEP_BYTES: u64 = 4 << 20;
 const PIECES_MAX: usize = 8_192;
+/// Pieces of one block in one command: twice as many, over what lies there as one chunk, are well within its bound.
+const BLOCK_PIECES_MAX: usize = BLOCK_EXTENTS_MAX / 4;
+/// How long a rewriting may take: whoever waits for the file's flush lock, a recall perhaps, is not held up by an
+/// optimisation.
+const REWRITE_PATIENCE: Duration = Duration::from_secs(3);
 const EVERY_TICKS_SLOW: u32 = 10;
 /// How often the blocks of one write are rewritten to make room for it.
 pub const REWRITES_MAX: u32 = 20;
@@ -277,13 +284,20 @@ impl Core {
         let mut epoch = self.epoch.load(Ordering::Acquire);
         let mut inline_bytes = INLINE_BYTES_MAX;
         let mut rewrites = 0;
+        let mut committed = 0;
         loop {
             let pieces = self.put_runs(&load.runs, epoch, inline_bytes).await.map_err(Failed::of)?;
-            match self.commit(node.ino, load, &pieces, tail, want).await {
+            let before = committed;
+            let outcome = self.commit(node.ino, load, &pieces, &mut committed, tail, want).await;
+            if committed > before {
+                rewrites = 0;
+            }
+            match outcome {
                 // The file holds as much inline as it may.
                 Err(Failed { error: FsError::TooBig, .. }) if inline_bytes > 0 => inline_bytes = 0,
                 Err(Failed { error: FsError::Scattered, .. }) if rewrites < REWRITES_MAX => {
                     rewrites += 1;
+                    // It goes on with the command that was refused: what was laid before is in the rewritten blocks.
                     self.rewrite_blocks(node.ino, load.runs.iter().map(|(offset, _)| *offset)).await;
                 }
                 Err(Failed { error: FsError::PutAgain { epoch: newer }, .. }) => {
@@ -296,21 +310,24 @@ impl Core {
         }
     }
 
-    /// Commits pieces in as few commands as they fit into; the tail rides with the last.
+    /// Commits pieces in as few commands as they fit into, but for the first `committed`, which were; the tail rides with
+    /// the last.
     async fn commit(
         &self,
         ino: Ino,
         load: &Load,
         pieces: &[Extent],
+        committed: &mut usize,
         tail: &[Op],
         want: Hold,
     ) -> std::result::Result<(Option<Attr>, Result<Vec<OpReply>>), Failed> {
         let mut commands = split(pieces, self.block_bytes);
         let last = commands.pop().unwrap_or_default();
         let mut attr = None;
-        for command in commands {
+        for command in commands.into_iter().skip(*committed) {
             let write = self.write_op(ino, load, command);
             attr = newest(ino, &self.send(&load.session, vec![write], Hold::default()).await?);
+            *committed += 1;
         }
         let writes: Vec<Op> = if last.is_empty() { Vec::new() } else { vec![self.write_op(ino, load, last)] };
         let count = writes.len();
@@ -442,11 +459,16 @@ impl Core {
             return Ok(());
         }
         let (from, to) = (first.offset, last.end());
-        let bytes = self.read_extents(&before, from, to).await?;
-        let id = ChunkId::of(&bytes);
         let epoch = self.epoch.load(Ordering::Acquire);
-        self.store.put(&[(id, bytes.clone())], epoch, self.volume.policy.replicas).await?;
-        let chunk_bytes = bytes.len() as u32;
+        let moving = async {
+            let bytes = self.read_extents(&before, from, to).await?;
+            let id = ChunkId::of(&bytes);
+            let chunk_bytes = bytes.len() as u32;
+            self.store.put(&[(id, bytes)], epoch, self.volume.policy.replicas).await?;
+            Ok::<_, FsError>((id, chunk_bytes))
+        };
+        let moved = tokio::time::timeout(REWRITE_PATIENCE, moving).await;
+        let (id, chunk_bytes) = moved.map_err(|_| FsError::Unreachable)??;
         let source = Source::Chunk(ChunkPart { id, chunk_bytes, offset: 0, put_epoch: epoch });
         let after = Extent { offset: from, len: chunk_bytes, source };
         node.lock().begin_flush();
@@ -553,12 +575,20 @@ fn batches(runs: &Runs) -> Vec<Runs> {
 }
 
 /// Cuts pieces into commands: each covers a bounded span of blocks and a bounded number of pieces.
-fn split(pieces: &[Extent], block_bytes: u64) -> Vec<&[Extent]> {
+pub fn split(pieces: &[Extent], block_bytes: u64) -> Vec<&[Extent]> {
     let mut commands = Vec::new();
     let mut rest = pieces;
     while let Some(first) = rest.first() {
         let end = (first.offset / block_bytes + EXTENT_BLOCKS_MAX) * block_bytes;
-        let fits = rest.partition_point(|piece| piece.end() <= end).clamp(1, PIECES_MAX);
+        let fits = rest.partition_point(|piece| piece.end() <= end).min(PIECES_MAX);
+        // Each piece of a block behind so many others begins another command.
+        let crowded = |(place, piece): (usize, &Extent)| {
+            let before: Option<&Extent> = rest.get(place);
+            let block = piece.offset / block_bytes;
+            before.is_some_and(|before| before.offset / block_bytes == block).then_some(place + BLOCK_PIECES_MAX)
+        };
+        let crowd = rest.iter().skip(BLOCK_PIECES_MAX).enumerate().find_map(crowded);
+        let fits = fits.min(crowd.unwrap_or(usize::MAX)).max(1);
         let (command, others) = rest.split_at(fits);
         commands.push(command);
         rest = others;

@@ -57,8 +57,8 @@ struct Holding {
     session: SessionId,
     hold: Hold,
     grant: u64,
-    /// What was held before the last grant.
-    before: Hold,
+    /// What was held before the last grant, by which grant.
+    before: (Hold, u64),
     /// A recall down to this lease is on its way.
     recall: Option<Lease>,
 }
@@ -193,8 +193,13 @@ impl LeaseTable {
         };
         // A later grant includes this one, and the session is told of it.
         if held.grant == grant {
-            held.hold.lease = held.hold.lease.min(held.before.lease);
-            held.hold.open &= keep_open || held.before.open;
+            let (before, number) = held.before;
+            held.hold.lease = held.hold.lease.min(before.lease);
+            held.hold.open &= keep_open || before.open;
+            if !keep_open {
+                // It knows of the one before, and may give that back.
+                held.grant = number;
+            }
         }
         let hold = held.hold;
         if hold == Hold::default() {
@@ -266,8 +271,11 @@ impl LeaseTable {
         let grant = self.last_grant;
         let inode = self.inodes.entry(key).or_default();
         match inode.holders.iter_mut().find(|h| h.session == session) {
-            Some(held) => *held = Holding { session, hold, grant, before: held.hold, recall: held.recall },
-            None => inode.holders.push(Holding { session, hold, grant, before: Hold::default(), recall: None }),
+            Some(held) => {
+                let before = (held.hold, held.grant);
+                *held = Holding { session, hold, grant, before, recall: held.recall };
+            }
+            None => inode.holders.push(Holding { session, hold, grant, before: (Hold::default(), 0), recall: None }),
         }
         self.by_session.entry(session).or_default().insert(key);
         Claim { ino: key.1, hold, grant }

@@ -90,7 +90,8 @@ impl Core {
             match self.flush_then(node, Scope::All, vec![op.clone()], touch()).await {
                 Ok(replies) if !replies.is_empty() => return Ok(replies),
                 // The data is lost, and its handles will say so; the change can be made all the same.
-                Ok(_) | Err(FsError::NoSpace | FsError::QuotaExceeded | FsError::SessionExpired) => {}
+                // (Not when the session has expired: then it may have been made, and others may have written since.)
+                Ok(_) | Err(FsError::NoSpace | FsError::QuotaExceeded) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::client::api::{DirItem, Handle, NewInode, OpenMode, Result};
 use crate::client::core::{Apply, Core, Touch};
+use crate::client::files::FIRST_COOKIE;
 use crate::client::inode::Listed;
 use crate::types::attr::Attr;
 use crate::types::error::FsError;
@@ -91,7 +92,7 @@ impl Core {
 
     async fn page(&self, dir: Ino, after: u64) -> Result<Arc<Listed>> {
         let node = self.nodes.node(dir);
-        if after == 0 {
+        if after < FIRST_COOKIE {
             self.note_atime(&node, None);
         }
         let known = {

@@ -104,7 +104,7 @@ impl Core {
             };
             // What will not be kept is asked for as far as it is needed.
             let ahead = if want.lease == Lease::None { 0 } else { EXTENT_BLOCKS_AHEAD * self.block_bytes };
-            let start = self.first_unknown(node, offset, len);
+            let start = if attempt < TRIES { self.first_unknown(node, offset, len) } else { offset };
             let span = ahead.max(offset.saturating_add(u64::from(len)) - start).min(u64::MAX - start);
             let ino = node.ino;
             let told = self.ask(|session| async move { session.extents(ino, start, span, want).await }).await;

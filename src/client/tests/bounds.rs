@@ -128,3 +128,19 @@ async fn a_small_file_is_looked_up_opened_and_read_in_two_trips() {
     let after = counts();
     assert_eq!([after[0] - before[0], after[1] - before[1], after[2] - before[2]], [1, 0, 1]);
 }
+
+/// Scattered writes into one block by the thousand: no command lays more than the block's list can take.
+#[test]
+fn many_pieces_of_one_block_are_several_commands() {
+    let piece = |offset: u64| crate::types::extent::Extent {
+        offset,
+        len: 1,
+        source: crate::types::extent::Source::Inline(vec![1]),
+    };
+    let block = u64::from(CHUNK_BYTES);
+    let pieces: Vec<_> = (0..5_000).map(|at| piece(at * 2)).chain((0..10).map(|at| piece(block + at * 2))).collect();
+    let commands = crate::client::writeback::split(&pieces, block);
+    assert_eq!(commands.iter().map(|command| command.len()).sum::<usize>(), pieces.len());
+    assert_eq!(commands.iter().map(|command| command.len()).collect::<Vec<_>>(), [1024, 1024, 1024, 1024, 914]);
+    assert_eq!(crate::client::writeback::split(&pieces[4_900..], block).len(), 1);
+}

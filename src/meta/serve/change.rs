@@ -149,7 +149,7 @@ fn allocates(op: &Op) -> Option<(Ino, u64)> {
 }
 
 /// What is let through when the disk under the log is nearly full.
-fn is_for_space(ops: &[Op]) -> bool {
+pub(super) fn is_for_space(ops: &[Op]) -> bool {
     ops.iter().all(frees)
 }
 

@@ -9,14 +9,17 @@
 
 use super::{Fail, Shared, unexpected};
 use crate::meta::command::{Command, Outcome};
-use crate::meta::serve::change::Change;
+use crate::meta::serve::change::{Change, is_for_space};
 use crate::types::attr::SetAttr;
+use crate::types::error::FsError;
 use crate::types::id::{Ino, TreeId};
 use crate::types::limits::EXTENT_BLOCKS_MAX;
 use crate::types::op::{FallocateMode, Op};
 
 /// Blocks that one part frees or makes.
 const PART_BLOCKS: u64 = EXTENT_BLOCKS_MAX - 1;
+/// Parts of one allocation: some terabytes. A record for each block of more is not to be had by one call.
+const PARTS_MAX: u64 = 8192;
 /// Blocks looked at between two pauses.
 const PAGE_BLOCKS: usize = 16 << 10;
 /// Only operations that a client sends by themselves, or with one other, are that large.
@@ -46,8 +49,13 @@ impl Shared {
             let Split { parts, last } = self.split(tree, op).await?;
             for op in parts {
                 let (session, sequence, now) = (change.session, change.sequence, self.now());
+                if *self.full.borrow() && !is_for_space(std::slice::from_ref(&op)) {
+                    return Err(FsError::NoSpace.into());
+                }
                 match self.propose(&Command::Part { session, sequence, now, op }).await? {
                     Outcome::Done => {}
+                    // Another attempt at this change has answered it: so will the command.
+                    Outcome::Error(FsError::Stale) => return Ok(change.ops.clone()),
                     other => return Err(unexpected(other)),
                 }
             }
@@ -77,6 +85,9 @@ impl Shared {
             Op::Fallocate { ino, offset, len, .. } => {
                 let Some((_, block_bytes)) = known(*ino) else { return Ok(Split::whole(op)) };
                 let last = offset.saturating_add(*len).saturating_sub(1) / block_bytes;
+                if (last - offset / block_bytes) / PART_BLOCKS > PARTS_MAX {
+                    return Err(FsError::NoSpace.into());
+                }
                 let borders = (offset / block_bytes..=last).step_by(PART_BLOCKS as usize).skip(1);
                 Ok(ranges(op, borders.map(|block| block * block_bytes)))
             }
@@ -134,7 +145,8 @@ fn ranges(op: &Op, borders: impl Iterator<Item = u64>) -> Split {
         parts.push(Op::Fallocate { ino: *ino, mode: part_mode, offset: start, len: border - start });
         start = border;
     }
-    Split { parts, last: Op::Fallocate { ino: *ino, mode: *mode, offset: start, len: offset + len - start } }
+    let len = offset.saturating_add(*len) - start;
+    Split { parts, last: Op::Fallocate { ino: *ino, mode: *mode, offset: start, len } }
 }
 
 #[cfg(test)]
