@@ -142,8 +142,9 @@ impl Core {
     }
 
     fn note_write(&self, state: &mut State, clear_privileges: bool) {
-        // Time does not run backwards on one file, whatever the clocks say.
-        let newest = state.visible().map(|attr| attr.mtime.max(attr.ctime)).unwrap_or_default();
+        // Time does not run backwards on one file, whatever the clocks say. (Its time of change, that is: the other one
+        // may have been set to any time at all, and a write brings it back.)
+        let newest = state.visible().map(|attr| attr.ctime).unwrap_or_default();
         state.mtime = Some(self.clock.now().max(newest));
         state.clear_privileges |= clear_privileges;
         forget_capability(state);

@@ -100,6 +100,18 @@ async fn a_hole_before_what_a_flush_has_on_its_way_is_read_as_zeros() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_write_brings_a_time_in_the_future_back() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    let (ino, handle) = create(&client, "f").await;
+    let future = Time { sec: 1 << 33, nsec: 0 };
+    client.setattr(ino, SetAttr { mtime: Some(SetTime::At(future)), ..SetAttr::default() }).await.unwrap();
+    assert_eq!(client.getattr(ino).await.unwrap().mtime, future);
+    client.try_write(ino, handle, at(0, b"now")).unwrap().unwrap();
+    assert!(client.getattr(ino).await.unwrap().mtime < future);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_closed_is_on_its_way() {
     let cluster = Cluster::new();
     let client = cluster.client().await;
