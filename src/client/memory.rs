@@ -1,7 +1,7 @@
 //! The client's memory bound: how much is dirty and cached, and who has to wait.
 //!
-//! Dirty bytes may take half of the bound, cached chunk pieces three eighths; the rest is for inodes and extents. A writer that
-//! finds its half full waits until a flush has given some back.
+//! Dirty bytes may take half of the bound, cached chunk pieces three eighths; the rest is for inodes and extents. A
+//! writer that finds its half full waits until a flush has given some back.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

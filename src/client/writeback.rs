@@ -581,14 +581,10 @@ pub fn split(pieces: &[Extent], block_bytes: u64) -> Vec<&[Extent]> {
     while let Some(first) = rest.first() {
         let end = (first.offset / block_bytes + EXTENT_BLOCKS_MAX) * block_bytes;
         let fits = rest.partition_point(|piece| piece.end() <= end).min(PIECES_MAX);
-        // Each piece of a block behind so many others begins another command.
-        let crowded = |(place, piece): (usize, &Extent)| {
-            let before: Option<&Extent> = rest.get(place);
-            let block = piece.offset / block_bytes;
-            before.is_some_and(|before| before.offset / block_bytes == block).then_some(place + BLOCK_PIECES_MAX)
-        };
-        let crowd = rest.iter().skip(BLOCK_PIECES_MAX).enumerate().find_map(crowded);
-        let fits = fits.min(crowd.unwrap_or(usize::MAX)).max(1);
+        // A piece behind so many others of its block begins another command.
+        let block_of = |place: usize| rest[place].offset / block_bytes;
+        let crowd = (BLOCK_PIECES_MAX..fits).find(|place| block_of(*place) == block_of(place - BLOCK_PIECES_MAX));
+        let fits = crowd.unwrap_or(fits).max(1);
         let (command, others) = rest.split_at(fits);
         commands.push(command);
         rest = others;
