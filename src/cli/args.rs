@@ -52,7 +52,7 @@ pub enum Command {
     Store(StoreArgs),
     /// Mount a volume
     Mount(MountArgs),
-    /// Make everything done through a mount durable, as syncfs would if the kernel passed it on
+    /// Make everything done through a mount durable, as syncfs does where the kernel passes it on
     Sync(SyncArgs),
     /// Make, list, show and delete volumes
     Volume(VolumeArgs),

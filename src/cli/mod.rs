@@ -44,8 +44,12 @@ pub fn main() -> ExitCode {
     let name = arguments.next().unwrap_or_default();
     let program = Path::new(&name).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let (program, outcome) = match program.as_str() {
-        "mount.holdfast" | "mount.fuse.holdfast" => ("mount.holdfast", mount_helper::run(arguments.collect())),
-        "umount.holdfast" | "umount.fuse.holdfast" => ("umount.holdfast", umount_helper::run(arguments.collect())),
+        "mount.holdfast" | "mount.fuse.holdfast" | "mount.fuseblk.holdfast" => {
+            ("mount.holdfast", mount_helper::run(arguments.collect()))
+        }
+        "umount.holdfast" | "umount.fuse.holdfast" | "umount.fuseblk.holdfast" => {
+            ("umount.holdfast", umount_helper::run(arguments.collect()))
+        }
         _ => ("holdfast", run(std::env::args_os())),
     };
     match outcome {

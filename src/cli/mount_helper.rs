@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::args::{CommonArgs, JoinWith, MountArgs};
 use crate::cli::failure::{Context, Failure, Outcome};
-use crate::cli::mountpoint::{FS_TYPE, mounted};
+use crate::cli::mountpoint::check_ours;
 use crate::config::value::HostPorts;
+use crate::fuse::control::check_writable;
 use crate::fuse::options::MountOptions;
-use crate::fuse::session::check_writable;
 
 /// What mount(8) asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -145,10 +145,7 @@ pub fn format_source(metas: &HostPorts, volume: &str) -> String {
 
 fn remount(target: &Path, options: &[String]) -> Outcome {
     let target = std::fs::canonicalize(target).or_fail(|| format!("{} cannot be used", target.display()))?;
-    match mounted(&target)? {
-        Some(entry) if entry.fs_type == FS_TYPE => {}
-        _ => return Err(Failure::new(format!("no Holdfast volume is mounted on {}", target.display()))),
-    }
+    check_ours(&target)?;
     let flags = remount_flags(options);
     if flags & libc::MS_RDONLY == 0 && matches!(check_writable(&target), Err(error) if is_read_only(&error)) {
         let target = target.display();

@@ -1,29 +1,24 @@
 //! The directory a volume is mounted on: what is there now. Looks and changes nothing; the door itself looks again when
 //! it mounts, and takes away what a dead process left.
 
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::cli::failure::{Context, Failure, Outcome};
+use crate::fuse::mountinfo::{MountEntry, mounted_at};
 
-/// The type the kernel shows for a mount of ours.
-pub const FS_TYPE: &str = "fuse.holdfast";
-
-/// A line of `/proc/self/mountinfo`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MountEntry {
-    pub target: PathBuf,
-    pub fs_type: String,
-    pub source: String,
-}
-
-/// The topmost mount at exactly this path, if it is a mount point.
+/// That a mount of ours is on top at exactly this path, which is absolute and without links.
 ///
 /// # Errors
-/// `/proc` is not mounted.
-pub fn mounted(path: &Path) -> Outcome<Option<MountEntry>> {
-    let text = std::fs::read_to_string("/proc/self/mountinfo").or_fail(|| "/proc/self/mountinfo".to_string())?;
-    Ok(text.lines().filter_map(parse_line).rfind(|entry| entry.target == path))
+/// Something else is there, or nothing; or `/proc` is not mounted.
+pub fn check_ours(path: &Path) -> Outcome<MountEntry> {
+    match mounted(path)? {
+        Some(entry) if entry.is_ours() => Ok(entry),
+        _ => Err(Failure::new(format!("no Holdfast volume is mounted on {}", path.display()))),
+    }
+}
+
+fn mounted(path: &Path) -> Outcome<Option<MountEntry>> {
+    mounted_at(path).or_fail(|| "/proc/self/mountinfo".to_string())
 }
 
 /// Whether the mount's process is gone: every call says "Transport endpoint is not connected".
@@ -90,56 +85,9 @@ fn fusermount() -> Option<PathBuf> {
     std::env::split_paths(&path).map(|dir| dir.join("fusermount3")).find(|program| program.is_file())
 }
 
-/// `36 35 98:0 /root /target opts - type source super`, with octal escapes in the names.
-fn parse_line(line: &str) -> Option<MountEntry> {
-    let (left, right) = line.split_once(" - ")?;
-    let target = left.split(' ').nth(4)?;
-    let mut right = right.split(' ');
-    let fs_type = right.next()?.to_string();
-    let source = String::from_utf8_lossy(&unescape(right.next()?)).into_owned();
-    let target = PathBuf::from(std::ffi::OsString::from(std::ffi::OsStr::from_bytes(&unescape(target))));
-    Some(MountEntry { target, fs_type, source })
-}
-
-/// The kernel writes a space, tab, newline and backslash as `\` and three octal digits.
-fn unescape(text: &str) -> Vec<u8> {
-    let mut bytes = text.as_bytes();
-    let mut plain = Vec::with_capacity(bytes.len());
-    while let Some((first, rest)) = bytes.split_first() {
-        let escape = (*first == b'\\').then(|| rest.get(..3)).flatten();
-        let code = escape.and_then(|d| std::str::from_utf8(d).ok()).and_then(|d| u8::from_str_radix(d, 8).ok());
-        match (code, rest.get(3..)) {
-            (Some(code), Some(after)) => {
-                plain.push(code);
-                bytes = after;
-            }
-            _ => {
-                plain.push(*first);
-                bytes = rest;
-            }
-        }
-    }
-    plain
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mountinfo_is_read() {
-        let line = r"62 29 0:53 / /mnt/with\040space rw,nosuid shared:1 - fuse.holdfast a:1,b:1:/main rw,user_id=0";
-        let entry = parse_line(line).unwrap();
-        assert_eq!(entry.target, Path::new("/mnt/with space"));
-        assert_eq!((entry.fs_type.as_str(), entry.source.as_str()), ("fuse.holdfast", "a:1,b:1:/main"));
-        assert_eq!(parse_line("nonsense"), None);
-    }
-
-    #[test]
-    fn escapes_are_undone() {
-        assert_eq!(unescape(r"a\134b\011"), b"a\\b\t");
-        assert_eq!(unescape(r"tail\04"), br"tail\04");
-    }
 
     #[test]
     fn the_root_is_mounted_and_a_file_is_no_mount_point() {

@@ -1,15 +1,16 @@
 //! The helper that umount(8) runs for a mount of ours: `umount.fuse.holdfast DIR [-fnlrv]`.
 //!
-//! The kernel does not tell a FUSE server of an unmount in time to wait for it; so everything is synced first, and
-//! `umount` returns when it is durable.
+//! Everything is synced first, for two reasons: the kernel waits for mounts on a block device only, and it has no way to
+//! say that the sync failed. So `umount` returns when all is durable, or says why it is not and leaves the mount.
 
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::cli::failure::{Context, Failure, Outcome};
-use crate::cli::mountpoint::{FS_TYPE, is_dead, mounted};
-use crate::fuse::session::{sync_mount, unmount_as_user};
+use crate::cli::mountpoint::{check_ours, is_dead};
+use crate::fuse::control::{abort, sync_mount, unmount_as_user};
+use crate::fuse::mountinfo::resolve_untouched;
 
 /// Serves one call by umount(8); `arguments` without the program's name.
 ///
@@ -17,17 +18,24 @@ use crate::fuse::session::{sync_mount, unmount_as_user};
 /// The call is malformed (2); nothing of ours is mounted there, it is busy, or it could not be synced (1).
 pub fn run(arguments: Vec<OsString>) -> Outcome {
     let (path, flags) = parse(arguments)?;
+    if flags & libc::MNT_FORCE != 0 {
+        return unmount_by_force(&path, flags);
+    }
     if is_dead(&path) {
         return unmount(&path, flags);
     }
     let path = std::fs::canonicalize(&path).or_fail(|| format!("{} cannot be used", path.display()))?;
-    match mounted(&path)? {
-        Some(entry) if entry.fs_type == FS_TYPE => {}
-        _ => return Err(Failure::new(format!("no Holdfast volume is mounted on {}", path.display()))),
-    }
-    // By force means without waiting for a cluster that may be away.
-    if flags & libc::MNT_FORCE == 0 {
-        sync(&path)?;
+    check_ours(&path)?;
+    sync(&path)?;
+    unmount(&path, flags)
+}
+
+/// Waits neither for a cluster that may be away nor for the mount's process, and so looks at nothing through the mount.
+fn unmount_by_force(path: &Path, flags: libc::c_int) -> Outcome {
+    let path = resolve_untouched(path).or_fail(|| format!("{} cannot be used", path.display()))?;
+    let entry = check_ours(&path)?;
+    if let Err(error) = abort(&entry) {
+        eprintln!("umount.holdfast: requests that wait cannot be ended: {error}");
     }
     unmount(&path, flags)
 }

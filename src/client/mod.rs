@@ -60,6 +60,9 @@ use crate::types::id::Ino;
 use crate::types::limits::CLIENT_MEMORY_BYTES_DEFAULT;
 use crate::types::record::Volume;
 
+/// How long a client that stops goes on saying so to a cluster that is away.
+const FAREWELL: Duration = Duration::from_secs(5);
+
 /// How a client is started.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
@@ -151,9 +154,10 @@ impl Client {
     /// Something could not be made durable; the session is closed all the same.
     pub async fn stop(&self) -> Result<()> {
         let synced = self.core.sync().await;
-        self.core.tell_access_times().await;
+        // Nobody waits for these while the cluster is away.
+        let _ = tokio::time::timeout(FAREWELL, self.core.tell_access_times()).await;
         self.core.stopping.send_replace(true);
-        let closed = self.core.session().close(Duration::from_secs(5)).await;
+        let closed = self.core.session().close(FAREWELL).await;
         synced.and(closed)
     }
 }

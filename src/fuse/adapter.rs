@@ -16,9 +16,10 @@ use fuser::{
 use tokio::runtime::Handle as Runtime;
 
 use super::caller::Caller;
-use super::convert::{ino, set_time, time_in};
-use super::lockspace::{LockArgument, OpenFileLocks, space_of};
-use super::names::Place;
+use super::convert::{errno, ino, set_time, time_in};
+use super::locks::{LockArgument, space};
+use super::names::{Place, reply_empty};
+use super::open_file_locks::OpenFileLocks;
 use super::special::SpecialFiles;
 use crate::client::api::{Handle, Posix};
 use crate::types::attr::{SetAttr, SetTime};
@@ -108,6 +109,15 @@ impl<F: Posix> Filesystem for Door<F> {
         if let Err(error) = self.runtime.block_on(self.fs.sync()) {
             tracing::error!(%error, "the last changes of the mount may not be durable");
         }
+    }
+
+    /// umount(2) waits for the answer, cannot be told that something failed, and cannot be killed.
+    fn unmounting(&self, req: &Request, reply: ReplyEmpty) {
+        self.answer_unmounting(Caller::of(req), reply);
+    }
+
+    fn syncfs(&self, req: &Request, _: INodeNo, reply: ReplyEmpty) {
+        self.answer_sync(Caller::of(req), move |result| reply_empty(result, reply));
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -365,10 +375,11 @@ impl<F: Posix> Filesystem for Door<F> {
         end: u64,
         kind: i32,
         pid: u32,
+        flock: bool,
         reply: ReplyLock,
     ) {
-        let lock = LockArgument { fh: fh.0, owner: owner.0, start, end, kind, pid };
-        self.answer_getlk(Caller::of(req), ino(number), space_of(req, &lock), lock, reply);
+        let lock = LockArgument { space: space(flock), fh: fh.0, owner: owner.0, start, end, kind, pid };
+        self.answer_getlk(Caller::of(req), ino(number), lock, reply);
     }
 
     fn setlk(
@@ -382,10 +393,11 @@ impl<F: Posix> Filesystem for Door<F> {
         kind: i32,
         pid: u32,
         sleep: bool,
+        flock: bool,
         reply: ReplyEmpty,
     ) {
-        let lock = LockArgument { fh: fh.0, owner: owner.0, start, end, kind, pid };
-        self.answer_setlk(Caller::of(req), ino(number), space_of(req, &lock), lock, sleep, reply);
+        let lock = LockArgument { space: space(flock), fh: fh.0, owner: owner.0, start, end, kind, pid };
+        self.answer_setlk(Caller::of(req), ino(number), lock, sleep, reply);
     }
 
     fn bmap(&self, _: &Request, _: INodeNo, _: u32, _: u64, reply: ReplyBmap) {
@@ -404,7 +416,10 @@ impl<F: Posix> Filesystem for Door<F> {
         reply: ReplyIoctl,
     ) {
         match command {
-            SYNC_IOCTL => self.answer_sync(Caller::of(req), reply),
+            SYNC_IOCTL => self.answer_sync(Caller::of(req), move |result| match result {
+                Ok(()) => reply.ioctl(0, &[]),
+                Err(error) => reply.error(errno(&error)),
+            }),
             WRITABLE_IOCTL if self.fs.read_only() => reply.error(Errno::EROFS),
             WRITABLE_IOCTL => reply.ioctl(0, &[]),
             _ => reply.error(Errno::ENOTTY),

@@ -1,6 +1,8 @@
-//! Requests about open files and what is in them.
+//! Requests about open files and what is in them, and to make everything durable.
 
-use fuser::{FileHandle, ReplyData, ReplyEmpty, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyWrite, WriteFlags};
+use std::time::Duration;
+
+use fuser::{FileHandle, ReplyData, ReplyEmpty, ReplyLseek, ReplyOpen, ReplyWrite, WriteFlags};
 
 use super::adapter::Door;
 use super::caller::Caller;
@@ -14,6 +16,9 @@ use crate::types::id::Ino;
 
 /// The largest copy whose length the reply can say; a whole number of pages.
 const COPY_BYTES_MAX: u64 = 0x8000_0000;
+
+/// How long an unmount waits for a cluster that is away: who called it can neither be told nor be killed.
+const UNMOUNT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a WRITE request asks for. Its flags are those the descriptor has now, which `fcntl` may have changed since it
 /// was opened. Pages written back from a mapping go where they belong, whatever the descriptor they borrow says.
@@ -121,12 +126,24 @@ impl<F: Posix> Door<F> {
         serve(&self.runtime, caller, Surrender::Change, work, move |result| reply_empty(result, reply));
     }
 
-    pub fn answer_sync(&self, caller: Caller, reply: ReplyIoctl) {
+    /// Everything of this mount, whoever wrote it. `done` sends what came of it.
+    pub fn answer_sync(&self, caller: Caller, done: impl FnOnce(Result<()>) + Send + 'static) {
         let fs = self.fs.clone();
-        let work = async move { fs.sync().await };
-        serve(&self.runtime, caller, Surrender::Change, work, move |result| match result {
-            Ok(()) => reply.ioctl(0, &[]),
-            Err(error) => reply.error(errno(&error)),
+        serve(&self.runtime, caller, Surrender::Change, async move { fs.sync().await }, done);
+    }
+
+    /// After [`UNMOUNT_PATIENCE`] what is left is synced after the unmount.
+    pub fn answer_unmounting(&self, caller: Caller, reply: ReplyEmpty) {
+        let fs = self.fs.clone();
+        let work = async move {
+            let synced = tokio::time::timeout(UNMOUNT_PATIENCE, fs.sync()).await;
+            synced.unwrap_or(Err(FsError::Unreachable))
+        };
+        serve(&self.runtime, caller, Surrender::Change, work, move |result| {
+            if let Err(error) = result {
+                tracing::warn!(%error, "unmounted before everything was durable");
+            }
+            reply.ok();
         });
     }
 

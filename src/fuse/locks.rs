@@ -5,7 +5,6 @@ use fuser::{ReplyEmpty, ReplyLock};
 use super::adapter::Door;
 use super::caller::Caller;
 use super::convert::errno;
-use super::lockspace::LockArgument;
 use super::names::reply_empty;
 use super::serve::{Surrender, serve};
 use crate::client::api::{Handle, LockCall, Posix, Result};
@@ -16,13 +15,29 @@ use crate::types::lock::{LockMode, LockRange, LockSpace};
 /// The last byte of the longest range, and of a range "to the end".
 const END_MAX: u64 = u64::MAX >> 1;
 
+/// What a GETLK, SETLK or SETLKW request is about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LockArgument {
+    pub space: LockSpace,
+    pub fh: u64,
+    pub owner: u64,
+    pub start: u64,
+    pub end: u64,
+    pub kind: i32,
+    pub pid: u32,
+}
+
+pub(super) fn space(flock: bool) -> LockSpace {
+    if flock { LockSpace::Flock } else { LockSpace::Range }
+}
+
 /// What drops every range lock of an owner.
 pub(super) fn unlock_all(owner: u64) -> LockCall {
     let range = LockRange { start: 0, end: END_MAX };
     LockCall { space: LockSpace::Range, owner, mode: None, range, pid: 0 }
 }
 
-fn call(space: LockSpace, lock: &LockArgument) -> Result<LockCall> {
+fn call(lock: &LockArgument) -> Result<LockCall> {
     let mode = match lock.kind {
         libc::F_RDLCK => Some(LockMode::Shared),
         libc::F_WRLCK => Some(LockMode::Exclusive),
@@ -33,13 +48,13 @@ fn call(space: LockSpace, lock: &LockArgument) -> Result<LockCall> {
     if range.start > range.end {
         return Err(FsError::Invalid);
     }
-    Ok(LockCall { space, owner: lock.owner, mode, range, pid: lock.pid })
+    Ok(LockCall { space: lock.space, owner: lock.owner, mode, range, pid: lock.pid })
 }
 
 impl<F: Posix> Door<F> {
-    pub fn answer_getlk(&self, caller: Caller, number: Ino, space: LockSpace, lock: LockArgument, reply: ReplyLock) {
+    pub fn answer_getlk(&self, caller: Caller, number: Ino, lock: LockArgument, reply: ReplyLock) {
         let fs = self.fs.clone();
-        let work = async move { fs.getlk(number, call(space, &lock)?).await };
+        let work = async move { fs.getlk(number, call(&lock)?).await };
         serve(&self.runtime, caller, Surrender::Look, work, move |result| match result {
             Ok(None) => reply.locked(lock.start, lock.end, libc::F_UNLCK, 0),
             Ok(Some(held)) => {
@@ -50,20 +65,12 @@ impl<F: Posix> Door<F> {
         });
     }
 
-    pub fn answer_setlk(
-        &self,
-        caller: Caller,
-        number: Ino,
-        space: LockSpace,
-        lock: LockArgument,
-        wait: bool,
-        reply: ReplyEmpty,
-    ) {
-        if space == LockSpace::Range && lock.kind != libc::F_UNLCK {
+    pub fn answer_setlk(&self, caller: Caller, number: Ino, lock: LockArgument, wait: bool, reply: ReplyEmpty) {
+        if lock.space == LockSpace::Range && lock.kind != libc::F_UNLCK {
             self.open_file_locks.locked(number, Handle(lock.fh), lock.owner);
         }
         let fs = self.fs.clone();
-        let work = async move { fs.setlk(number, call(space, &lock)?, wait).await };
+        let work = async move { fs.setlk(number, call(&lock)?, wait).await };
         let surrender = if wait { Surrender::Wait } else { Surrender::Change };
         serve(&self.runtime, caller, surrender, work, move |result| reply_empty(result, reply));
     }

@@ -1,7 +1,7 @@
 //! The front door: a [`Posix`](crate::client::api::Posix) namespace as a Linux filesystem, by FUSE.
 //!
 //! Decodes a request, calls, encodes the answer; no policy and no state of files lives here. The order of things:
-//! `options` reads what was asked for, `mount` gets `/dev/fuse` into the tree, [`session`] runs the event loops,
+//! `options` reads what was asked for, `mount` gets `/dev/fuse` into the tree, on a `blockdev`, [`session`] runs the event loops,
 //! `adapter` takes the requests and hands each family of them to `names`, `attrs`, `data` and `locks`, `serve` answers
 //! in the FUSE thread when that needs no waiting and parks the request on the runtime when it does, `interrupt` lets
 //! go of parked requests whose process was signalled, and [`invalidate`] drops what the kernel cached.
@@ -12,22 +12,26 @@
 //! every regular file is opened for direct I/O. So what one host did is what the next system call on another sees, and
 //! the price is a request per call.
 //!
-//! # What cannot be had here
+//! # `sync`
 //!
-//! The kernel does not tell a FUSE server of `sync(2)` and `syncfs(2)` (only `fuseblk` and virtiofs servers are told),
-//! and `umount` does not wait for one. [`session::sync_mount`] stands in for both; `umount` helpers call it.
+//! The kernel tells FUSE servers of `sync(2)` and `syncfs(2)`, and waits for them at `umount(2)`, only if they are
+//! mounted on a block device; `blockdev` has one for root's mounts. Where there is none, [`control::sync_mount`] stands
+//! in: the command `holdfast sync` and the helpers of `umount` call it.
 
 mod adapter;
 mod attrs;
+mod blockdev;
 mod caller;
+pub mod control;
 mod convert;
 mod data;
 mod interrupt;
 pub mod invalidate;
 mod locks;
-mod lockspace;
 mod mount;
+pub mod mountinfo;
 mod names;
+mod open_file_locks;
 pub mod options;
 mod serve;
 pub mod session;

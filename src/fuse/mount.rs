@@ -14,11 +14,12 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::options::{AccessTimes, MountOptions, OptionError};
+use super::blockdev::BlockDevice;
+use super::convert::BLOCK_BYTES;
+use super::mountinfo::{MountEntry, ON_BLOCK_DEVICE, PLAIN, SUBTYPE, mounted_at, resolve_untouched};
+use super::options::{AccessTimes, MountOptions, OptionError, SyncCalls};
 
 const DEVICE: &str = "/dev/fuse";
-const SUBTYPE: &str = "holdfast";
-const FILESYSTEM: &str = "fuse.holdfast";
 const FUSERMOUNT: &str = "fusermount3";
 
 /// Why a mount was not made, or not undone.
@@ -46,6 +47,8 @@ pub enum MountError {
     FusermountMissing,
     #[error("cannot mount on {0}: {1}")]
     Refused(PathBuf, String),
+    #[error("cannot mount on {0} with `syncfs`: no loop device can be had: {1}")]
+    NoBlockDevice(PathBuf, io::Error),
     #[error("the kernel ended the FUSE handshake: {0}")]
     Handshake(io::Error),
     #[error("the mount ended badly: {0}")]
@@ -56,61 +59,14 @@ pub enum MountError {
     Unmount(PathBuf, io::Error),
 }
 
-/// A mount as `/proc/self/mountinfo` lists it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Listed {
-    /// `major:minor`, which no two filesystems share.
-    device: String,
-    filesystem: String,
-    source: String,
-}
-
 pub(super) fn is_root() -> bool {
     // SAFETY: takes nothing, cannot fail.
     unsafe { libc::geteuid() == 0 }
 }
 
-/// The mount on top at `path`, which is absolute and without links.
-fn listed_at(path: &Path) -> Option<Listed> {
-    let text = fs::read("/proc/self/mountinfo").ok()?;
-    find_mount(&text, path.as_os_str().as_bytes())
-}
-
-fn find_mount(mountinfo: &[u8], path: &[u8]) -> Option<Listed> {
-    let parse = |line: &[u8]| {
-        let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-        let dash = fields.iter().position(|field| *field == b"-")?;
-        let text = |field: Option<&&[u8]>| Some(String::from_utf8_lossy(&unescape(field?)).into_owned());
-        if unescape(fields.get(4)?) != path {
-            return None;
-        }
-        Some(Listed {
-            device: text(fields.get(2))?,
-            filesystem: text(fields.get(dash + 1))?,
-            source: text(fields.get(dash + 2))?,
-        })
-    };
-    mountinfo.split(|byte| *byte == b'\n').filter_map(parse).next_back()
-}
-
-/// Undoes the kernel's octal escapes: `\040` is a space.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((byte, tail)) = rest.split_first() {
-        let octal = tail.get(..3).filter(|digits| *byte == b'\\' && digits.iter().all(|d| (b'0'..=b'7').contains(d)));
-        match octal {
-            Some(digits) => {
-                out.push(digits.iter().fold(0u8, |value, digit| value.wrapping_mul(8).wrapping_add(digit - b'0')));
-                rest = &tail[3..];
-            }
-            None => {
-                out.push(*byte);
-                rest = tail;
-            }
-        }
-    }
-    out
+/// A path whose mounts cannot be listed has none that we know of.
+fn listed_at(path: &Path) -> Option<MountEntry> {
+    mounted_at(path).ok().flatten()
 }
 
 /// Where to mount, absolute and without links, with a dead mount of ours out of the way and nothing else there.
@@ -130,24 +86,17 @@ fn clear_mountpoint(path: &Path) -> Result<PathBuf, MountError> {
     }
     let path = path.canonicalize().map_err(|error| MountError::Mountpoint(path.into(), error))?;
     match listed_at(&path) {
-        Some(listed) if listed.filesystem == FILESYSTEM => Err(MountError::AlreadyMounted(listed.source, path)),
-        Some(listed) => Err(MountError::Busy(path, listed.filesystem)),
+        Some(listed) if listed.is_ours() => Err(MountError::AlreadyMounted(listed.source, path)),
+        Some(listed) => Err(MountError::Busy(path, listed.fs_type)),
         None => Ok(path),
     }
 }
 
 /// A mount whose process is gone answers nothing but "transport endpoint is not connected".
 fn remove_dead_mount(path: &Path) -> Result<(), MountError> {
-    let resolved = match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) => {
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            parent.canonicalize().map(|parent| parent.join(name))
-        }
-        _ => Err(io::Error::from_raw_os_error(libc::ENOTCONN)),
-    };
-    let path = resolved.map_err(|error| MountError::Stale(path.into(), error))?;
+    let path = resolve_untouched(path).map_err(|error| MountError::Stale(path.into(), error))?;
     match listed_at(&path) {
-        Some(listed) if listed.filesystem != FILESYSTEM => return Err(MountError::Busy(path, listed.filesystem)),
+        Some(listed) if !listed.is_ours() => return Err(MountError::Busy(path, listed.fs_type)),
         _ => {}
     }
     tracing::warn!(path = %path.display(), "removing the mount a dead process left");
@@ -158,7 +107,7 @@ fn remove_dead_mount(path: &Path) -> Result<(), MountError> {
 #[derive(Clone, Debug)]
 pub(super) struct Mounted {
     pub path: PathBuf,
-    listed: Option<Listed>,
+    listed: Option<MountEntry>,
 }
 
 impl Mounted {
@@ -208,10 +157,26 @@ pub(super) fn may_open_device() -> bool {
     open_device().is_ok()
 }
 
+/// As root. On a block device if there can be one, for the kernel to pass on `sync` and to wait at `umount`.
 fn mount_directly(path: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
-    let device = open_device().map_err(MountError::Device)?;
     let refused = |error: io::Error| MountError::Refused(path.into(), error.to_string());
-    let text = |bytes: &[u8]| CString::new(bytes).map_err(|error| refused(error.into()));
+    let device = open_device().map_err(MountError::Device)?;
+    let on_block_device = match options.sync_calls {
+        SyncCalls::Unheard => return call_mount(&device, PLAIN, path, options).map_err(refused).map(|()| device),
+        SyncCalls::Heard | SyncCalls::HeardIfPossible => BlockDevice::claim()
+            .and_then(|below| below.mount_as(&options.fsname, || call_mount(&device, ON_BLOCK_DEVICE, path, options))),
+    };
+    match on_block_device {
+        Ok(()) => Ok(device),
+        Err(error) if options.sync_calls == SyncCalls::Heard => Err(MountError::NoBlockDevice(path.into(), error)),
+        Err(error) => {
+            tracing::warn!(%error, "no loop device for the mount: sync(2) does not reach it, use `holdfast sync`");
+            call_mount(&device, PLAIN, path, options).map_err(refused).map(|()| device)
+        }
+    }
+}
+
+fn call_mount(device: &OwnedFd, kind: &str, path: &Path, options: &MountOptions) -> io::Result<()> {
     // SAFETY: both take nothing and cannot fail.
     let (uid, gid) = unsafe { (libc::getuid(), libc::getgid()) };
     let fd = device.as_raw_fd();
@@ -219,13 +184,15 @@ fn mount_directly(path: &Path, options: &MountOptions) -> Result<OwnedFd, MountE
     if options.allow_other {
         data.push_str(",allow_other");
     }
-    let source = text(options.fsname.as_bytes())?;
-    let (target, kind, data) =
-        (text(path.as_os_str().as_bytes())?, text(FILESYSTEM.as_bytes())?, text(data.as_bytes())?);
+    if kind == ON_BLOCK_DEVICE {
+        data.push_str(&format!(",blksize={BLOCK_BYTES}"));
+    }
+    let (source, target) = (CString::new(options.fsname.as_bytes())?, CString::new(path.as_os_str().as_bytes())?);
+    let (kind, data) = (CString::new(kind)?, CString::new(data)?);
     // SAFETY: five pointers to NUL-terminated strings that outlive the call.
     let result =
         unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags(options), data.as_ptr().cast()) };
-    if result == 0 { Ok(device) } else { Err(refused(io::Error::last_os_error())) }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn flags(options: &MountOptions) -> libc::c_ulong {
@@ -344,28 +311,6 @@ pub(super) fn unmount_by_helper(path: &Path, lazily: bool) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const MOUNTINFO: &[u8] = b"22 1 254:0 / / rw,relatime - ext4 /dev/root rw\n\
-        36 22 0:30 / /mnt/a\\040b rw,nosuid shared:1 master:2 - fuse.holdfast holdfast:v rw,user_id=0\n\
-        37 36 0:31 / /mnt/a\\040b rw - tmpfs tmp rw\n\
-        broken line\n";
-
-    #[test]
-    fn the_mount_on_top_is_found() {
-        let listed = find_mount(MOUNTINFO, b"/mnt/a b").unwrap();
-        assert_eq!(
-            (listed.device.as_str(), listed.filesystem.as_str(), listed.source.as_str()),
-            ("0:31", "tmpfs", "tmp")
-        );
-        assert_eq!(find_mount(MOUNTINFO, b"/mnt/a"), None);
-        assert_eq!(find_mount(MOUNTINFO, b"/").unwrap().filesystem, "ext4");
-    }
-
-    #[test]
-    fn escapes_are_undone() {
-        assert_eq!(unescape(b"a\\134b\\011"), b"a\\b\t");
-        assert_eq!(unescape(b"a\\9\\04"), b"a\\9\\04");
-    }
 
     #[test]
     fn names_cannot_smuggle_options() {

@@ -36,6 +36,17 @@ pub enum AccessTimes {
     Always,
 }
 
+/// Whether the kernel passes `sync(2)` and `syncfs(2)` on to the mount, which needs a loop device and root.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyncCalls {
+    #[default]
+    HeardIfPossible,
+    /// There is no mount without.
+    Heard,
+    /// No loop device is wanted.
+    Unheard,
+}
+
 /// How to mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountOptions {
@@ -52,6 +63,7 @@ pub struct MountOptions {
     pub sync: bool,
     /// Every change of names is durable before it returns.
     pub dirsync: bool,
+    pub sync_calls: SyncCalls,
     /// Other users than the one who mounts may use it. On for root.
     pub allow_other: bool,
     /// Threads that take requests from the kernel; 0 is one per core, within bounds. Not a word of `mount -o`.
@@ -80,6 +92,7 @@ impl MountOptions {
             access_times: AccessTimes::Relative,
             sync: false,
             dirsync: false,
+            sync_calls: SyncCalls::HeardIfPossible,
             allow_other: super::mount::is_root(),
             threads: 0,
         }
@@ -114,6 +127,8 @@ impl MountOptions {
             "strictatime" => self.access_times = AccessTimes::Always,
             "sync" => self.sync = true,
             "dirsync" => self.dirsync = true,
+            "syncfs" => self.sync_calls = SyncCalls::Heard,
+            "nosyncfs" => self.sync_calls = SyncCalls::Unheard,
             "allow_other" => self.allow_other = true,
             "subtype=holdfast" => {}
             "fsname" => return Err(OptionError::NoValue("fsname")),

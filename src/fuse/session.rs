@@ -1,8 +1,5 @@
 //! A mount's life: mounted, serving on its own threads, unmounted by us or by anyone.
 
-use std::fs::File;
-use std::io;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -11,10 +8,10 @@ use fuser::{Config, Session, SessionACL};
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::watch;
 
-use super::adapter::{Door, SYNC_IOCTL, WRITABLE_IOCTL};
+use super::adapter::Door;
 use super::invalidate::Invalidator;
 pub use super::mount::MountError;
-use super::mount::{Mounted, may_open_device, unmount_by_helper};
+use super::mount::{Mounted, may_open_device};
 use super::options::MountOptions;
 use crate::client::api::Posix;
 
@@ -125,38 +122,4 @@ fn config(threads: u32) -> Config {
     config.n_threads = Some(if threads == 0 { cores() } else { threads.min(THREADS_TOLD_MAX) as usize });
     config.clone_fd = may_open_device();
     config
-}
-
-/// Makes everything that was done through the mount at `path` durable: what `syncfs` would do if the kernel told FUSE
-/// servers of it.
-///
-/// # Errors
-/// `path` cannot be opened or is not on a mount of ours (ENOTTY); or the sync failed.
-pub fn sync_mount(path: &Path) -> io::Result<()> {
-    command(path, SYNC_IOCTL)
-}
-
-/// Asks the mount at `path` whether anything can be changed through it, if the kernel lets it through.
-///
-/// # Errors
-/// EROFS: it was mounted read-only. Others as for [`sync_mount`].
-pub fn check_writable(path: &Path) -> io::Result<()> {
-    command(path, WRITABLE_IOCTL)
-}
-
-/// Unmounts as an ordinary user may: by fusermount3.
-///
-/// # Errors
-/// It is busy, or not this user's.
-pub fn unmount_as_user(path: &Path, lazily: bool) -> io::Result<()> {
-    unmount_by_helper(path, lazily)
-}
-
-fn command(path: &Path, command: u32) -> io::Result<()> {
-    let directory = File::open(path)?;
-    // SAFETY: the descriptor is open, and the commands take no argument.
-    match unsafe { libc::ioctl(directory.as_raw_fd(), libc::Ioctl::from(command)) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }

@@ -72,7 +72,7 @@ fn synced_writes_say_so() {
     assert_eq!(m.fs.syncs(), before + 1);
     File::open(m.dir.path()).unwrap().sync_all().unwrap();
     assert_eq!(m.fs.syncs(), before + 2);
-    holdfast::fuse::session::sync_mount(m.dir.path()).unwrap();
+    holdfast::fuse::control::sync_mount(m.dir.path()).unwrap();
     assert_eq!(m.fs.syncs(), before + 3);
 }
 

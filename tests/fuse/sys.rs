@@ -115,6 +115,16 @@ pub fn fallocate(fd: &OwnedFd, mode: i32, offset: i64, len: i64) -> Result<i64, 
     check(unsafe { libc::fallocate(fd.as_raw_fd(), mode, offset, len) })
 }
 
+pub fn syncfs(path: &Path) -> Result<i64, Errno> {
+    let fd = open(path, libc::O_RDONLY, 0)?;
+    check(unsafe { libc::syncfs(fd.as_raw_fd()) })
+}
+
+/// By the system call alone, without the helpers of umount(8).
+pub fn umount(path: &Path) -> Result<i64, Errno> {
+    check(unsafe { libc::umount2(c(path).as_ptr(), 0) })
+}
+
 pub fn flock(fd: &OwnedFd, how: i32) -> Result<i64, Errno> {
     check(unsafe { libc::flock(fd.as_raw_fd(), how) })
 }

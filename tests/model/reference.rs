@@ -53,6 +53,7 @@ pub enum Held {
     Make,
     Open,
     Read,
+    Sync,
 }
 
 struct State {
@@ -499,6 +500,7 @@ impl Posix for Reference {
     }
 
     async fn sync(&self) -> Result<()> {
+        self.pass(Held::Sync).await;
         self.state.lock().syncs += 1;
         Ok(())
     }

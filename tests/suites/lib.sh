@@ -174,7 +174,7 @@ cluster_down() {
 # What mount(8) and umount(8) run for a Holdfast mount, as deploy/install puts it there.
 install_helpers() {
     local helper
-    for helper in mount.holdfast mount.fuse.holdfast umount.holdfast umount.fuse.holdfast; do
+    for helper in {,u}mount.{,fuse.,fuseblk.}holdfast; do
         [[ -e /sbin/$helper && ! -L /sbin/$helper ]] && fail "/sbin/$helper is there and is not ours"
         ln -sfn "$HOLDFAST_BIN" "/sbin/$helper"
         defer rm -f "/sbin/$helper"

@@ -156,3 +156,16 @@ fn many_pieces_of_one_block_are_several_commands() {
     assert_eq!(commands.iter().map(|command| command.len()).collect::<Vec<_>>(), [1024, 1024, 1024, 1024, 914]);
     assert_eq!(crate::client::writeback::split(&pieces[4_900..], block).len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_cluster_is_away_ends_when_all_is_synced() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    let (ino, handle) = create(&client, "f").await;
+    write(&client, ino, handle, 0, b"read me").await;
+    client.sync().await.unwrap();
+    read(&client, ino, handle, 0, 10).await;
+    cluster.meta.fault(|faults| faults.away = true);
+    let stopped = tokio::time::timeout(Duration::from_secs(60), client.stop()).await;
+    assert_eq!(stopped.expect("it ends"), Err(FsError::Unreachable));
+}

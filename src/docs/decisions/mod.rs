@@ -30,3 +30,9 @@ pub mod command_line {}
 
 #[doc = include_str!("0010-source-of-a-mount.md")]
 pub mod source_of_a_mount {}
+
+#[doc = include_str!("0011-sync-calls.md")]
+pub mod sync_calls {}
+
+#[doc = include_str!("0012-fuser.md")]
+pub mod fuser {}

@@ -1,0 +1,120 @@
+//! What is mounted where, as `/proc/self/mountinfo` lists it. Looks, and touches no mount.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// What the kernel shows behind the dot of the type of a mount of ours.
+pub(super) const SUBTYPE: &str = "holdfast";
+/// A mount that the kernel tells of `sync` (see `blockdev`), and one that it does not.
+pub(super) const ON_BLOCK_DEVICE: &str = "fuseblk.holdfast";
+pub(super) const PLAIN: &str = "fuse.holdfast";
+
+/// A mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountEntry {
+    pub target: PathBuf,
+    /// `(major, minor)`, which no two filesystems share.
+    pub device: (u32, u32),
+    pub fs_type: String,
+    pub source: String,
+}
+
+impl MountEntry {
+    pub fn is_ours(&self) -> bool {
+        [ON_BLOCK_DEVICE, PLAIN].contains(&self.fs_type.as_str())
+    }
+}
+
+/// The mount on top at exactly this path, which is absolute and without links.
+///
+/// # Errors
+/// `/proc` is not mounted.
+pub fn mounted_at(path: &Path) -> io::Result<Option<MountEntry>> {
+    Ok(find(&fs::read("/proc/self/mountinfo")?, path))
+}
+
+fn find(mountinfo: &[u8], path: &Path) -> Option<MountEntry> {
+    mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line).rfind(|entry| entry.target == path)
+}
+
+/// `36 35 98:0 /root /target opts - type source super`, with octal escapes in the names.
+fn parse_line(line: &[u8]) -> Option<MountEntry> {
+    let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    let dash = fields.iter().position(|field| *field == b"-")?;
+    let text = |field: &[u8]| String::from_utf8_lossy(&unescape(field)).into_owned();
+    let (major, minor) = std::str::from_utf8(fields.get(2)?).ok()?.split_once(':')?;
+    Some(MountEntry {
+        target: OsString::from_vec(unescape(fields.get(4)?)).into(),
+        device: (major.parse().ok()?, minor.parse().ok()?),
+        fs_type: text(fields.get(dash + 1)?),
+        source: text(fields.get(dash + 2)?),
+    })
+}
+
+/// The kernel writes a space, tab, newline and backslash as `\` and three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((byte, tail)) = rest.split_first() {
+        let octal = tail.get(..3).filter(|digits| *byte == b'\\' && digits.iter().all(|d| (b'0'..=b'7').contains(d)));
+        match octal {
+            Some(digits) => {
+                out.push(digits.iter().fold(0u8, |value, digit| value.wrapping_mul(8).wrapping_add(digit - b'0')));
+                rest = &tail[3..];
+            }
+            None => {
+                out.push(*byte);
+                rest = tail;
+            }
+        }
+    }
+    out
+}
+
+/// `path` without links, although what is mounted on it may not answer: only what leads there is looked at.
+///
+/// # Errors
+/// Something on the way there is missing or closed; or the path has no last name.
+pub fn resolve_untouched(path: &Path) -> io::Result<PathBuf> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    };
+    let parent = if parent.as_os_str().as_bytes().is_empty() { Path::new(".") } else { parent };
+    Ok(parent.canonicalize()?.join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTINFO: &[u8] = b"22 1 254:0 / / rw,relatime - ext4 /dev/root rw\n\
+        36 22 0:30 / /mnt/a\\040b rw,nosuid shared:1 master:2 - fuse.holdfast a:1,b:1:/main rw,user_id=0\n\
+        37 36 0:31 / /mnt/a\\040b rw - tmpfs tmp rw\n\
+        38 22 7:3 / /mnt/c rw - fuseblk.holdfast a:1:/main rw,user_id=0\n\
+        broken line\n";
+
+    #[test]
+    fn the_mount_on_top_is_found() {
+        let entry = find(MOUNTINFO, Path::new("/mnt/a b")).unwrap();
+        assert_eq!((entry.device, entry.fs_type.as_str(), entry.source.as_str()), ((0, 31), "tmpfs", "tmp"));
+        assert_eq!(find(MOUNTINFO, Path::new("/mnt/a")), None);
+        assert_eq!(find(MOUNTINFO, Path::new("/")).unwrap().fs_type, "ext4");
+    }
+
+    #[test]
+    fn ours_are_known_by_their_type() {
+        assert!(!find(MOUNTINFO, Path::new("/")).unwrap().is_ours());
+        let entry = find(MOUNTINFO, Path::new("/mnt/c")).unwrap();
+        assert!(entry.is_ours());
+        assert_eq!((entry.device, entry.source.as_str()), ((7, 3), "a:1:/main"));
+        assert!(parse_line(MOUNTINFO.split(|byte| *byte == b'\n').nth(1).unwrap()).unwrap().is_ours());
+    }
+
+    #[test]
+    fn escapes_are_undone() {
+        assert_eq!(unescape(br"a\040b\134c\n\04"), br"a b\c\n\04");
+    }
+}
