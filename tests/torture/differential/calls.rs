@@ -221,6 +221,15 @@ impl Call {
         sys::stat(path).is_ok_and(|s| ![libc::S_IFREG, libc::S_IFDIR].contains(&(s.st_mode & libc::S_IFMT)))
     }
 
+    /// A copy within one file whose two descriptors are of different mounts, and whose ranges overlap: the kernel sees two
+    /// filesystems, and does not refuse what it refuses within one.
+    pub fn copies_over_itself(&self, slots: &Slots) -> bool {
+        let Call::CopyRange { from, from_at, to, to_at, len } = self else { return false };
+        let (Some(from), Some(to)) = (&slots[*from], &slots[*to]) else { return false };
+        let (Ok(from), Ok(to)) = (sys::fstat(from), sys::fstat(to)) else { return false };
+        from.st_ino == to.st_ino && from.st_dev != to.st_dev && from_at.abs_diff(*to_at) < *len as u64
+    }
+
     /// Calls that a filesystem may do without.
     pub fn may_be_unsupported(&self) -> bool {
         matches!(self, Call::Fallocate { mode, .. } if mode & libc::FALLOC_FL_ZERO_RANGE != 0)
