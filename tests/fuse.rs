@@ -16,6 +16,8 @@ mod names;
 mod parked;
 #[path = "model/reference.rs"]
 mod reference;
+#[path = "fuse/synced.rs"]
+mod synced;
 #[path = "fuse/sys.rs"]
 mod sys;
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::failure::{Context, Failure, Outcome};
 use crate::cli::mountpoint::{check_ours, is_dead};
-use crate::fuse::control::{abort, sync_mount, unmount_as_user};
+use crate::fuse::control::{sync_mount, unmount_as_user};
 use crate::fuse::mountinfo::resolve_untouched;
 
 /// Serves one call by umount(8); `arguments` without the program's name.
@@ -30,13 +30,11 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     unmount(&path, flags)
 }
 
-/// Waits neither for a cluster that may be away nor for the mount's process, and so looks at nothing through the mount.
+/// Waits neither for a cluster that may be away nor for the mount's process, and so looks at nothing through the mount. The
+/// kernel ends the connection, and with it all that waits.
 fn unmount_by_force(path: &Path, flags: libc::c_int) -> Outcome {
     let path = resolve_untouched(path).or_fail(|| format!("{} cannot be used", path.display()))?;
-    let entry = check_ours(&path)?;
-    if let Err(error) = abort(&entry) {
-        eprintln!("umount.holdfast: requests that wait cannot be ended: {error}");
-    }
+    check_ours(&path)?;
     unmount(&path, flags)
 }
 

@@ -16,9 +16,9 @@ use fuser::{
 use tokio::runtime::Handle as Runtime;
 
 use super::caller::Caller;
-use super::convert::{errno, ino, set_time, time_in};
+use super::convert::{ino, set_time, time_in};
 use super::locks::{LockArgument, space};
-use super::names::{Place, reply_empty};
+use super::names::Place;
 use super::open_file_locks::OpenFileLocks;
 use super::special::SpecialFiles;
 use crate::client::api::{Handle, Posix};
@@ -112,12 +112,12 @@ impl<F: Posix> Filesystem for Door<F> {
     }
 
     /// umount(2) waits for the answer, cannot be told that something failed, and cannot be killed.
-    fn unmounting(&self, req: &Request, reply: ReplyEmpty) {
-        self.answer_unmounting(Caller::of(req), reply);
+    fn unmounting(&self, _: &Request, reply: ReplyEmpty) {
+        self.answer_unmounting(reply);
     }
 
     fn syncfs(&self, req: &Request, _: INodeNo, reply: ReplyEmpty) {
-        self.answer_sync(Caller::of(req), move |result| reply_empty(result, reply));
+        self.answer_syncfs(Caller::of(req), reply);
     }
 
     fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -234,8 +234,8 @@ impl<F: Posix> Filesystem for Door<F> {
         reply.error(Errno::ENOSYS);
     }
 
-    fn releasedir(&self, req: &Request, number: INodeNo, fh: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
-        self.answer_releasedir(Caller::of(req), ino(number), handle(fh), reply);
+    fn releasedir(&self, _: &Request, number: INodeNo, fh: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+        self.answer_releasedir(ino(number), handle(fh), reply);
     }
 
     fn fsyncdir(&self, req: &Request, number: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
@@ -282,7 +282,7 @@ impl<F: Posix> Filesystem for Door<F> {
 
     fn release(
         &self,
-        req: &Request,
+        _: &Request,
         number: INodeNo,
         fh: FileHandle,
         _: OpenFlags,
@@ -290,7 +290,7 @@ impl<F: Posix> Filesystem for Door<F> {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.answer_release(Caller::of(req), ino(number), handle(fh), flock_owner.map(|owner| owner.0), reply);
+        self.answer_release(ino(number), handle(fh), flock_owner.map(|owner| owner.0), reply);
     }
 
     fn fsync(&self, req: &Request, number: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
@@ -416,10 +416,7 @@ impl<F: Posix> Filesystem for Door<F> {
         reply: ReplyIoctl,
     ) {
         match command {
-            SYNC_IOCTL => self.answer_sync(Caller::of(req), move |result| match result {
-                Ok(()) => reply.ioctl(0, &[]),
-                Err(error) => reply.error(errno(&error)),
-            }),
+            SYNC_IOCTL => self.answer_sync(Caller::of(req), reply),
             WRITABLE_IOCTL if self.fs.read_only() => reply.error(Errno::EROFS),
             WRITABLE_IOCTL => reply.ioctl(0, &[]),
             _ => reply.error(Errno::ENOTTY),

@@ -8,7 +8,7 @@ use super::convert::{BLOCK_BYTES, VALIDITY, attr_out, errno, stale, xattr_mode};
 use super::names::reply_empty;
 use super::serve::{Surrender, serve};
 use crate::client::api::{Posix, Result};
-use crate::types::attr::{Attr, FileKind, S_ISGID, S_IXGRP, SetAttr};
+use crate::types::attr::{Attr, S_ISGID, SetAttr};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
 use crate::types::limits::NAME_BYTES_MAX;
@@ -33,21 +33,6 @@ fn reply_xattr(result: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
     }
 }
 
-/// A `chown` that names neither an owner nor a group takes set-group-id from a file all the same, if the group may not
-/// execute it and the caller may not keep the bit there; and to change the mode is for the owner. In all other cases the
-/// kernel decides and says what to set; this one it leaves to us, and nothing else sets nothing.
-async fn chown_to_nobody<F: Posix>(fs: &F, caller: Caller, number: Ino) -> Result<SetAttr> {
-    let attr = fs.getattr(number).await?;
-    let set_group_id = attr.mode & (S_ISGID | S_IXGRP) == S_ISGID && attr.kind != FileKind::Dir;
-    if !set_group_id || caller.may_keep_setgid(attr.gid) {
-        return Ok(SetAttr::default());
-    }
-    if caller.uid != attr.uid {
-        return Err(FsError::NotPermitted);
-    }
-    Ok(SetAttr { mode: Some(attr.mode & !S_ISGID), ..SetAttr::default() })
-}
-
 impl<F: Posix> Door<F> {
     pub fn answer_getattr(&self, caller: Caller, number: Ino, reply: ReplyAttr) {
         let special_files = self.special_files.clone();
@@ -64,10 +49,7 @@ impl<F: Posix> Door<F> {
 
     pub fn answer_setattr(&self, caller: Caller, number: Ino, set: SetAttr, reply: ReplyAttr) {
         let fs = self.fs.clone();
-        let work = async move {
-            let set = if set == SetAttr::default() { chown_to_nobody(&*fs, caller, number).await? } else { set };
-            fs.setattr(number, set).await
-        };
+        let work = async move { fs.setattr(number, set).await };
         serve(&self.runtime, caller, Surrender::Change, work, move |result| reply_attr(result, reply));
     }
 

@@ -4,16 +4,20 @@
 //! only then does `umount(2)` wait for the server. So root's mounts get one: a loop device over a little memory, which
 //! nobody ever reads or writes, and which the kernel takes down when the mount is gone, however that came about.
 //!
-//! The order: [`BlockDevice::claim`], then [`BlockDevice::mount_as`], then drop; the mount holds the device from there.
+//! Only in the first mount namespace. Anywhere else a mount can end because the last process there was killed, and if
+//! that is the server itself, it would wait, while it dies, for its own answer.
+//!
+//! The order: `BlockDevice::claim`, then `BlockDevice::mount_as`, then drop; the mount holds the device from there.
 
-use std::ffi::{CString, OsString};
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Component, Path, PathBuf};
-use std::thread;
+use std::ptr;
+
+use super::apart::{check, with_own_directory};
 
 const LOOP_CONTROL: &str = "/dev/loop-control";
 /// `LOOP_CTL_GET_FREE` and `LOOP_CONFIGURE`, from linux/loop.h.
@@ -25,6 +29,22 @@ const AUTOCLEAR: u32 = 4;
 const CLAIMS_MAX: usize = 64;
 /// Enough for the kernel to take it for a disk.
 const DEVICE_BYTES: u64 = 4096;
+/// `MNT_NS_INIT_INO` of linux/nsfs.h. Linux has it since 6.18; before, the first mount namespace has any number.
+const FIRST_NAMESPACE: u64 = 0xEFFF_FFF8;
+/// `FSCONFIG_CMD_CREATE`, `FSOPEN_CLOEXEC` and `FSMOUNT_CLOEXEC` of linux/mount.h.
+const CMD_CREATE: libc::c_uint = 6;
+const CLOEXEC: libc::c_uint = 1;
+
+/// Whether mounts made here, by root, may have a block device and hear of `sync` by it.
+///
+/// # Errors
+/// Why not.
+pub fn check_host() -> io::Result<()> {
+    if fs::metadata("/proc/self/ns/mnt")?.ino() != FIRST_NAMESPACE {
+        return Err(io::Error::other("it takes Linux 6.18 and the host's own mount namespace"));
+    }
+    OpenOptions::new().read(true).write(true).open(LOOP_CONTROL).map(drop)
+}
 
 /// `struct loop_config` with its `struct loop_info64`.
 #[repr(C)]
@@ -48,8 +68,9 @@ pub(super) struct BlockDevice {
 
 impl BlockDevice {
     /// # Errors
-    /// There are no loop devices here, as in most containers, or not for us.
+    /// See [`check_host`]; or no loop device can be had.
     pub fn claim() -> io::Result<BlockDevice> {
+        check_host()?;
         let control = OpenOptions::new().read(true).write(true).open(LOOP_CONTROL)?;
         let memory = memory()?;
         for _ in 0..CLAIMS_MAX {
@@ -67,67 +88,53 @@ impl BlockDevice {
     }
 
     /// Calls `mount` where `source`, as a path, leads to the device: what was mounted is shown by the name that was
-    /// given for it, and the kernel looks that name up as a path when it mounts.
+    /// given for it, and the kernel looks that name up as a path when it mounts. The place where it does so is a
+    /// filesystem of its own that is mounted nowhere and ends with this call.
     ///
     /// # Errors
-    /// `source` cannot be a path below a directory; or whatever `mount` says.
+    /// `source` cannot be a path below a directory (a part of it may have 255 bytes); or whatever `mount` says.
     pub fn mount_as<T: Send>(&self, source: &str, mount: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-        let plain = |part: Component| matches!(part, Component::Normal(_));
-        if !Path::new(source).components().all(plain) {
+        let source = Path::new(source);
+        if !source.components().all(|part| matches!(part, Component::Normal(_))) {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        let place = Place::new()?;
-        let link = place.0.join(source);
-        fs::create_dir_all(link.parent().unwrap_or(&place.0))?;
-        symlink(&self.path, link)?;
-        in_directory(&place.0, mount)
+        let place = nowhere()?;
+        with_own_directory(|| {
+            // SAFETY: a descriptor that is open.
+            check(unsafe { libc::fchdir(place.as_raw_fd()) })?;
+            if let Some(above) = source.parent().filter(|above| !above.as_os_str().is_empty()) {
+                fs::create_dir_all(above)?;
+            }
+            symlink(&self.path, source)?;
+            mount()
+        })
     }
 }
 
-/// A directory of our own, gone with everything in it at the end.
-struct Place(PathBuf);
-
-impl Place {
-    fn new() -> io::Result<Place> {
-        let template = std::env::temp_dir().join("holdfast-mount-XXXXXX");
-        let mut name = CString::new(template.into_os_string().into_vec())?.into_bytes_with_nul();
-        // SAFETY: a NUL-terminated string of ours, whose last letters before the NUL are changed in place.
-        if unsafe { libc::mkdtemp(name.as_mut_ptr().cast()) }.is_null() {
-            return Err(io::Error::last_os_error());
-        }
-        name.pop();
-        Ok(Place(OsString::from_vec(name).into()))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Runs `work` on a thread that has a working directory of its own.
-fn in_directory<T: Send>(path: &Path, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    let moved = || {
-        // SAFETY: parts this thread, and nothing else, from the directory of the process.
-        check(unsafe { libc::unshare(libc::CLONE_FS) })?;
-        std::env::set_current_dir(path)?;
-        work()
-    };
-    thread::scope(|scope| {
-        scope.spawn(moved).join().unwrap_or_else(|_| Err(io::Error::other("the mounting thread panicked")))
-    })
+/// The root of an empty filesystem in memory that is mounted nowhere.
+fn nowhere() -> io::Result<OwnedFd> {
+    // SAFETY: a NUL-terminated string that outlives the call.
+    let context = descriptor(unsafe { libc::syscall(libc::SYS_fsopen, c"tmpfs".as_ptr(), CLOEXEC) })?;
+    let no_text = ptr::null::<libc::c_char>();
+    // SAFETY: a command without arguments, on a descriptor that is open.
+    check(unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), CMD_CREATE, no_text, no_text, 0) })?;
+    // SAFETY: a descriptor that is open, and numbers.
+    descriptor(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), CLOEXEC, 0) })
 }
 
 /// Memory as a file, without a name in any directory.
 fn memory() -> io::Result<File> {
     let name = CString::from(c"holdfast");
     // SAFETY: a NUL-terminated string that outlives the call.
-    let number = check(unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) })?;
-    // SAFETY: a descriptor that was just made, and is nobody else's.
-    let file = File::from(unsafe { OwnedFd::from_raw_fd(number) });
+    let file = File::from(descriptor(unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) }.into())?);
     file.set_len(DEVICE_BYTES)?;
     Ok(file)
+}
+
+/// A descriptor that a system call just made.
+fn descriptor(answer: i64) -> io::Result<OwnedFd> {
+    // SAFETY: it is open, and nobody else's.
+    check(answer).map(|number| unsafe { OwnedFd::from_raw_fd(number as libc::c_int) })
 }
 
 fn configure(device: &File, memory: &File) -> io::Result<()> {
@@ -148,10 +155,6 @@ fn configure(device: &File, memory: &File) -> io::Result<()> {
     check(unsafe { libc::ioctl(device.as_raw_fd(), CONFIGURE, &config) }).map(drop)
 }
 
-fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,18 +172,5 @@ mod tests {
         for source in ["/dev/sda", "../x", "a/../../x"] {
             assert!(device.mount_as(source, || Ok(())).is_err(), "{source}");
         }
-    }
-
-    #[test]
-    fn a_source_is_the_device_while_it_is_mounted_and_leaves_nothing() {
-        let device = BlockDevice { path: "/dev/null".into(), _open: File::open("/dev/null").unwrap() };
-        let before = std::env::current_dir().unwrap();
-        for source in ["holdfast:main", "a:1,b:1:/main"] {
-            let seen = device.mount_as(source, || Ok((fs::read_link(source)?, std::env::current_dir()?))).unwrap();
-            assert_eq!(seen.0, Path::new("/dev/null"));
-            assert_ne!(seen.1, before);
-            assert!(!seen.1.exists());
-        }
-        assert_eq!(std::env::current_dir().unwrap(), before);
     }
 }

@@ -1,15 +1,17 @@
 //! Requests about open files and what is in them, and to make everything durable.
 
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
-use fuser::{FileHandle, ReplyData, ReplyEmpty, ReplyLseek, ReplyOpen, ReplyWrite, WriteFlags};
+use fuser::{FileHandle, ReplyData, ReplyEmpty, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyWrite, WriteFlags};
 
 use super::adapter::Door;
 use super::caller::Caller;
 use super::convert::{errno, fallocate_mode, is_sync, open_mode, stale};
 use super::locks::unlock_all;
 use super::names::reply_empty;
-use super::serve::{Surrender, serve};
+use super::serve::{Surrender, serve, serve_leaving};
 use crate::client::api::{Handle, Posix, Result, WriteRequest};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
@@ -19,6 +21,10 @@ const COPY_BYTES_MAX: u64 = 0x8000_0000;
 
 /// How long an unmount waits for a cluster that is away: who called it can neither be told nor be killed.
 const UNMOUNT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a `close` does, that has locks to drop or little space left.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a `sync` does. A client has at most a few hundred MiB that are not durable.
+const SYNC_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a WRITE request asks for. Its flags are those the descriptor has now, which `fcntl` may have changed since it
 /// was opened. Pages written back from a mapping go where they belong, whatever the descriptor they borrow says.
@@ -99,17 +105,12 @@ impl<F: Posix> Door<F> {
         self.open_file_locks.flushed(number, owner);
         let fs = self.fs.clone();
         let work = async move { fs.flush(number, handle, owner).await };
-        serve(&self.runtime, caller, Surrender::Change, work, move |result| reply_empty(result, reply));
+        serve(&self.runtime, caller, Surrender::Bounded(CLOSE_PATIENCE), work, move |result| {
+            reply_empty(result, reply)
+        });
     }
 
-    pub fn answer_release(
-        &self,
-        caller: Caller,
-        number: Ino,
-        handle: Handle,
-        flock_owner: Option<u64>,
-        reply: ReplyEmpty,
-    ) {
+    pub fn answer_release(&self, number: Ino, handle: Handle, flock_owner: Option<u64>, reply: ReplyEmpty) {
         let (fs, owners) = (self.fs.clone(), self.open_file_locks.released(number, handle));
         let work = async move {
             for owner in owners {
@@ -117,7 +118,7 @@ impl<F: Posix> Door<F> {
             }
             fs.release(number, handle, flock_owner).await
         };
-        serve(&self.runtime, caller, Surrender::Change, work, move |result| reply_empty(result, reply));
+        serve_leaving(&self.runtime, work, move |result| reply_empty(result, reply));
     }
 
     pub fn answer_fsync(&self, caller: Caller, number: Ino, handle: Option<Handle>, reply: ReplyEmpty) {
@@ -126,25 +127,44 @@ impl<F: Posix> Door<F> {
         serve(&self.runtime, caller, Surrender::Change, work, move |result| reply_empty(result, reply));
     }
 
-    /// Everything of this mount, whoever wrote it. `done` sends what came of it.
-    pub fn answer_sync(&self, caller: Caller, done: impl FnOnce(Result<()>) + Send + 'static) {
+    /// Everything of this mount, whoever wrote it.
+    pub fn answer_sync(&self, caller: Caller, reply: ReplyIoctl) {
         let fs = self.fs.clone();
-        serve(&self.runtime, caller, Surrender::Change, async move { fs.sync().await }, done);
+        serve(&self.runtime, caller, Surrender::Change, async move { fs.sync().await }, move |result| match result {
+            Ok(()) => reply.ioctl(0, &[]),
+            Err(error) => reply.error(errno(&error)),
+        });
     }
 
-    /// After [`UNMOUNT_PATIENCE`] what is left is synced after the unmount.
-    pub fn answer_unmounting(&self, caller: Caller, reply: ReplyEmpty) {
+    /// The same for `sync(2)` and `syncfs(2)`, which keep everybody else on this host from either, and from unmounting, while
+    /// they wait: not for longer than [`SYNC_PATIENCE`].
+    pub fn answer_syncfs(&self, caller: Caller, reply: ReplyEmpty) {
         let fs = self.fs.clone();
-        let work = async move {
-            let synced = tokio::time::timeout(UNMOUNT_PATIENCE, fs.sync()).await;
-            synced.unwrap_or(Err(FsError::Unreachable))
-        };
-        serve(&self.runtime, caller, Surrender::Change, work, move |result| {
-            if let Err(error) = result {
-                tracing::warn!(%error, "unmounted before everything was durable");
+        let (work, surrender) = (async move { fs.sync().await }, Surrender::Bounded(SYNC_PATIENCE));
+        serve(&self.runtime, caller, surrender, work, move |result| {
+            if let Err(error) = &result {
+                tracing::warn!(%error, "a sync returned before everything was durable");
+            }
+            reply_empty(result, reply);
+        });
+    }
+
+    /// What is left after [`UNMOUNT_PATIENCE`] is synced after the unmount. Waits on a thread of its own: one of the
+    /// runtime's may be the very one that unmounts, when its answer to a request ends the last use of the mount.
+    pub fn answer_unmounting(&self, reply: ReplyEmpty) {
+        let (fs, (done, outcome)) = (self.fs.clone(), mpsc::channel());
+        self.runtime.spawn(async move { done.send(fs.sync().await) });
+        let wait = move || {
+            let synced = outcome.recv_timeout(UNMOUNT_PATIENCE);
+            if !matches!(synced, Ok(Ok(()))) {
+                tracing::warn!(?synced, "unmounted before everything was durable");
             }
             reply.ok();
-        });
+        };
+        // A reply that is dropped is an answer too.
+        if let Err(error) = thread::Builder::new().name("fuse-unmount".into()).spawn(wait) {
+            tracing::error!(%error, "unmounted without waiting until everything is durable");
+        }
     }
 
     pub fn answer_fallocate(

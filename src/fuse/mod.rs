@@ -19,8 +19,9 @@
 //! in: the command `holdfast sync` and the helpers of `umount` call it.
 
 mod adapter;
+mod apart;
 mod attrs;
-mod blockdev;
+pub mod blockdev;
 mod caller;
 pub mod control;
 mod convert;

@@ -14,6 +14,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::apart::{check, without_descriptors};
 use super::blockdev::BlockDevice;
 use super::convert::BLOCK_BYTES;
 use super::mountinfo::{MountEntry, ON_BLOCK_DEVICE, PLAIN, SUBTYPE, mounted_at, resolve_untouched};
@@ -47,8 +48,8 @@ pub enum MountError {
     FusermountMissing,
     #[error("cannot mount on {0}: {1}")]
     Refused(PathBuf, String),
-    #[error("cannot mount on {0} with `syncfs`: no loop device can be had: {1}")]
-    NoBlockDevice(PathBuf, io::Error),
+    #[error("sync cannot reach a mount here, as the option `syncfs` demands: {0}")]
+    SyncUnheard(io::Error),
     #[error("the kernel ended the FUSE handshake: {0}")]
     Handshake(io::Error),
     #[error("the mount ended badly: {0}")]
@@ -121,6 +122,9 @@ impl Mounted {
         if !Path::new(DEVICE).exists() {
             return Err(MountError::DeviceMissing);
         }
+        if options.sync_calls == SyncCalls::Heard && !is_root() {
+            return Err(MountError::SyncUnheard(io::Error::from_raw_os_error(libc::EPERM)));
+        }
         let path = clear_mountpoint(path)?;
         let device = if is_root() { mount_directly(&path, options)? } else { mount_by_helper(&path, options)? };
         let listed = listed_at(&path);
@@ -168,9 +172,9 @@ fn mount_directly(path: &Path, options: &MountOptions) -> Result<OwnedFd, MountE
     };
     match on_block_device {
         Ok(()) => Ok(device),
-        Err(error) if options.sync_calls == SyncCalls::Heard => Err(MountError::NoBlockDevice(path.into(), error)),
+        Err(error) if options.sync_calls == SyncCalls::Heard => Err(MountError::SyncUnheard(error)),
         Err(error) => {
-            tracing::warn!(%error, "no loop device for the mount: sync(2) does not reach it, use `holdfast sync`");
+            tracing::warn!(%error, "sync(2) does not reach this mount: use `holdfast sync`");
             call_mount(&device, PLAIN, path, options).map_err(refused).map(|()| device)
         }
     }
@@ -284,18 +288,18 @@ fn receive_descriptor(socket: &UnixStream) -> io::Result<OwnedFd> {
     }
 }
 
+/// The kernel may wait in it for an answer of this very process, and cannot be stopped doing so: if the process is killed
+/// meanwhile, its end of `/dev/fuse` must close all the same, which ends the wait.
 fn unmount_path(path: &Path, lazily: bool) -> io::Result<()> {
     let target = CString::new(path.as_os_str().as_bytes())?;
     let flags = if lazily { libc::MNT_DETACH } else { 0 };
     // SAFETY: a NUL-terminated string that outlives the call.
-    if unsafe { libc::umount2(target.as_ptr(), flags | libc::UMOUNT_NOFOLLOW) } == 0 {
-        return Ok(());
+    let unmounted =
+        without_descriptors(|| check(unsafe { libc::umount2(target.as_ptr(), flags | libc::UMOUNT_NOFOLLOW) }));
+    match unmounted {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) && !is_root() => unmount_by_helper(path, lazily),
+        other => other.map(drop),
     }
-    let error = io::Error::last_os_error();
-    if error.raw_os_error() != Some(libc::EPERM) || is_root() {
-        return Err(error);
-    }
-    unmount_by_helper(path, lazily)
 }
 
 pub(super) fn unmount_by_helper(path: &Path, lazily: bool) -> io::Result<()> {

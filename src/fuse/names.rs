@@ -10,7 +10,7 @@ use fuser::{
 use super::adapter::Door;
 use super::caller::Caller;
 use super::convert::{VALIDITY, attr_out, errno, ino, kind_out, name, open_mode, rename_mode, stale};
-use super::serve::{Surrender, serve};
+use super::serve::{Surrender, serve, serve_leaving};
 use super::special::SpecialFiles;
 use crate::client::api::{DirItem, Handle, NewInode, OpenMode, Owner, Posix, Result};
 use crate::types::attr::{Attr, FileKind, SetAttr};
@@ -191,13 +191,13 @@ impl<F: Posix> Door<F> {
         serve(&self.runtime, caller, surrender, work, move |result| answer(result, reply));
     }
 
-    pub fn answer_releasedir(&self, caller: Caller, dir: Ino, handle: Handle, reply: ReplyEmpty) {
+    pub fn answer_releasedir(&self, dir: Ino, handle: Handle, reply: ReplyEmpty) {
         if handle == NO_HANDLE {
             return reply.ok();
         }
         let fs = self.fs.clone();
         let work = async move { fs.release(dir, handle, None).await };
-        serve(&self.runtime, caller, Surrender::Change, work, move |result| reply_empty(result, reply));
+        serve_leaving(&self.runtime, work, move |result| reply_empty(result, reply));
     }
 
     pub fn answer_readdir(&self, caller: Caller, dir: Ino, handle: Handle, offset: u64, mut reply: ReplyDirectory) {

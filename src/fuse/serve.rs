@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle as Runtime;
@@ -25,6 +26,8 @@ pub(super) enum Surrender<T> {
     Look,
     /// When the process dies it gets its answer, and the work goes on to its end: half a change is none.
     Change,
+    /// As `Change`; and after this long it is answered that the cluster is away, for callers whom nobody can kill.
+    Bounded(Duration),
     /// As `Change`; what came of it must then be given back.
     Obtain(Box<dyn FnOnce(T) -> BoxFuture<'static, ()> + Send>),
 }
@@ -38,30 +41,97 @@ pub(super) fn serve<T: Send + 'static>(
     reply: impl FnOnce(Result<T>) + Send + 'static,
 ) {
     let mut work: Work<T> = Box::pin(work);
-    let first = {
-        let _timers_and_tasks = runtime.enter();
-        work.as_mut().poll(&mut Context::from_waker(Waker::noop()))
-    };
-    match first {
+    match begin(runtime, &mut work) {
         Poll::Ready(result) => reply(result),
         Poll::Pending => drop(runtime.spawn(park(caller, surrender, work, reply))),
     }
 }
 
+/// Runs `work` to its end, and answers before it if it has to wait. For a file that is let go of: whoever does so cannot be
+/// killed while the kernel waits for the answer, and may be a thread of ours that the work needs.
+pub(super) fn serve_leaving(
+    runtime: &Runtime,
+    work: impl Future<Output = Result<()>> + Send + 'static,
+    reply: impl FnOnce(Result<()>),
+) {
+    let mut work: Work<()> = Box::pin(work);
+    match begin(runtime, &mut work) {
+        Poll::Ready(result) => reply(result),
+        Poll::Pending => {
+            runtime.spawn(work);
+            reply(Ok(()));
+        }
+    }
+}
+
+fn begin<T>(runtime: &Runtime, work: &mut Work<T>) -> Poll<Result<T>> {
+    let _timers_and_tasks = runtime.enter();
+    work.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+}
+
 async fn park<T>(caller: Caller, surrender: Surrender<T>, mut work: Work<T>, reply: impl FnOnce(Result<T>)) {
     let signals = if matches!(surrender, Surrender::Wait) { Signals::Any } else { Signals::Fatal };
+    let patience = if let Surrender::Bounded(patience) = &surrender { Some(*patience) } else { None };
     tokio::select! {
         biased;
         result = &mut work => return reply(result),
         () = signalled(caller, signals) => reply(Err(FsError::Interrupted)),
+        () = wait(patience) => reply(Err(FsError::Unreachable)),
     }
     match surrender {
         Surrender::Wait | Surrender::Look => drop(work),
-        Surrender::Change => drop(work.await),
+        Surrender::Change | Surrender::Bounded(_) => drop(work.await),
         Surrender::Obtain(give_back) => {
             if let Ok(obtained) = work.await {
                 give_back(obtained).await;
             }
         }
+    }
+}
+
+/// For ever without a bound.
+async fn wait(bound: Option<Duration>) {
+    match bound {
+        Some(bound) => tokio::time::sleep(bound).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    const KERNEL: Caller = Caller { tid: 0, uid: 0, gid: 0 };
+
+    #[tokio::test(start_paused = true)]
+    async fn who_cannot_be_killed_waits_for_so_long_and_the_work_goes_on() {
+        let ((answer, answered), (done, ended)) = (oneshot::channel(), oneshot::channel());
+        let work = async move {
+            tokio::time::sleep(Duration::from_secs(50)).await;
+            done.send(()).unwrap();
+            Ok(())
+        };
+        let bound = Surrender::Bounded(Duration::from_secs(30));
+        let begun = tokio::time::Instant::now();
+        serve(&Runtime::current(), KERNEL, bound, work, |result| answer.send(result).unwrap());
+        assert_eq!(answered.await.unwrap(), Err(FsError::Unreachable));
+        assert_eq!(begun.elapsed().as_secs(), 30);
+        ended.await.unwrap();
+        assert_eq!(begun.elapsed().as_secs(), 50);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_does_not_wait() {
+        let ((answer, mut answered), (done, ended)) = (oneshot::channel(), oneshot::channel());
+        let work = async move {
+            tokio::time::sleep(Duration::from_secs(50)).await;
+            done.send(()).unwrap();
+            Err(FsError::Io)
+        };
+        serve_leaving(&Runtime::current(), work, |result| answer.send(result).unwrap());
+        assert_eq!(answered.try_recv().unwrap(), Ok(()));
+        ended.await.unwrap();
     }
 }

@@ -53,15 +53,18 @@ impl Mount {
         // From here on an error drops `mount`, which undoes it. Who may use the mount is the kernel's to check.
         let session =
             Session::from_fd(door, device, SessionACL::All, config(options.threads)).map_err(MountError::Handshake)?;
-        cache.mounted(session.notifier()).map_err(MountError::Handshake)?;
-        thread::Builder::new()
-            .name("fuse-session".into())
-            .spawn(move || {
-                let result = session.run();
-                cache.unmounted();
-                ended.send_replace(Some(result.map_err(|error| error.to_string())));
-            })
-            .map_err(MountError::Handshake)?;
+        let notifier = session.notifier();
+        let serving = cache.clone();
+        let serve = move || {
+            let result = session.run();
+            serving.unmounted();
+            ended.send_replace(Some(result.map_err(|error| error.to_string())));
+        };
+        let started = cache
+            .mounted(notifier)
+            .and_then(|()| thread::Builder::new().name("fuse-session".into()).spawn(serve).map(drop));
+        // Before `mount` is dropped: whoever keeps the connection open would have to answer its unmount.
+        started.inspect_err(|_| cache.unmounted()).map_err(MountError::Handshake)?;
         Ok(mount)
     }
 
@@ -119,7 +122,9 @@ impl Drop for Mount {
 fn config(threads: u32) -> Config {
     let mut config = Config::default();
     let cores = || thread::available_parallelism().map_or(THREADS_MIN, usize::from).clamp(THREADS_MIN, THREADS_MAX);
-    config.n_threads = Some(if threads == 0 { cores() } else { threads.min(THREADS_TOLD_MAX) as usize });
+    // One of them may wait for another: when its answer ends the last use of a mount on a block device.
+    let told = (threads.min(THREADS_TOLD_MAX) as usize).max(THREADS_MIN);
+    config.n_threads = Some(if threads == 0 { cores() } else { told });
     config.clone_fd = may_open_device();
     config
 }

@@ -74,14 +74,13 @@ pub struct SetAttr {
 
 pub const S_ISUID: u32 = 0o4000;
 pub const S_ISGID: u32 = 0o2000;
-pub const S_IXGRP: u32 = 0o010;
 pub const S_ISVTX: u32 = 0o1000;
 
 /// What a write or an unprivileged truncation leaves of `mode`: without set-user-id, and without set-group-id where
 /// that means "run as the group" (group-execute set).
 pub fn mode_without_privileges(mode: u32) -> u32 {
     let mode = mode & !S_ISUID;
-    if mode & S_IXGRP != 0 { mode & !S_ISGID } else { mode }
+    if mode & 0o010 != 0 { mode & !S_ISGID } else { mode }
 }
 
 #[cfg(test)]

@@ -160,23 +160,3 @@ fn who_is_not_in_the_group_loses_set_group_id_with_an_access_list() {
         assert_eq!(sys::stat(&path).st_mode & 0o7777, mode);
     }
 }
-
-#[test]
-fn a_chown_of_nothing_takes_set_group_id_and_only_from_its_owner() {
-    let m = Mounted::new();
-    let path = m.path("f");
-    File::create(&path).unwrap();
-    let chown = |uid, gid| sys::check(unsafe { libc::chown(sys::c(&path).as_ptr(), uid, gid) });
-    let of_nothing = || sys::code(chown(u32::MAX, u32::MAX));
-    for (group, user, answer, left) in [
-        (77, (5678, 5678), libc::EPERM, 0o2644),
-        (77, (1234, 1234), 0, 0o644),
-        (1234, (5678, 1234), 0, 0o2644),
-        (77, (0, 0), 0, 0o2644),
-    ] {
-        chown(1234, group).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o2644)).unwrap();
-        assert_eq!(Child::run_as(user.0, user.1, of_nothing).wait(), answer, "{user:?}");
-        assert_eq!(sys::stat(&path).st_mode & 0o7777, left, "{user:?}");
-    }
-}

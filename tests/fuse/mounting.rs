@@ -10,11 +10,12 @@ use holdfast::fuse::options::MountOptions;
 use holdfast::fuse::session::{Mount, MountError};
 
 use crate::reference::Reference;
+use crate::synced::kind_here;
 use crate::sys::{self, Child, code};
 use crate::{Mounted, TURN, runtime};
 
 /// The fields of a mount in `/proc/self/mounts`: source, type, options.
-fn listed(path: &Path) -> Option<(String, String, String)> {
+pub fn listed(path: &Path) -> Option<(String, String, String)> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     let line = mounts.lines().rfind(|line| line.split(' ').nth(1) == path.to_str())?;
     let fields: Vec<&str> = line.split(' ').collect();
@@ -30,7 +31,7 @@ fn start(path: &Path, runtime: &tokio::runtime::Runtime) -> Result<Mount, MountE
 fn a_mount_shows_what_it_is() {
     let m = Mounted::with("noexec,noatime", Reference::default());
     let (source, kind, options) = listed(m.dir.path()).unwrap();
-    assert_eq!((source.as_str(), kind.as_str()), ("holdfast:test", "fuseblk.holdfast"));
+    assert_eq!((source.as_str(), kind.as_str()), ("holdfast:test", kind_here()));
     for option in ["rw", "nosuid", "nodev", "noexec", "noatime", "default_permissions", "allow_other"] {
         assert!(options.split(',').any(|one| one == option), "{option} is not in {options}");
     }
@@ -68,42 +69,6 @@ fn dirsync_makes_changes_of_names_durable() {
     }
     fs::rename(m.path("h"), m.path("d/h")).unwrap();
     assert_eq!(m.fs.syncs(), 7, "both directories");
-}
-
-#[test]
-fn sync_syncfs_and_umount_return_when_all_is_durable() {
-    let m = Mounted::new();
-    let sync = || unsafe { libc::sync() };
-    let syncfs = || assert_eq!(sys::syncfs(m.dir.path()), Ok(0));
-    let umount = || assert_eq!(sys::umount(m.dir.path()), Ok(0));
-    let calls: [&dyn Fn(); 3] = [&sync, &syncfs, &umount];
-    for call in calls {
-        let before = m.fs.syncs();
-        call();
-        assert!(m.fs.syncs() > before);
-    }
-}
-
-#[test]
-fn a_mount_can_do_without_a_block_device() {
-    let m = Mounted::with("nosyncfs", Reference::default());
-    assert_eq!(listed(m.dir.path()).unwrap().1, "fuse.holdfast");
-    sys::syncfs(m.dir.path()).unwrap();
-    assert_eq!(m.fs.syncs(), 0);
-}
-
-#[test]
-fn the_source_is_as_it_was_given() {
-    for name in ["holdfast:test", "10.0.0.1:7400,10.0.0.2:7400:/main"] {
-        let m = Mounted::with("", Reference::default());
-        m.runtime.block_on(m.mount.unmount()).unwrap();
-        let options = MountOptions { fsname: name.into(), ..MountOptions::new("test") };
-        let handle = m.runtime.handle().clone();
-        let mount = Mount::start(m.fs.clone(), m.dir.path(), &options, handle, Invalidator::new()).unwrap();
-        let (source, kind, _) = listed(m.dir.path()).unwrap();
-        assert_eq!((source.as_str(), kind.as_str()), (name, "fuseblk.holdfast"));
-        m.runtime.block_on(mount.unmount()).unwrap();
-    }
 }
 
 #[test]
@@ -197,7 +162,7 @@ fn a_mount_on_top_of_ours_is_not_unmounted_in_its_place() {
     m.mount.detach().unwrap();
     assert_eq!(listed(m.dir.path()).unwrap().1, "tmpfs");
     mount(&["umount"]);
-    assert_eq!(listed(m.dir.path()).unwrap().1, "fuseblk.holdfast");
+    assert_eq!(listed(m.dir.path()).unwrap().1, kind_here());
 }
 
 /// `nobody`, for whom fusermount3 finds a name.
@@ -230,6 +195,10 @@ fn as_nobody_by_fusermount() {
     assert!(matches!(start(&path, &runtime), Err(MountError::AlreadyMounted(..))));
     runtime.block_on(mount.unmount()).unwrap();
     assert_eq!(listed(&path), None);
+    let demanding = MountOptions::parse("other", "syncfs").unwrap();
+    let refused =
+        Mount::start(Arc::new(Reference::default()), &path, &demanding, runtime.handle().clone(), Invalidator::new());
+    assert!(matches!(refused, Err(MountError::SyncUnheard(_))));
 }
 
 #[test]

@@ -8,8 +8,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use holdfast::client::api::{Handle, NewInode, OpenMode, Owner, Posix, WriteRequest};
-use holdfast::fuse::control::abort;
-use holdfast::fuse::mountinfo::mounted_at;
 use holdfast::types::attr::Attr;
 use holdfast::types::id::Ino;
 use holdfast::types::name::Name;
@@ -20,21 +18,21 @@ use crate::reference::Held;
 use crate::sys::{self, Child, code, until};
 
 /// A process that waits for `held` while it does `work`.
-fn parked(m: &Mounted, held: Held, work: impl FnOnce() -> i32) -> Child {
+pub fn parked(m: &Mounted, held: Held, work: impl FnOnce() -> i32) -> Child {
     m.fs.hold(held);
     let child = Child::run(work);
     m.runtime.block_on(m.fs.holds_one());
     child
 }
 
-fn dies(child: Child) {
+pub fn dies(child: Child) {
     let start = Instant::now();
     child.signal(libc::SIGKILL);
     assert_eq!(child.wait(), -libc::SIGKILL);
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 
-fn read(path: &Path) -> i32 {
+pub fn read(path: &Path) -> i32 {
     i32::from(fs::read(path).is_err())
 }
 
@@ -70,41 +68,6 @@ fn a_change_goes_on_without_the_process_that_asked_for_it() {
     assert!(!path.exists());
     m.runtime.block_on(m.fs.resume());
     until(|| path.exists());
-}
-
-#[test]
-fn who_syncs_the_filesystem_waits_and_can_be_killed() {
-    let m = Mounted::new();
-    let sync = || sys::syncfs(m.dir.path()).map_or_else(|errno| errno, |_| 0);
-    dies(parked(&m, Held::Sync, sync));
-    m.runtime.block_on(m.fs.resume());
-    let child = parked(&m, Held::Sync, sync);
-    m.runtime.block_on(m.fs.resume());
-    assert_eq!(child.wait(), 0);
-}
-
-#[test]
-fn an_unmount_does_not_wait_for_ever() {
-    let m = Mounted::new();
-    m.fs.hold(Held::Sync);
-    let start = Instant::now();
-    sys::umount(m.dir.path()).unwrap();
-    assert!(start.elapsed() < Duration::from_secs(20));
-    m.runtime.block_on(m.fs.resume());
-    m.runtime.block_on(m.mount.wait()).unwrap();
-    assert!(m.fs.syncs() > 0, "what was left is synced after the unmount");
-}
-
-#[test]
-fn an_aborted_mount_lets_go_of_everyone() {
-    let m = Mounted::new();
-    let path = m.path("f");
-    fs::write(&path, "x").unwrap();
-    let child = parked(&m, Held::Read, || read(&path));
-    abort(&mounted_at(m.dir.path()).unwrap().unwrap()).unwrap();
-    assert_eq!(child.wait(), 1);
-    sys::umount(m.dir.path()).unwrap();
-    m.runtime.block_on(m.fs.resume());
 }
 
 #[test]

@@ -205,6 +205,11 @@ impl Child {
         if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -libc::WTERMSIG(status) }
     }
 
+    /// Waits until nothing is left of the process, which may be long after it was killed.
+    pub fn vanishes(self) {
+        until(|| check(unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), libc::WNOHANG) }).unwrap() != 0);
+    }
+
     /// Waits until the process sleeps in system call `number`.
     pub fn blocked_in(&self, number: i64) {
         until(|| {

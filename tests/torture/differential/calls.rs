@@ -221,6 +221,12 @@ impl Call {
         sys::stat(path).is_ok_and(|s| ![libc::S_IFREG, libc::S_IFDIR].contains(&(s.st_mode & libc::S_IFMT)))
     }
 
+    /// Linux tells a FUSE server of a `chown` of nothing, where it would touch set-group-id, as of an `fallocate`: there is
+    /// nothing to refuse. A difference that `semantics.md` names.
+    pub fn changes_nothing(&self) -> bool {
+        matches!(self, Call::Chown { uid: u32::MAX, gid: u32::MAX, .. })
+    }
+
     /// A copy within one file whose two descriptors are of different mounts, and whose ranges overlap: the kernel sees two
     /// filesystems, and does not refuse what it refuses within one.
     pub fn copies_over_itself(&self, slots: &Slots) -> bool {
