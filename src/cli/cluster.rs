@@ -6,6 +6,7 @@ use crate::cli::args::{ClusterArgs, ClusterCommand, CommonArgs};
 use crate::cli::dial::Joined;
 use crate::cli::failure::{Context, Failure, Outcome};
 use crate::cli::member::{self, Addresses, Member};
+use crate::cli::out::print;
 use crate::cli::settings::{absolute, settings};
 use crate::config::layer::Flags;
 use crate::config::roles::MetaConfig;
@@ -39,8 +40,7 @@ pub fn run(common: &CommonArgs, args: ClusterArgs) -> Outcome {
     let cluster = create(chance::cluster_id(), &dir, addresses)?;
     let credential = dir.join(ADMIN_CREDENTIAL_FILE);
     cluster.admin.save(&credential).map_err(Failure::new)?;
-    print!("{}", next_steps(&cluster, &dir, &credential));
-    Ok(())
+    print(next_steps(&cluster, &dir, &credential))
 }
 
 /// Makes the cluster `id` with one metadata server in `dir`.

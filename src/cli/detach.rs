@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use crate::cli::failure::{Context, Failure, Outcome};
+use crate::cli::out::print;
 
 /// Which of the two processes this is.
 pub enum Side {
@@ -90,10 +91,8 @@ impl Report {
         match self.pipe.take() {
             // A parent that is gone does not matter: the work goes on.
             Some(mut pipe) => drop(pipe.write_all(&[&[0], text.as_bytes()].concat())),
-            None => {
-                print!("{text}");
-                let _ = std::io::stdout().flush();
-            }
+            // As little as whether anybody reads it.
+            None => drop(print(text)),
         }
     }
 

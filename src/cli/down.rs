@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::cli::args::{CommonArgs, DownArgs};
 use crate::cli::failure::{Failure, Outcome};
+use crate::cli::out::print_line;
 use crate::cli::settings::settings;
 use crate::cli::up::place;
 use crate::config::layer::Flags;
@@ -22,8 +23,7 @@ pub fn run(common: &CommonArgs, args: DownArgs) -> Outcome {
     let data = place::data_dir(&settings(common, flags)?.section()?)?;
     let pid = match DataDir::open(&data, place::KIND, None) {
         Ok(_) => {
-            println!("nothing is running on {}", data.display());
-            return Ok(());
+            return print_line(format_args!("nothing is running on {}", data.display()));
         }
         Err(DataDirError::Held { pid: Some(pid), .. }) => pid,
         Err(error) => return Err(Failure::new(error)),
@@ -37,8 +37,7 @@ pub fn run(common: &CommonArgs, args: DownArgs) -> Outcome {
     let begun = Instant::now();
     while begun.elapsed() < args.timeout.0 {
         if DataDir::open(&data, place::KIND, None).is_ok() {
-            println!("stopped");
-            return Ok(());
+            return print_line("stopped");
         }
         std::thread::sleep(PAUSE);
     }

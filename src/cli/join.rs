@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::cli::args::{CommonArgs, JoinArgs};
 use crate::cli::dial;
 use crate::cli::failure::{Context, Failure, Outcome};
+use crate::cli::out::print_line;
 use crate::cli::settings::{settings, token};
 use crate::config::layer::Flags;
 use crate::config::roles::CommonConfig;
@@ -26,8 +27,8 @@ pub fn run(common: &CommonArgs, args: JoinArgs) -> Outcome {
     let credential = dial::small_runtime()?.block_on(redeem(&token, args.role.into()))?;
     save(&credential, &args.credential)?;
     let role = format!("{:?}", credential.identity.role).to_lowercase();
-    println!("{} holds the credential of {role} {}", args.credential.display(), credential.identity.id);
-    Ok(())
+    let held = format!("{} holds the credential of {role} {}", args.credential.display(), credential.identity.id);
+    print_line(held)
 }
 
 /// Gives a token of a client or an operator for a credential.

@@ -19,6 +19,7 @@ mod mount;
 mod mount_helper;
 mod mountpoint;
 mod operator;
+mod out;
 mod settings;
 mod status;
 mod store;

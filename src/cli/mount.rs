@@ -16,6 +16,7 @@ use crate::cli::args::{CommonArgs, MountArgs};
 use crate::cli::detach::{Report, Side, detach};
 use crate::cli::failure::{Context, Failure, Outcome};
 use crate::cli::mount_helper::format_source;
+use crate::cli::out::print;
 use crate::cli::settings::{absolute, settings, token};
 use crate::cli::up::place::user_dir;
 use crate::cli::{daemon, dial, join, map, mountpoint};
@@ -63,10 +64,7 @@ pub fn run(common: &CommonArgs, args: MountArgs) -> Outcome {
     let mut report = Report::foreground();
     if !args.foreground {
         match detach(&log_file(&config, &args.volume)?)? {
-            Side::Parent(text) => {
-                print!("{text}");
-                return Ok(());
-            }
+            Side::Parent(text) => return print(text),
             Side::Child(child) => report = child,
         }
     }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::args::{CommonArgs, JoinWith, MountArgs};
 use crate::cli::failure::{Context, Failure, Outcome};
-use crate::cli::mountpoint::check_ours;
+use crate::cli::mountpoint::{check_ours, is_root};
 use crate::config::value::HostPorts;
 use crate::fuse::control::check_writable;
 use crate::fuse::options::MountOptions;
@@ -56,7 +56,7 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     if request.options.iter().any(|option| option == "remount") {
         return if request.fake { Ok(()) } else { remount(&request.target, &request.options) };
     }
-    let mount = mount_args(&request)?;
+    let mount = mount_args(&request, is_root())?;
     if request.fake {
         return Ok(());
     }
@@ -98,13 +98,20 @@ fn split(list: &str) -> impl Iterator<Item = String> {
     list.split(',').filter(|option| !option.is_empty()).map(str::to_string)
 }
 
-fn mount_args(request: &Request) -> Outcome<MountArgs> {
+/// mount(8) tells its helpers `nosuid` and `nodev` and keeps the words for the contrary to itself, as they are what local
+/// filesystems do. It adds the former for everyone who is not root.
+fn unless_told(is_root: bool) -> &'static [&'static str] {
+    if is_root { &["suid", "dev"] } else { &[] }
+}
+
+fn mount_args(request: &Request, is_root: bool) -> Outcome<MountArgs> {
     let (metas, volume) = parse_source(&request.source)?;
     let foreign = |option: &&String| {
         FOREIGN_OPTIONS.contains(&option.as_str()) || FOREIGN_PREFIXES.iter().any(|prefix| option.starts_with(prefix))
     };
     let borne = |option: &&String| !request.sloppy || is_known(option);
-    let options = request.options.iter().filter(|option| !foreign(option)).filter(borne).cloned().collect();
+    let asked = request.options.iter().filter(|option| !foreign(option)).filter(borne).cloned();
+    let options = unless_told(is_root).iter().map(|option| option.to_string()).chain(asked).collect();
     Ok(MountArgs {
         metas,
         volume,
@@ -210,11 +217,13 @@ mod tests {
     #[test]
     fn foreign_options_are_dropped_and_ours_are_kept() {
         let line = "a:1:/main /mnt -o rw,_netdev,nofail,noauto,user,x-systemd.automount,credential=/c,noatime";
-        let args = mount_args(&request(line).unwrap()).unwrap();
+        let args = mount_args(&request(line).unwrap(), false).unwrap();
         assert_eq!(args.options, ["credential=/c", "noatime"]);
         assert_eq!(args.volume, "main");
+        let told = mount_args(&request("a:1:/main /mnt -o nosuid").unwrap(), true).unwrap();
+        assert_eq!(told.options, ["suid", "dev", "nosuid"], "the last word holds");
         let sloppy = request("a:1:/main /mnt -s -o frobnicate,noatime,lazytime").unwrap();
-        assert_eq!(mount_args(&sloppy).unwrap().options, ["noatime", "lazytime"]);
+        assert_eq!(mount_args(&sloppy, false).unwrap().options, ["noatime", "lazytime"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::cli::args::{CommonArgs, StatusArgs};
 use crate::cli::failure::Outcome;
 use crate::cli::operator::{self, misfit};
+use crate::cli::out::{print, print_line};
 use crate::cli::table::{Table, bytes};
 use crate::cli::volume;
 use crate::remote::meta::{MetaBody, MetaRequest};
@@ -16,11 +17,10 @@ use crate::types::record::{ClusterStatus, MetaStatus, StoreStatus};
 pub fn run(common: &CommonArgs, args: StatusArgs) -> Outcome {
     operator::run(common, &args.admin, |cluster| async move {
         match cluster.ask("status", MetaRequest::Status).await? {
-            MetaBody::Status(status) if args.json => println!("{:#}", to_json(&status)),
-            MetaBody::Status(status) => print!("{}", to_text(&status)),
-            _ => return Err(misfit()),
+            MetaBody::Status(status) if args.json => print_line(format_args!("{:#}", to_json(&status))),
+            MetaBody::Status(status) => print(to_text(&status)),
+            _ => Err(misfit()),
         }
-        Ok(())
     })
 }
 

@@ -4,6 +4,7 @@
 use crate::cli::args::{CommonArgs, RoleArg, TokenArgs, TokenCommand, TokenCreateArgs};
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::operator::{self, misfit};
+use crate::cli::out::print_line;
 use crate::remote::meta::{MetaBody, MetaRequest};
 use crate::types::record::ClientGrant;
 
@@ -14,10 +15,7 @@ pub fn run(common: &CommonArgs, args: TokenArgs) -> Outcome {
     let request = request(&args)?;
     operator::run(common, &args.admin, |cluster| async move {
         match cluster.ask("token", request).await? {
-            MetaBody::Token(token) => {
-                println!("{token}");
-                Ok(())
-            }
+            MetaBody::Token(token) => print_line(token),
             _ => Err(misfit()),
         }
     })

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::cli::args::{CommonArgs, VolumeArgs, VolumeCommand, VolumeCreateArgs};
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::operator::{self, Operator, misfit};
+use crate::cli::out::{print, print_line};
 use crate::cli::table::Table;
 use crate::config::value::{ByteSize, Span};
 use crate::remote::meta::{MetaBody, MetaRequest};
@@ -79,8 +80,7 @@ fn policy(args: &VolumeCreateArgs) -> Outcome<VolumePolicy> {
 async fn create(cluster: Operator, name: String, policy: VolumePolicy) -> Outcome {
     match cluster.ask(&format!("volume {name}"), MetaRequest::CreateVolume { name, policy }).await? {
         MetaBody::Volume(volume, _) => {
-            println!("volume {} made: {} copies", volume.name, volume.policy.replicas);
-            Ok(())
+            print_line(format_args!("volume {} made: {} copies", volume.name, volume.policy.replicas))
         }
         _ => Err(misfit()),
     }
@@ -91,10 +91,12 @@ async fn list(cluster: Operator, as_json: bool) -> Outcome {
         return Err(misfit());
     };
     match as_json {
-        true => println!("{:#}", Value::from_iter(volumes.iter().map(|(volume, usage)| to_json(volume, usage)))),
-        false => print!("{}", table(&volumes)),
+        true => {
+            let all = Value::from_iter(volumes.iter().map(|(volume, usage)| to_json(volume, usage)));
+            print_line(format_args!("{all:#}"))
+        }
+        false => print(table(&volumes)),
     }
-    Ok(())
 }
 
 async fn show(cluster: Operator, name: String, as_json: bool) -> Outcome {
@@ -104,26 +106,30 @@ async fn show(cluster: Operator, name: String, as_json: bool) -> Outcome {
         return Err(misfit());
     };
     if as_json {
-        println!("{:#}", to_json(&volume, &usage));
-        return Ok(());
+        return print_line(format_args!("{:#}", to_json(&volume, &usage)));
     }
+    print(details(&volume, &usage))
+}
+
+fn details(volume: &Volume, usage: &VolumeUsage) -> String {
     let policy = &volume.policy;
     let waits = std::time::Duration::from_millis(policy.patience_ms);
-    println!("volume       {} (number {})", volume.name, volume.id);
-    println!("copies       {}", policy.replicas);
-    println!("chunk size   {}", ByteSize(policy.chunk_bytes.into()));
-    println!("quota        {} bytes, {} inodes", limit(policy.quota_bytes), policy.quota_inodes);
-    println!("patience     {}", if waits.is_zero() { "for ever".to_string() } else { Span(waits).to_string() });
-    println!("holds        {} in {} inodes", crate::cli::table::bytes(usage.allocated_bytes), usage.inodes);
-    Ok(())
+    let patience = if waits.is_zero() { "for ever".to_string() } else { Span(waits).to_string() };
+    let inodes = if policy.quota_inodes == 0 { "any number of".to_string() } else { policy.quota_inodes.to_string() };
+    let lines = [
+        format!("volume       {} (number {})", volume.name, volume.id),
+        format!("copies       {}", policy.replicas),
+        format!("chunk size   {}", ByteSize(policy.chunk_bytes.into())),
+        format!("quota        {} bytes, {inodes} inodes", limit(policy.quota_bytes)),
+        format!("patience     {patience}"),
+        format!("holds        {} in {} inodes", crate::cli::table::bytes(usage.allocated_bytes), usage.inodes),
+    ];
+    lines.map(|line| line + "\n").concat()
 }
 
 async fn delete(cluster: Operator, name: String) -> Outcome {
     match cluster.ask(&format!("volume {name}"), MetaRequest::DeleteVolume { name: name.clone() }).await? {
-        MetaBody::Done => {
-            println!("volume {name} deleted");
-            Ok(())
-        }
+        MetaBody::Done => print_line(format_args!("volume {name} deleted")),
         _ => Err(misfit()),
     }
 }

@@ -1,8 +1,8 @@
 //! Open files: what a handle stands for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -10,6 +10,7 @@ use super::api::{Handle, OpenMode, Result};
 use super::inode::Node;
 use super::readahead::Stream;
 use crate::types::error::FsError;
+use crate::types::id::Ino;
 
 const SHARDS: usize = 32;
 /// Of a directory's first entry; the lower ones are `.` and `..`.
@@ -24,13 +25,15 @@ pub struct OpenFile {
     pub stream: Mutex<Stream>,
     /// Of a directory: entries from this cookie on came after its listing was begun; 0 before it is.
     listing_bound: AtomicU64,
+    /// The session it was locked under has expired: others may have the lock now.
+    lost: AtomicBool,
 }
 
 impl OpenFile {
     pub fn new(node: Arc<Node>, mode: OpenMode) -> OpenFile {
         let reported = node.lock().failure.count;
-        let (stream, listing_bound) = (Mutex::default(), AtomicU64::new(0));
-        OpenFile { node, mode, reported: AtomicU64::new(reported), stream, listing_bound }
+        let (stream, listing_bound, lost) = (Mutex::default(), AtomicU64::new(0), AtomicBool::new(false));
+        OpenFile { node, mode, reported: AtomicU64::new(reported), stream, listing_bound, lost }
     }
 
     /// Where the listing that goes on after a cookie ends. One that begins is bounded by what is there now: a file that is
@@ -74,6 +77,27 @@ impl Files {
     /// `BadHandle` when it is not open.
     pub fn find(&self, handle: Handle) -> Result<Arc<OpenFile>> {
         self.shard(handle.0).lock().get(&handle.0).cloned().ok_or(FsError::BadHandle)
+    }
+
+    /// For reading and changing what is in the file.
+    ///
+    /// # Errors
+    /// `BadHandle` when it is not open; `Io` when a lock that it may have relied on was lost, until it is opened anew.
+    pub fn find_for_data(&self, handle: Handle) -> Result<Arc<OpenFile>> {
+        let file = self.find(handle)?;
+        if file.lost.load(Ordering::Acquire) { Err(FsError::Io) } else { Ok(file) }
+    }
+
+    /// Locks on these inodes were lost.
+    pub fn lose(&self, inos: &HashSet<Ino>) {
+        if inos.is_empty() {
+            return;
+        }
+        for shard in &self.shards {
+            for file in shard.lock().values().filter(|file| inos.contains(&file.node.ino)) {
+                file.lost.store(true, Ordering::Release);
+            }
+        }
     }
 
     /// # Errors

@@ -36,6 +36,8 @@ pub struct Node {
     state: Mutex<State>,
     /// Flushes of this file, and changes that must not overtake them, one at a time.
     pub flushing: tokio::sync::Mutex<()>,
+    /// Held while pages that no lease covers are dropped.
+    pub dropping: tokio::sync::Mutex<()>,
     /// A recall ended, a yield arrived, the session was renewed.
     pub moved: Notify,
     /// When it was last used, in the table's own count.
@@ -71,6 +73,9 @@ pub struct State {
     pub idle_since: Option<Instant>,
     /// The kernel may hold pages: it was opened since they were last dropped.
     pub pages: bool,
+    /// Some of them may have been filled without a lease (see [`super::mapped`]), and a task that sees to it is under way.
+    pub uncovered: bool,
+    pub covering: bool,
     /// How many sessions this inode's buffers have outlived: what was frozen under one is not to be heard of under the next.
     pub life: u64,
     /// A recall is in its last flush: writers wait.
@@ -136,6 +141,8 @@ impl Node {
             writers: 0,
             idle_since: None,
             pages: false,
+            uncovered: false,
+            covering: false,
             life: 0,
             writes_blocked: false,
             failure: Failure::default(),
@@ -143,8 +150,8 @@ impl Node {
             stale: false,
             pieces: HashMap::new(),
         };
-        let flushing = tokio::sync::Mutex::new(());
-        Node { ino, state: Mutex::new(state), flushing, moved: Notify::new(), used: AtomicU64::new(0) }
+        let (flushing, dropping) = (tokio::sync::Mutex::new(()), tokio::sync::Mutex::new(()));
+        Node { ino, state: Mutex::new(state), flushing, dropping, moved: Notify::new(), used: AtomicU64::new(0) }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, State> {
@@ -172,6 +179,12 @@ impl State {
     pub fn want(&self, lease: Lease) -> Lease {
         let quiet = self.ask_after.is_some_and(|after| Instant::now() < after);
         if quiet || !self.held.may_ask() { Lease::None } else { lease }
+    }
+
+    /// The open hold is needed and not there. Asked for by who has it, the leader would answer after a recall of the lease
+    /// that is under way; and the recall may wait for a page that the request at hand has locked.
+    pub fn wants_open(&self) -> bool {
+        self.opens > 0 && !self.held.open()
     }
 
     pub fn quiet(&mut self) {

@@ -173,6 +173,13 @@ impl Life {
         Duration::from_millis(self.until_ms.load(Ordering::Acquire).saturating_sub(self.now_ms()))
     }
 
+    /// Returns when it has run out.
+    pub async fn ended(&self) {
+        while self.alive() {
+            tokio::time::sleep(self.left().max(Duration::from_millis(1))).await;
+        }
+    }
+
     fn now_ms(&self) -> u64 {
         self.base.elapsed().as_millis() as u64
     }

@@ -1,7 +1,7 @@
 //! File locks. They live with the leader, in the replicated state; nothing is cached but a note of which owners may hold
 //! any, which saves a round trip for every close of a file that was never locked.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,15 +19,36 @@ use crate::types::op::{Op, OpReply};
 const BEHIND_MAX: u64 = 4_096;
 const CHECK: Duration = Duration::from_secs(5);
 
-/// Owners that may hold a lock.
+type OwnerKey = (Ino, LockSpace, u64);
+
+/// Who may hold a lock, and who does.
 #[derive(Default)]
 pub struct LockNotes {
-    held: Mutex<HashSet<(Ino, LockSpace, u64)>>,
+    /// Owners that may hold one: noted before it is asked for.
+    held: Mutex<HashSet<OwnerKey>>,
+    /// What was granted and not dropped as a whole since.
+    granted: Mutex<HashMap<OwnerKey, Vec<LockRange>>>,
 }
 
 impl LockNotes {
-    pub fn clear(&self) {
+    /// Nobody holds any. Returns the inodes on which somebody did.
+    pub fn lose(&self) -> HashSet<Ino> {
         self.held.lock().clear();
+        self.granted.lock().drain().map(|((ino, ..), _)| ino).collect()
+    }
+
+    /// A lock was granted, or one dropped.
+    fn settle(&self, ino: Ino, call: &LockCall) {
+        let mut granted = self.granted.lock();
+        let key = (ino, call.space, call.owner);
+        let ranges = granted.entry(key).or_default();
+        ranges.retain(|range| range.start < call.range.start || range.end > call.range.end);
+        if call.mode.is_some() {
+            ranges.push(call.range);
+        }
+        if ranges.is_empty() {
+            granted.remove(&key);
+        }
     }
 
     fn note(&self, ino: Ino, space: LockSpace, owner: u64) {
@@ -35,6 +56,7 @@ impl LockNotes {
     }
 
     fn take(&self, ino: Ino, space: LockSpace, owner: u64) -> bool {
+        self.granted.lock().remove(&(ino, space, owner));
         self.held.lock().remove(&(ino, space, owner))
     }
 }
@@ -56,6 +78,29 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// Gives a lock back when its taker goes away.
+struct Taken<'a> {
+    core: &'a Arc<Core>,
+    request: LockRequest,
+    armed: bool,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            let (core, unlock) = (self.core.clone(), LockRequest { mode: None, ..self.request.clone() });
+            let LockRequest { space, owner, mode, range, pid, .. } = unlock;
+            let dropped = LockCall { space, owner, mode, range, pid };
+            core.locks.settle(unlock.ino, &dropped);
+            let unlocking = async move {
+                // A session that is gone has no locks.
+                let _ = core.change(vec![Op::Lock(unlock)], Touch::default(), Box::new(|_, _, _| {})).await;
+            };
+            self.core.runtime.spawn(unlocking);
+        }
+    }
+}
+
 impl Core {
     pub async fn getlk(&self, ino: Ino, call: LockCall) -> Result<Option<Lock>> {
         let request = request(ino, call);
@@ -72,10 +117,24 @@ impl Core {
         }
         let tried = self.change(vec![Op::Lock(request(ino, call))], Touch::default(), Box::new(|_, _, _| {})).await?;
         match tried.first() {
-            Some(OpReply::LockHeld(_)) if wait => self.wait_lock(request(ino, call)).await,
-            Some(OpReply::LockHeld(_)) => Err(FsError::WouldBlock),
-            _ => Ok(()),
+            Some(OpReply::LockHeld(_)) if wait => self.wait_lock(request(ino, call)).await?,
+            Some(OpReply::LockHeld(_)) => return Err(FsError::WouldBlock),
+            _ => {}
         }
+        self.locks.settle(ino, &call);
+        if call.mode.is_some() {
+            self.locked(request(ino, call)).await;
+        }
+        Ok(())
+    }
+
+    /// Who has a lock sees, in mappings too, what was written under it before. A caller that gives up meanwhile is never told
+    /// that it has the lock, and so must not keep it.
+    async fn locked(self: &Arc<Self>, request: LockRequest) {
+        let Some(node) = self.nodes.find(request.ino) else { return };
+        let mut taken = Taken { core: self, request, armed: true };
+        self.drop_uncovered(&node).await;
+        taken.armed = false;
     }
 
     async fn wait_lock(self: &Arc<Self>, request: LockRequest) -> Result<()> {

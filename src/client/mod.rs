@@ -38,6 +38,7 @@ mod inode;
 pub mod kernel;
 mod lease;
 mod locks;
+mod mapped;
 mod memory;
 mod ops;
 mod readahead;

@@ -22,8 +22,11 @@ const OPEN_ROUNDS: u32 = 2;
 const RETRY: Duration = Duration::from_millis(50);
 /// An open hold is kept this long after the last close, for the next open.
 const IDLE_OPEN: Duration = Duration::from_secs(5);
-/// How long the kernel may take to drop pages: well within the life of the session.
+/// How long the kernel may take to drop pages, what is written in them included: well within the life of the session.
 const PAGES_PATIENCE: Duration = Duration::from_secs(4);
+/// And when nothing can be written in them under the lease. A page that is written back at the moment waits for the leader,
+/// behind this recall, so this is how long everybody waits then.
+const CLEAN_PAGES_PATIENCE: Duration = Duration::from_millis(100);
 /// Leases given back in one message.
 const YIELDS_AT_ONCE: usize = 4096;
 
@@ -49,8 +52,13 @@ impl Core {
     }
 
     async fn wind_down(self: Arc<Self>, node: Arc<Node>) {
-        if node.lock().pages {
-            self.drop_pages(&node).await;
+        let (pages, lease) = {
+            let state = node.lock();
+            (state.pages, state.held.lease())
+        };
+        if pages {
+            let patience = if lease == Lease::Write { PAGES_PATIENCE } else { CLEAN_PAGES_PATIENCE };
+            self.drop_pages(&node, patience).await;
         }
         let Some(claim) = self.flush_and_end(&node).await else { return };
         let emptied = claim.hold.lease == Lease::None;
@@ -64,16 +72,17 @@ impl Core {
             had
         };
         if again {
-            self.drop_pages(&node).await;
+            self.drop_pages(&node, PAGES_PATIENCE).await;
         }
     }
 
     /// A page can be held by a request that is parked at the leader behind this recall. Then the mappings of this file
-    /// go without, rather than the whole session.
-    async fn drop_pages(&self, node: &Node) {
+    /// go without for a while, rather than the whole session.
+    async fn drop_pages(self: &Arc<Self>, node: &Arc<Node>, patience: Duration) {
         let dropping = self.kernel().drop_pages(node.ino);
-        if tokio::time::timeout(PAGES_PATIENCE, dropping).await.is_err() {
-            tracing::warn!(ino = %node.ino, "the kernel does not give up its pages; going on without");
+        if tokio::time::timeout(patience, dropping).await.is_err() {
+            tracing::debug!(ino = %node.ino, "the kernel does not give up its pages yet; going on without");
+            self.note_uncovered(node);
         }
     }
 
@@ -156,7 +165,7 @@ impl Core {
                 std::mem::take(&mut state.pages)
             };
             if had_pages {
-                self.drop_pages(&node).await;
+                self.drop_pages(&node, PAGES_PATIENCE).await;
             }
             {
                 let mut state = node.lock();

@@ -151,9 +151,7 @@ async fn reclaim(core: &Arc<Core>, session: &Arc<MetaSession>, term: u64) -> boo
 /// Drops what the kernel holds when the session's life has run out: everything else asks for its life before use.
 async fn watch_life(core: Arc<Core>) {
     loop {
-        while core.life.alive() {
-            tokio::time::sleep(core.life.left().max(Duration::from_millis(1))).await;
-        }
+        core.life.ended().await;
         tracing::warn!("the cluster is not heard of: leases are not used until it is");
         drop_kernel_pages(&core).await;
         while !core.life.alive() {
@@ -212,7 +210,7 @@ async fn replace(core: &Arc<Core>, expired: &Arc<MetaSession>) {
 fn lose_everything(core: &Arc<Core>) -> usize {
     let mut lost = 0;
     core.dirty.lock().clear();
-    core.locks.clear();
+    core.files.lose(&core.locks.lose());
     for node in core.nodes.all() {
         let bytes = node.lock().outlive();
         core.memory.give(bytes);

@@ -56,12 +56,12 @@ impl Space {
 
     /// The next write may be the one that does not fit.
     pub fn is_low(&self, dirty_bytes: u64) -> bool {
-        self.left(dirty_bytes) < LOW_BYTES
+        self.report().tight || self.left(dirty_bytes) < LOW_BYTES
     }
 
     /// What was written and closed can be stored later.
     pub fn is_ample(&self, dirty_bytes: u64) -> bool {
-        self.left(dirty_bytes) >= AMPLE_BYTES
+        !self.report().tight && self.left(dirty_bytes) >= AMPLE_BYTES
     }
 
     fn left(&self, dirty_bytes: u64) -> u64 {
@@ -101,5 +101,12 @@ mod tests {
         assert!(!space.is_low(0));
         space.told(report(2 << 30));
         assert!(space.is_ample(MIB));
+    }
+
+    #[test]
+    fn without_room_for_records_there_is_none_for_bytes() {
+        let space = Space::default();
+        space.told(SpaceReport { tight: true, ..report(5 << 30) });
+        assert!(space.is_low(0) && !space.is_ample(0));
     }
 }

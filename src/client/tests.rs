@@ -25,6 +25,7 @@ use crate::types::op::{NewNode, RenameMode, XattrMode};
 use crate::types::session::{Hold, Lease};
 
 mod bounds;
+mod shared;
 
 #[derive(Default)]
 struct Chunks {

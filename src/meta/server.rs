@@ -79,7 +79,7 @@ impl MetaServer {
             waiting: Waiting::default(),
             strays: Strays::default(),
             leader: watch::Sender::new(None),
-            full: watch::Sender::new(false),
+            room: watch::Sender::default(),
         });
         let workers = Workers::new(Shutdown::new());
         let damaged_mark = config.dir.join(DAMAGED_MARK);

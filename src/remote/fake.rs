@@ -41,6 +41,8 @@ pub struct Faults {
     pub away: bool,
     /// Writes are refused for want of space.
     pub full: bool,
+    /// Metadata servers have little room.
+    pub tight: bool,
     /// What `statfs` tells otherwise.
     pub free_bytes: u64,
     /// The policy of the volume; 0 is for ever.
@@ -348,7 +350,7 @@ impl State {
 
     fn space(&self) -> SpaceReport {
         let free_bytes = if self.faults.full { 0 } else { self.faults.free_bytes };
-        SpaceReport { total_bytes: 1 << 41, free_bytes, inodes: 1, inodes_free: 1 << 20 }
+        SpaceReport { total_bytes: 1 << 41, free_bytes, inodes: 1, inodes_free: 1 << 20, tight: self.faults.tight }
     }
 
     fn open_session(&mut self, read_only: bool) -> MetaBody {

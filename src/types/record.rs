@@ -49,6 +49,8 @@ pub struct SpaceReport {
     pub free_bytes: u64,
     pub inodes: u64,
     pub inodes_free: u64,
+    /// The metadata servers have next to no room for records: what is accepted must be stored before it is acknowledged.
+    pub tight: bool,
 }
 
 /// What a certificate's holder may do. The certificate's common name is `role-id`, its organisation the cluster id.

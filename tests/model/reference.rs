@@ -373,6 +373,7 @@ impl Posix for Reference {
             free_bytes: state.capacity_bytes - state.allocated_bytes,
             inodes: INODES_MAX,
             inodes_free: INODES_MAX - state.inodes.len() as u64,
+            tight: false,
         }
     }
 

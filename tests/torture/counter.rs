@@ -1,6 +1,7 @@
 //! A counter that every process reads, increments and writes under a lock: exact at the end.
 //!
-//! It is read through the writing handle and through a read-only one, which clients cache differently.
+//! It is read through the writing handle and through a read-only one, which clients cache differently; or through a mapping that
+//! each process keeps from beginning to end, and written through it half of the time.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -8,7 +9,7 @@ use std::path::PathBuf;
 use crate::Run;
 use crate::fault::{Check, ensure};
 use crate::procs::{self, Worker};
-use crate::sys::{self, Sys};
+use crate::sys::{self, Mapping, Sys};
 
 #[derive(Clone, Copy)]
 struct Lock {
@@ -39,10 +40,19 @@ pub fn by_ofd(run: &Run, dirs: &[PathBuf]) -> Check<String> {
     count(run, dirs, OFD)
 }
 
+pub fn mapped(run: &Run, dirs: &[PathBuf]) -> Check<String> {
+    let lock = if run.sabotage { NONE } else { FLOCK };
+    count_by(run, dirs, |worker| increment_mapped(worker, lock))
+}
+
 fn count(run: &Run, dirs: &[PathBuf], lock: Lock) -> Check<String> {
-    sys::write_file(dirs[0].join("counter"), &0_u64.to_le_bytes())?;
     let lock = if run.sabotage { NONE } else { lock };
-    let reports = procs::run(run, dirs, |worker| increment(worker, lock))?;
+    count_by(run, dirs, |worker| increment(worker, lock))
+}
+
+fn count_by(run: &Run, dirs: &[PathBuf], work: impl Fn(&mut Worker) -> Check<Vec<u64>>) -> Check<String> {
+    sys::write_file(dirs[0].join("counter"), &0_u64.to_le_bytes())?;
+    let reports = procs::run(run, dirs, work)?;
     let total: u64 = reports.iter().map(|r| r[0]).sum();
     for dir in dirs {
         let content = sys::read_file(dir.join("counter"))?;
@@ -68,6 +78,30 @@ fn increment(worker: &mut Worker, lock: Lock) -> Check<Vec<u64>> {
         let next = (u64::from_le_bytes(value) + 1).to_le_bytes();
         ensure!(sys::pwrite(&writing, &next, 0)? == 8, "short write of the counter");
         (lock.unlock)(&writing)?;
+        made += 1;
+    }
+    Ok(vec![made])
+}
+
+fn increment_mapped(worker: &mut Worker, lock: Lock) -> Check<Vec<u64>> {
+    let file = sys::open(worker.dir.join("counter"), libc::O_RDWR, 0)?;
+    let mut mapping = Mapping::new(&file, libc::PROT_READ | libc::PROT_WRITE, 8)?;
+    let mut made = 0;
+    while worker.time_is_left() {
+        (lock.lock)(&file)?;
+        let mut value = [0; 8];
+        value.copy_from_slice(mapping.bytes());
+        if worker.random.once_in(8) {
+            std::thread::yield_now();
+        }
+        let next = (u64::from_le_bytes(value) + 1).to_le_bytes();
+        if worker.random.once_in(2) {
+            mapping.bytes_mut().copy_from_slice(&next);
+            mapping.sync()?;
+        } else {
+            ensure!(sys::pwrite(&file, &next, 0)? == 8, "short write of the counter");
+        }
+        (lock.unlock)(&file)?;
         made += 1;
     }
     Ok(vec![made])

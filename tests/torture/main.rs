@@ -86,6 +86,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("counter-flock", counter::by_flock),
     ("counter-fcntl", counter::by_fcntl),
     ("counter-ofd", counter::by_ofd),
+    ("counter-mapped", counter::mapped),
     ("replace", replace::run),
     ("growing-log", growing::run),
     ("storm", storm::run),

@@ -17,6 +17,7 @@ use crate::cli::failure::{Context, Failure, Outcome};
 use crate::cli::mount::{Mounted, Plan, Signals};
 use crate::cli::mount_helper::format_source;
 use crate::cli::mountpoint;
+use crate::cli::out::print;
 use crate::cli::settings::settings;
 use crate::cli::up::embedded::{Embedded, VOLUME};
 use crate::cli::up::place::Layout;
@@ -54,8 +55,7 @@ pub fn run(common: &CommonArgs, args: UpArgs) -> Outcome {
         match detach(&Layout(&data).log())? {
             Side::Parent(text) => {
                 dir.leave_to_child();
-                print!("{text}");
-                return Ok(());
+                return print(text);
             }
             Side::Child(child) => report = child,
         }

@@ -40,9 +40,13 @@ impl Core {
             let (want, bare) = {
                 let state = node.lock();
                 let lease = if state.writers > 0 { Lease::Write } else { Lease::Read };
-                (Hold { lease: state.want(lease), open: state.opens > 0 }, state.dirty.is_empty())
+                (Hold { lease: state.want(lease), open: state.wants_open() }, state.dirty.is_empty())
             };
-            let told = self.ask(|session| async move { session.getattr(ino, want).await }).await;
+            let ask = self.ask(|session| async move { session.getattr(ino, want).await });
+            let told = tokio::select! {
+                told = ask => told,
+                () = self.life.ended(), if ino == Ino::ROOT && self.root.lock().is_some() => continue,
+            };
             let attr = told.result.clone()?;
             match self.keep_attr(asked, &told, attr.clone()) {
                 Some(attr) => return Ok(attr),

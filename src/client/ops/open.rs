@@ -93,7 +93,7 @@ impl Core {
             // A directory, or a file by its inode: names are durable when they are made.
             return self.flush(&self.nodes.node(ino), Scope::All).await;
         };
-        let file = self.files.find(handle)?;
+        let file = self.files.find_for_data(handle)?;
         self.fsync_file(&file).await
     }
 

@@ -10,7 +10,7 @@ use crate::types::op::{FallocateMode, Op, OpReply};
 
 impl Core {
     pub async fn fallocate(self: &Arc<Self>, handle: Handle, mode: FallocateMode, offset: u64, len: u64) -> Result<()> {
-        let file = self.files.find(handle)?;
+        let file = self.files.find_for_data(handle)?;
         if !file.mode.write {
             return Err(FsError::BadHandle);
         }
@@ -32,7 +32,7 @@ impl Core {
     }
 
     pub async fn copy_range(self: &Arc<Self>, from: (Handle, u64), to: (Handle, u64), len: u64) -> Result<u64> {
-        let (source, target) = (self.files.find(from.0)?, self.files.find(to.0)?);
+        let (source, target) = (self.files.find_for_data(from.0)?, self.files.find_for_data(to.0)?);
         if !source.mode.read || !target.mode.write {
             return Err(FsError::BadHandle);
         }

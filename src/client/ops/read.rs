@@ -49,7 +49,7 @@ struct ChunkRead {
 
 impl Core {
     pub fn try_read(&self, handle: Handle, offset: u64, len: u32) -> Option<Result<Bytes>> {
-        let file = match self.files.find(handle) {
+        let file = match self.files.find_for_data(handle) {
             Ok(file) => file,
             Err(error) => return Some(Err(error)),
         };
@@ -63,7 +63,7 @@ impl Core {
     }
 
     pub async fn read(self: &Arc<Self>, handle: Handle, offset: u64, len: u32) -> Result<Bytes> {
-        let file = self.files.find(handle)?;
+        let file = self.files.find_for_data(handle)?;
         if file.node.lock().stale {
             return Err(FsError::Stale);
         }
@@ -88,7 +88,7 @@ impl Core {
         Ok(plan.assemble(parts))
     }
 
-    async fn plan(&self, node: &Arc<Node>, offset: u64, len: u32) -> Result<Plan> {
+    async fn plan(self: &Arc<Self>, node: &Arc<Node>, offset: u64, len: u32) -> Result<Plan> {
         for attempt in 0.. {
             // A missing block is asked for; what the answer says is taken as it is when it cannot be kept.
             if let Some(Ok(plan)) = self.plan_leased(node, offset, len) {
@@ -98,7 +98,7 @@ impl Core {
             let (over, buffered_end, want) = {
                 let state = node.lock();
                 let lease = if state.writers > 0 { Lease::Write } else { Lease::Read };
-                let want = Hold { lease: state.want(lease), open: state.opens > 0 };
+                let want = Hold { lease: state.want(lease), open: state.wants_open() };
                 let over = dirty_runs(&state, offset, offset.saturating_add(u64::from(len)));
                 (over, state.dirty.end().unwrap_or(0), want)
             };
@@ -126,6 +126,7 @@ impl Core {
             if !kept && start == offset && (unchanged || attempt >= TRIES) {
                 let mut extents = extents.clone();
                 if self.ask_rest(ino, attr.version, offset + covered..offset + u64::from(len), &mut extents).await? {
+                    self.note_uncovered(node);
                     return Ok(one_shot(&attr, &extents, (over, buffered_end), offset, len));
                 }
             }

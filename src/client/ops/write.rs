@@ -94,7 +94,7 @@ impl Core {
     }
 
     fn writable(&self, handle: Handle) -> Result<Arc<OpenFile>> {
-        let file = self.files.find(handle)?;
+        let file = self.files.find_for_data(handle)?;
         if self.read_only {
             return Err(FsError::ReadOnly);
         }
@@ -185,7 +185,7 @@ impl Core {
             let want = {
                 let mut state = node.lock();
                 state.begin_flush();
-                Hold { lease: state.want(Lease::Write), open: state.opens > 0 }
+                Hold { lease: state.want(Lease::Write), open: state.wants_open() }
             };
             let pieces = pieces.into_iter().map(|piece| relative(piece, start)).collect();
             let op = Op::Write(Write { ino: node.ino, at, pieces, len, mtime: None, clear_privileges });

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::room::LogRoom;
 use super::{Fail, Shared, plain, unexpected};
 use crate::crypto::token::JoinToken;
 use crate::meta::command::{Command, Outcome};
@@ -66,11 +67,22 @@ impl Shared {
         let metas = self.raft.members().into_iter().map(|(info, ..)| info.address).collect();
         let token = JoinToken::create(self.authority.fingerprint(), metas);
         let expires = later(self.now(), Duration::from_millis(ttl_ms));
+        self.check_granted(&grant).await?;
         let command = Command::CreateToken { hash: token.secret_hash(), role, grant, expires };
         match self.propose(&command).await? {
             Outcome::Done => Ok(plain(MetaBody::Token(token.encode()))),
             other => Err(unexpected(other)),
         }
+    }
+
+    /// A token for a volume that is not there would be found useless by whoever it is given to.
+    async fn check_granted(&self, grant: &ClientGrant) -> Result<(), Fail> {
+        for name in &grant.volumes {
+            if self.read(|view| view.volume_by_name(name)).await?.is_none() {
+                return Err(Fail::Refused(format!("there is no volume {name}")));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn members(&self) -> MetaReply {
@@ -118,7 +130,8 @@ impl Shared {
         let (volume, usage, map) = self.read(read).await?;
         leader.stores.first_round(&map, leader.age()).await;
         let room = leader.stores.room(&map, volume.policy.replicas);
-        Ok(plain(MetaBody::Space(space_report(&volume, usage, room))))
+        let report = space_report(&volume, usage, room);
+        Ok(plain(MetaBody::Space(bounded_by_log(report, *self.room.borrow()))))
     }
 }
 
@@ -148,6 +161,16 @@ fn space_report(volume: &Volume, usage: VolumeUsage, room: Room) -> SpaceReport 
         free_bytes: left.min(total),
         inodes,
         inodes_free: inodes.saturating_sub(usage.inodes),
+        tight: false,
+    }
+}
+
+/// Where no record can be written, no byte can be.
+fn bounded_by_log(report: SpaceReport, room: LogRoom) -> SpaceReport {
+    match room {
+        LogRoom::Ample => report,
+        LogRoom::Tight => SpaceReport { tight: true, ..report },
+        LogRoom::Full => SpaceReport { tight: true, free_bytes: 0, ..report },
     }
 }
 

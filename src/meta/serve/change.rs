@@ -31,7 +31,7 @@ impl Shared {
         }
         let _names = leader.names.lock(tree, change.ops.iter().flat_map(names)).await;
         self.raft.read_barrier().await?;
-        let no_room = *self.full.borrow() && !is_for_space(&change.ops) || !self.has_room(&leader, tree, &change)?;
+        let no_room = self.log_is_full() && !is_for_space(&change.ops) || !self.has_room(&leader, tree, &change)?;
         if no_room {
             // What was done before is answered as it was then.
             let answered = self.state.view(|view| view.has_answered(change.session, change.sequence))?;

@@ -49,7 +49,7 @@ impl Shared {
             let Split { parts, last } = self.split(tree, op).await?;
             for op in parts {
                 let (session, sequence, now) = (change.session, change.sequence, self.now());
-                if *self.full.borrow() && !is_for_space(std::slice::from_ref(&op)) {
+                if self.log_is_full() && !is_for_space(std::slice::from_ref(&op)) {
                     return Err(FsError::NoSpace.into());
                 }
                 match self.propose(&Command::Part { session, sequence, now, op }).await? {

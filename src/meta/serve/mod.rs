@@ -11,6 +11,7 @@ mod join;
 mod large;
 mod lock;
 mod read;
+pub mod room;
 mod session;
 mod store;
 mod touch;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use self::room::LogRoom;
 use super::leader::Leader;
 use super::raft::node::{ProposeError, RaftNode};
 use super::state::{State, StateError, View};
@@ -54,7 +56,7 @@ pub struct Shared {
     pub waiting: Waiting,
     pub strays: Strays,
     /// The disk under the log is nearly full: nothing but freeing goes on.
-    pub full: watch::Sender<bool>,
+    pub room: watch::Sender<LogRoom>,
 }
 
 /// Why a request is not answered with what it asked for.
@@ -115,6 +117,11 @@ impl Service for MetaService {
 }
 
 impl Shared {
+    /// Only changes that free something may be made.
+    fn log_is_full(&self) -> bool {
+        *self.room.borrow() == LogRoom::Full
+    }
+
     async fn serve(self: Arc<Self>, call: Call) {
         match (call.request.kind, call.peer) {
             (KIND_RAFT, Some(Peer { role: Role::Meta, .. })) => {

@@ -6,17 +6,15 @@ use std::time::Duration;
 
 use crate::host::space::free_bytes;
 use crate::meta::serve::Shared;
-
-/// Below this, changes that do not free anything are refused with ENOSPC.
-const RESERVE_BYTES: u64 = 64 << 20;
+use crate::meta::serve::room::LogRoom;
 
 pub async fn watch(shared: Arc<Shared>, dir: PathBuf) {
     loop {
         match free_bytes(&dir) {
             Ok(free) => {
-                let full = free < RESERVE_BYTES;
-                let changed = shared.full.send_if_modified(|was| std::mem::replace(was, full) != full);
-                if changed && full {
+                let room = LogRoom::of(free);
+                let changed = shared.room.send_if_modified(|was| std::mem::replace(was, room) != room);
+                if changed && room != LogRoom::Ample {
                     tracing::error!(free_bytes = free, dir = %dir.display(), "the metadata disk is nearly full");
                 }
             }

@@ -1,0 +1,65 @@
+//! Pages of mappings that no lease covers.
+//!
+//! The kernel fills the pages of a mapping by reads, and drops them when a lease is recalled. A read that is answered
+//! without a lease, because hosts take turns, fills pages that nobody will recall. So such a read marks the inode, before
+//! it is answered, and the pages are dropped on our own account: once in a while, until a lease covers what is filled or
+//! nothing is; and at once when a lock is taken, after which a program expects to see what others wrote before.
+//!
+//! The order in which a page becomes covered: the lease is there, the mark is taken off, the pages are dropped; whatever is
+//! filled after that is recalled with the lease, or marked again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::core::Core;
+use super::inode::Node;
+use crate::types::limits::LEASE_QUIET_MS;
+
+/// Between two drops of one inode: a little more than leases are not asked for after a recall.
+const PAUSE: Duration = Duration::from_millis(LEASE_QUIET_MS + 100);
+
+/// How long one drop may take. A page that is written back waits for the leader.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+impl Core {
+    /// A read is about to be answered without a lease.
+    pub fn note_uncovered(self: &Arc<Self>, node: &Arc<Node>) {
+        let begins = {
+            let mut state = node.lock();
+            state.uncovered = true;
+            !std::mem::replace(&mut state.covering, true)
+        };
+        if begins {
+            let (core, node) = (self.clone(), node.clone());
+            self.runtime.spawn(async move { core.cover(&node).await });
+        }
+    }
+
+    async fn cover(self: &Arc<Self>, node: &Arc<Node>) {
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            if node.lock().opens > 0 {
+                // Brings the lease, if it is to be had. An inode that is gone has no changes to come.
+                let _ = self.getattr(node.ino).await;
+            }
+            self.drop_uncovered(node).await;
+            let mut state = node.lock();
+            if !state.uncovered {
+                state.covering = false;
+                return;
+            }
+        }
+    }
+
+    /// Drops pages that may be older than what others have written by now. Returns when that is done, whoever does it.
+    pub async fn drop_uncovered(&self, node: &Node) {
+        let _turn = node.dropping.lock().await;
+        if std::mem::take(&mut node.lock().uncovered) {
+            let dropping = self.kernel().drop_pages(node.ino);
+            if tokio::time::timeout(PATIENCE, dropping).await.is_err() {
+                tracing::warn!(ino = %node.ino, "the kernel does not give up its pages");
+                node.lock().uncovered = true;
+            }
+        }
+    }
+}
