@@ -11,7 +11,7 @@ pub fn print(text: impl Display) -> Outcome {
     write(&mut io::stdout().lock(), text)
 }
 
-/// As [`print`], and ends the line.
+/// As [`print()`], and ends the line.
 ///
 /// # Errors
 /// It could not be written.
