@@ -128,8 +128,8 @@ impl Core {
         Ok(())
     }
 
-    /// Who has a lock sees, in mappings too, what was written under it before. A caller that gives up meanwhile is never told
-    /// that it has the lock, and so must not keep it.
+    /// Who has a lock sees, in mappings too, what was written under it before. A caller that gives up meanwhile is never
+    /// told that it has the lock, and so must not keep it.
     async fn locked(self: &Arc<Self>, request: LockRequest) {
         let Some(node) = self.nodes.find(request.ino) else { return };
         let mut taken = Taken { core: self, request, armed: true };

@@ -25,7 +25,8 @@
 //!
 //! Requests wait (or fail with EIO after the volume's patience). The session's life is counted from the sending of the
 //! last heartbeat that was acknowledged; when it has run out no lease is used and the kernel's pages are dropped.
-//! When the session turns out to have expired, dirty data is lost: every handle of such a file reports it once.
+//! When the session turns out to have expired, dirty data is lost: every handle of such a file reports it once. Handles of
+//! files that were locked in it say EIO to reads and writes from then on, as others may have had the lock since.
 
 pub mod api;
 mod cache;
@@ -149,8 +150,8 @@ impl Client {
         self.core.memory.high_bytes()
     }
 
-    /// Makes everything durable, gives every lease back and closes the session. A session that a cluster that is away cannot be
-    /// told of expires by itself.
+    /// Makes everything durable, gives every lease back and closes the session; if the cluster is away, it expires by
+    /// itself.
     ///
     /// # Errors
     /// Something could not be made durable; the client ends all the same.

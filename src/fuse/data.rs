@@ -136,8 +136,8 @@ impl<F: Posix> Door<F> {
         });
     }
 
-    /// The same for `sync(2)` and `syncfs(2)`, which keep everybody else on this host from either, and from unmounting, while
-    /// they wait: not for longer than [`SYNC_PATIENCE`].
+    /// The same for `sync(2)` and `syncfs(2)`, which keep everybody else on this host from either, and from unmounting,
+    /// while they wait: not for longer than [`SYNC_PATIENCE`].
     pub fn answer_syncfs(&self, caller: Caller, reply: ReplyEmpty) {
         let fs = self.fs.clone();
         let (work, surrender) = (async move { fs.sync().await }, Surrender::Bounded(SYNC_PATIENCE));

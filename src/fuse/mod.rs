@@ -1,10 +1,11 @@
 //! The front door: a [`Posix`](crate::client::api::Posix) namespace as a Linux filesystem, by FUSE.
 //!
 //! Decodes a request, calls, encodes the answer; no policy and no state of files lives here. The order of things:
-//! `options` reads what was asked for, `mount` gets `/dev/fuse` into the tree, on a `blockdev`, [`session`] runs the event loops,
-//! `adapter` takes the requests and hands each family of them to `names`, `attrs`, `data` and `locks`, `serve` answers
-//! in the FUSE thread when that needs no waiting and parks the request on the runtime when it does, `interrupt` lets
-//! go of parked requests whose process was signalled, and [`invalidate`] drops what the kernel cached.
+//! `options` reads what was asked for, `mount` gets `/dev/fuse` into the tree, on a [`blockdev`], [`session`] runs the
+//! event loops, `adapter` takes the requests and hands each family of them to `names`, `attrs`, `data` and `locks`,
+//! `serve` answers in the FUSE thread when that needs no waiting and parks the request on the runtime when it does,
+//! `interrupt` lets go of parked requests whose process was signalled, and [`invalidate`] drops what the kernel cached.
+//! [`control`] and [`mountinfo`] are for other processes: what they ask of a mount, and how they find one.
 //!
 //! # What the kernel may cache
 //!

@@ -1,7 +1,7 @@
 //! A counter that every process reads, increments and writes under a lock: exact at the end.
 //!
-//! It is read through the writing handle and through a read-only one, which clients cache differently; or through a mapping that
-//! each process keeps from beginning to end, and written through it half of the time.
+//! It is read through the writing handle and through a read-only one, which clients cache differently; or through a
+//! mapping that each process keeps from beginning to end, and written through it half of the time.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
