@@ -163,4 +163,11 @@ pub trait Posix: Send + Sync + 'static {
     fn getlk(&self, ino: Ino, call: LockCall) -> impl Future<Output = Result<Option<Lock>>> + Send;
     /// `wait`: until it is held. Dropping the future gives the wait up.
     fn setlk(&self, ino: Ino, call: LockCall, wait: bool) -> impl Future<Output = Result<()>> + Send;
+    /// After a lock was had, and before its taker is told: mappings show what was written before. Not to be given up.
+    fn locked(&self, ino: Ino) -> impl Future<Output = ()> + Send;
+    /// Whether data may be changed by this handle.
+    ///
+    /// # Errors
+    /// `BadHandle`, or `Io` when a lock that it may have relied on was lost.
+    fn check_handle(&self, handle: Handle) -> Result<()>;
 }

@@ -15,7 +15,7 @@ use super::ClientConfig;
 use super::api::Result;
 use super::cache::chunk::ChunkCache;
 use super::chunks::ChunkStore;
-use super::files::Files;
+use super::files::{Files, OpenFile};
 use super::inode::{Asked, Node, Nodes};
 use super::kernel::KernelCache;
 use super::lease::Life;
@@ -117,6 +117,8 @@ pub struct Touch {
     pub reshapes: bool,
     /// A hold wanted on the inode made or touched.
     pub want: Hold,
+    /// The handle it is done by.
+    pub by: Option<Arc<OpenFile>>,
 }
 
 /// What is done with the outcome of a change, before any other change is told its own.
@@ -284,12 +286,21 @@ impl Core {
     /// # Errors
     /// The first operation that failed, or `SessionExpired` when it is not known whether they were done.
     pub async fn submit(&self, ops: Vec<Op>, want: Hold) -> (Result<BatchReply>, Vec<Ino>) {
+        self.submit_by(None, ops, want).await
+    }
+
+    /// As [`Core::submit`], on behalf of a handle: not under a session in which its locks are lost. Handles are marked before
+    /// a new session can be seen, so who sees the session sees the mark.
+    pub async fn submit_by(&self, file: Option<&OpenFile>, ops: Vec<Op>, want: Hold) -> (Result<BatchReply>, Vec<Ino>) {
         // Locks change nothing in the tree: readers may have them.
         if self.read_only && !ops.iter().all(|op| matches!(op, Op::Lock(_) | Op::UnlockOwner { .. })) {
             return (Err(FsError::ReadOnly), Vec::new());
         }
         loop {
             let session = self.session();
+            if let Some(Err(error)) = file.map(OpenFile::check_lost) {
+                return (Err(error), Vec::new());
+            }
             let (result, leased, uncertain) = self.submit_in(&session, ops.clone(), want, Lane::Change).await;
             match result {
                 Err(FsError::SessionExpired) if !uncertain && !self.is_stopping() => self.renewed(&session).await,
@@ -325,7 +336,7 @@ impl Core {
         let task = self.runtime.spawn(async move {
             let begun = core.nodes.asked();
             let nodes = core.begin(&touch);
-            let (result, leased) = core.submit(ops, touch.want).await;
+            let (result, leased) = core.submit_by(touch.by.as_deref(), ops, touch.want).await;
             nodes.iter().for_each(|node| node.lock().end_change());
             match result? {
                 BatchReply::Done(replies) => {

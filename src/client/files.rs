@@ -45,6 +45,12 @@ impl OpenFile {
         self.listing_bound.load(Ordering::Acquire)
     }
 
+    /// # Errors
+    /// `Io` when a lock that this handle may have relied on was lost.
+    pub fn check_lost(&self) -> Result<()> {
+        if self.lost.load(Ordering::Acquire) { Err(FsError::Io) } else { Ok(()) }
+    }
+
     /// What write-back met since this handle was told last.
     ///
     /// # Errors
@@ -85,7 +91,8 @@ impl Files {
     /// `BadHandle` when it is not open; `Io` when a lock that it may have relied on was lost, until it is opened anew.
     pub fn find_for_data(&self, handle: Handle) -> Result<Arc<OpenFile>> {
         let file = self.find(handle)?;
-        if file.lost.load(Ordering::Acquire) { Err(FsError::Io) } else { Ok(file) }
+        file.check_lost()?;
+        Ok(file)
     }
 
     /// Locks on these inodes were lost.

@@ -76,6 +76,8 @@ pub struct State {
     /// Some of them may have been filled without a lease (see [`super::mapped`]), and a task that sees to it is under way.
     pub uncovered: bool,
     pub covering: bool,
+    /// Reads that wait for the leader.
+    pub asking: u32,
     /// How many sessions this inode's buffers have outlived: what was frozen under one is not to be heard of under the next.
     pub life: u64,
     /// A recall is in its last flush: writers wait.
@@ -143,6 +145,7 @@ impl Node {
             pages: false,
             uncovered: false,
             covering: false,
+            asking: 0,
             life: 0,
             writes_blocked: false,
             failure: Failure::default(),

@@ -42,12 +42,19 @@ impl LockNotes {
         let mut granted = self.granted.lock();
         let key = (ino, call.space, call.owner);
         let ranges = granted.entry(key).or_default();
-        ranges.retain(|range| range.start < call.range.start || range.end > call.range.end);
+        *ranges = ranges.iter().flat_map(|range| without(*range, call.range)).collect();
         if call.mode.is_some() {
             ranges.push(call.range);
         }
         if ranges.is_empty() {
             granted.remove(&key);
+        }
+    }
+
+    /// Another kind of `flock` is had by giving up the first, also when it is not had then.
+    fn refused(&self, ino: Ino, call: &LockCall) {
+        if call.space == LockSpace::Flock {
+            self.granted.lock().remove(&(ino, call.space, call.owner));
         }
     }
 
@@ -78,29 +85,6 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Gives a lock back when its taker goes away.
-struct Taken<'a> {
-    core: &'a Arc<Core>,
-    request: LockRequest,
-    armed: bool,
-}
-
-impl Drop for Taken<'_> {
-    fn drop(&mut self) {
-        if self.armed {
-            let (core, unlock) = (self.core.clone(), LockRequest { mode: None, ..self.request.clone() });
-            let LockRequest { space, owner, mode, range, pid, .. } = unlock;
-            let dropped = LockCall { space, owner, mode, range, pid };
-            core.locks.settle(unlock.ino, &dropped);
-            let unlocking = async move {
-                // A session that is gone has no locks.
-                let _ = core.change(vec![Op::Lock(unlock)], Touch::default(), Box::new(|_, _, _| {})).await;
-            };
-            self.core.runtime.spawn(unlocking);
-        }
-    }
-}
-
 impl Core {
     pub async fn getlk(&self, ino: Ino, call: LockCall) -> Result<Option<Lock>> {
         let request = request(ino, call);
@@ -116,25 +100,22 @@ impl Core {
             self.locks.note(ino, call.space, call.owner);
         }
         let tried = self.change(vec![Op::Lock(request(ino, call))], Touch::default(), Box::new(|_, _, _| {})).await?;
-        match tried.first() {
-            Some(OpReply::LockHeld(_)) if wait => self.wait_lock(request(ino, call)).await?,
-            Some(OpReply::LockHeld(_)) => return Err(FsError::WouldBlock),
-            _ => {}
+        if let Some(OpReply::LockHeld(_)) = tried.first() {
+            self.locks.refused(ino, &call);
+            if !wait {
+                return Err(FsError::WouldBlock);
+            }
+            self.wait_lock(request(ino, call)).await?;
         }
         self.locks.settle(ino, &call);
-        if call.mode.is_some() {
-            self.locked(request(ino, call)).await;
-        }
         Ok(())
     }
 
-    /// Who has a lock sees, in mappings too, what was written under it before. A caller that gives up meanwhile is never
-    /// told that it has the lock, and so must not keep it.
-    async fn locked(self: &Arc<Self>, request: LockRequest) {
-        let Some(node) = self.nodes.find(request.ino) else { return };
-        let mut taken = Taken { core: self, request, armed: true };
-        self.drop_uncovered(&node).await;
-        taken.armed = false;
+    /// A lock on this inode was granted. Who has it sees, in mappings too, what was written under it before.
+    pub async fn locked(self: &Arc<Self>, ino: Ino) {
+        if let Some(node) = self.nodes.find(ino) {
+            self.drop_uncovered(&node).await;
+        }
     }
 
     async fn wait_lock(self: &Arc<Self>, request: LockRequest) -> Result<()> {
@@ -173,11 +154,44 @@ impl Core {
         }
         let range = LockRange { start: 0, end: u64::MAX >> 1 };
         let unlock = LockRequest { ino, space, owner, mode: None, range, pid: 0 };
-        self.change(vec![Op::Lock(unlock)], Touch::default(), Box::new(|_, _, _| {})).await.map(|_| ())
+        let unlocked = self.change(vec![Op::Lock(unlock)], Touch::default(), Box::new(|_, _, _| {})).await;
+        if unlocked.is_err() {
+            self.locks.note(ino, space, owner);
+        }
+        unlocked.map(|_| ())
     }
 }
 
 fn request(ino: Ino, call: LockCall) -> LockRequest {
     let LockCall { space, owner, mode, range, pid } = call;
     LockRequest { ino, space, owner, mode, range, pid }
+}
+
+/// What is left of a range.
+fn without(range: LockRange, gone: LockRange) -> impl Iterator<Item = LockRange> {
+    let apart = gone.end < range.start || range.end < gone.start;
+    let before = (apart || range.start < gone.start)
+        .then(|| LockRange { start: range.start, end: if apart { range.end } else { gone.start - 1 } });
+    let after = (!apart && gone.end < range.end).then(|| LockRange { start: gone.end + 1, end: range.end });
+    before.into_iter().chain(after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left(start: u64, end: u64) -> Vec<(u64, u64)> {
+        let range = LockRange { start: 10, end: 19 };
+        without(range, LockRange { start, end }).map(|range| (range.start, range.end)).collect()
+    }
+
+    #[test]
+    fn what_is_unlocked_is_taken_out_of_what_is_held() {
+        assert_eq!(left(0, 9), [(10, 19)]);
+        assert_eq!(left(20, 30), [(10, 19)]);
+        assert_eq!(left(0, 30), []);
+        assert_eq!(left(10, 12), [(13, 19)]);
+        assert_eq!(left(15, 19), [(10, 14)]);
+        assert_eq!(left(13, 15), [(10, 12), (16, 19)]);
+    }
 }

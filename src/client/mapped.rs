@@ -52,14 +52,52 @@ impl Core {
     }
 
     /// Drops pages that may be older than what others have written by now. Returns when that is done, whoever does it.
-    pub async fn drop_uncovered(&self, node: &Node) {
+    pub async fn drop_uncovered(self: &Arc<Self>, node: &Arc<Node>) {
         let _turn = node.dropping.lock().await;
-        if std::mem::take(&mut node.lock().uncovered) {
-            let dropping = self.kernel().drop_pages(node.ino);
-            if tokio::time::timeout(PATIENCE, dropping).await.is_err() {
-                tracing::warn!(ino = %node.ino, "the kernel does not give up its pages");
-                node.lock().uncovered = true;
-            }
+        let due = {
+            let mut state = node.lock();
+            std::mem::take(&mut state.uncovered) || state.asking > 0
+        };
+        if !due {
+            return;
         }
+        let mut mark = Mark { core: self, node, back: true };
+        let dropping = self.kernel().drop_pages(node.ino);
+        match tokio::time::timeout(PATIENCE, dropping).await {
+            Ok(()) => mark.back = false,
+            Err(_) => tracing::warn!(ino = %node.ino, "the kernel does not give up its pages"),
+        }
+    }
+
+    /// A read is about to ask the leader. The page it is for may be filled late, with what is old by then.
+    pub fn ask_uncovered<'a>(&self, node: &'a Node) -> Asking<'a> {
+        node.lock().asking += 1;
+        Asking { node }
+    }
+}
+
+/// Puts the mark back when the drop did not come to its end.
+struct Mark<'a> {
+    core: &'a Arc<Core>,
+    node: &'a Arc<Node>,
+    back: bool,
+}
+
+impl Drop for Mark<'_> {
+    fn drop(&mut self) {
+        if self.back {
+            self.core.note_uncovered(self.node);
+        }
+    }
+}
+
+/// A read has asked the leader and not been answered.
+pub struct Asking<'a> {
+    node: &'a Node,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.node.lock().asking -= 1;
     }
 }

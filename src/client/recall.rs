@@ -61,19 +61,8 @@ impl Core {
             self.drop_pages(&node, patience).await;
         }
         let Some(claim) = self.flush_and_end(&node).await else { return };
-        let emptied = claim.hold.lease == Lease::None;
         self.yield_claims(vec![claim]).await;
-        let again = {
-            let mut state = node.lock();
-            let had = state.pages && emptied;
-            if emptied {
-                state.pages = state.opens > 0;
-            }
-            had
-        };
-        if again {
-            self.drop_pages(&node, PAGES_PATIENCE).await;
-        }
+        self.drop_uncovered(&node).await;
     }
 
     /// A page can be held by a request that is parked at the leader behind this recall. Then the mappings of this file
@@ -207,6 +196,9 @@ fn end(state: &mut super::inode::State, ino: Ino, keep: Lease) -> Claim {
     let hold = state.held.finish_recall(open);
     if hold.lease == Lease::None {
         state.forget();
+        // What was filled since the last drop.
+        state.uncovered |= state.pages;
+        state.pages = state.opens > 0;
     }
     if !hold.open {
         state.idle_since = None;

@@ -162,17 +162,17 @@ async fn watch_life(core: Arc<Core>) {
 }
 
 async fn drop_kernel_pages(core: &Arc<Core>) {
-    let kernel = core.kernel();
     for node in core.nodes.all() {
         let drop_them = {
             let mut state = node.lock();
-            let had = state.pages;
+            state.uncovered |= state.pages;
             state.pages = state.opens > 0;
-            had
+            state.uncovered
         };
         if drop_them {
             // Not waited for: a page that waits for the cluster must not hold up the rest.
-            core.runtime.spawn(kernel.drop_pages(node.ino));
+            let (core, node) = (core.clone(), node.clone());
+            core.runtime.clone().spawn(async move { core.drop_uncovered(&node).await });
         }
     }
 }

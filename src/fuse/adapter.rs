@@ -143,7 +143,7 @@ impl<F: Posix> Filesystem for Door<F> {
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         ctime: Option<SystemTime>,
-        _: Option<FileHandle>,
+        fh: Option<FileHandle>,
         _: Option<SystemTime>,
         _: Option<SystemTime>,
         _: Option<SystemTime>,
@@ -160,7 +160,7 @@ impl<F: Posix> Filesystem for Door<F> {
             ctime: ctime.map(|time| SetTime::At(time_in(time))),
             clear_privileges: false,
         };
-        self.answer_setattr(Caller::of(req), ino(number), set, reply);
+        self.answer_setattr(Caller::of(req), ino(number), set, fh.map(handle), reply);
     }
 
     fn readlink(&self, req: &Request, number: INodeNo, reply: ReplyData) {

@@ -9,30 +9,32 @@ use std::thread;
 /// # Errors
 /// No thread can be made or parted; or what `work` says.
 pub(super) fn with_own_directory<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    parted(libc::CLONE_FS, work)
-}
-
-/// Runs `work` without descriptors but the first three. A call in it that never returns does not keep the descriptors of
-/// the process open when that is killed.
-///
-/// # Errors
-/// As [`with_own_directory`].
-pub(super) fn without_descriptors<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    parted(libc::CLONE_FILES, || {
-        // SAFETY: closes copies of descriptors, in a table that only this thread has and that nothing in `work` uses.
-        check(unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) })?;
+    on_a_thread(|| {
+        // SAFETY: parts this thread, which is new, from its process; nothing else is changed.
+        check(unsafe { libc::unshare(libc::CLONE_FS) })?;
         work()
     })
 }
 
-fn parted<T: Send>(what: libc::c_int, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    let apart = || {
+/// Runs `work` without descriptors but the first three, where the kernel can do that. A call in it that never returns does
+/// not keep the descriptors of the process open when that is killed.
+///
+/// # Errors
+/// No thread can be made; or what `work` says.
+pub(super) fn without_descriptors<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    on_a_thread(|| {
         // SAFETY: parts this thread, which is new, from its process; nothing else is changed.
-        check(unsafe { libc::unshare(what) })?;
+        if unsafe { libc::unshare(libc::CLONE_FILES) } == 0 {
+            // SAFETY: closes copies of descriptors, in a table that only this thread has and that nothing in `work` uses.
+            unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+        }
         work()
-    };
+    })
+}
+
+fn on_a_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     thread::scope(|scope| {
-        let thread = thread::Builder::new().spawn_scoped(scope, apart)?;
+        let thread = thread::Builder::new().spawn_scoped(scope, work)?;
         thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
     })
 }

@@ -7,7 +7,7 @@ use super::caller::Caller;
 use super::convert::{BLOCK_BYTES, VALIDITY, attr_out, errno, stale, xattr_mode};
 use super::names::reply_empty;
 use super::serve::{Surrender, serve};
-use crate::client::api::{Posix, Result};
+use crate::client::api::{Handle, Posix, Result};
 use crate::types::attr::{Attr, S_ISGID, SetAttr};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
@@ -47,9 +47,15 @@ impl<F: Posix> Door<F> {
         serve(&self.runtime, caller, Surrender::Look, async move { fs.getattr(number).await }, answer);
     }
 
-    pub fn answer_setattr(&self, caller: Caller, number: Ino, set: SetAttr, reply: ReplyAttr) {
+    /// `by`: of `ftruncate`, the handle.
+    pub fn answer_setattr(&self, caller: Caller, number: Ino, set: SetAttr, by: Option<Handle>, reply: ReplyAttr) {
         let fs = self.fs.clone();
-        let work = async move { fs.setattr(number, set).await };
+        let work = async move {
+            if let (Some(handle), Some(_)) = (by, set.size) {
+                fs.check_handle(handle)?;
+            }
+            fs.setattr(number, set).await
+        };
         serve(&self.runtime, caller, Surrender::Change, work, move |result| reply_attr(result, reply));
     }
 

@@ -113,8 +113,12 @@ impl<F: Posix> Door<F> {
     pub fn answer_release(&self, number: Ino, handle: Handle, flock_owner: Option<u64>, reply: ReplyEmpty) {
         let (fs, owners) = (self.fs.clone(), self.open_file_locks.released(number, handle));
         let work = async move {
+            let mut unlocked = Ok(());
             for owner in owners {
-                fs.setlk(number, unlock_all(owner), false).await?;
+                unlocked = unlocked.and(fs.setlk(number, unlock_all(owner), false).await);
+            }
+            if let Err(error) = unlocked {
+                tracing::warn!(ino = %number, %error, "locks of an open file description were not dropped");
             }
             fs.release(number, handle, flock_owner).await
         };

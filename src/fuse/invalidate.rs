@@ -1,8 +1,9 @@
-//! Tells the kernel to drop what it cached, from a thread of its own.
+//! Tells the kernel to drop what it cached, from threads of its own.
 //!
 //! Never from a request's thread: dropping a page waits for whoever holds it, which may be a request that waits for
 //! that very thread.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -16,32 +17,40 @@ use tokio::sync::oneshot;
 use crate::client::kernel::KernelCache;
 use crate::types::id::Ino;
 
-/// One inode to drop, and whom to tell when that is done.
-type Order = (Ino, oneshot::Sender<()>);
+/// A page that is held blocks one of them for as long as it is.
+const THREADS: usize = 4;
+
+/// Whom to tell when an inode's pages are dropped, by inode: everyone who asked before its drop began.
+type Waiting = Arc<Mutex<HashMap<Ino, Vec<oneshot::Sender<()>>>>>;
 
 /// The kernel's caches over one mount. Made before the mount, so that a client can be built on it; until the mount is
 /// there, and after it is gone, nothing is cached and every drop is done at once.
 pub struct Invalidator {
-    orders: Mutex<Option<Sender<Order>>>,
+    orders: Mutex<Option<Sender<Ino>>>,
+    waiting: Waiting,
 }
 
 impl Invalidator {
     pub fn new() -> Arc<Invalidator> {
-        Arc::new(Invalidator { orders: Mutex::new(None) })
+        Arc::new(Invalidator { orders: Mutex::new(None), waiting: Waiting::default() })
     }
 
-    /// The mount is there: starts the thread that sends through `notifier`.
+    /// The mount is there: starts the threads that send through `notifier`.
     ///
     /// # Errors
-    /// The thread cannot be started.
+    /// No thread can be started.
     pub(super) fn mounted(&self, notifier: Notifier) -> io::Result<()> {
         let (sender, orders) = channel();
-        thread::Builder::new().name("fuse-invalidate".into()).spawn(move || run(&notifier, &orders))?;
+        let orders = Arc::new(Mutex::new(orders));
+        for _ in 0..THREADS {
+            let (notifier, orders, waiting) = (notifier.clone(), orders.clone(), self.waiting.clone());
+            thread::Builder::new().name("fuse-invalidate".into()).spawn(move || run(&notifier, &orders, &waiting))?;
+        }
         *self.orders.lock() = Some(sender);
         Ok(())
     }
 
-    /// The mount is gone: the thread finishes what was ordered and ends.
+    /// The mount is gone: the threads finish what was ordered and end.
     pub(super) fn unmounted(&self) {
         *self.orders.lock() = None;
     }
@@ -51,8 +60,16 @@ impl KernelCache for Invalidator {
     fn drop_pages(&self, ino: Ino) -> BoxFuture<'static, ()> {
         let (done, wait) = oneshot::channel();
         if let Some(orders) = &*self.orders.lock() {
-            // A thread that is gone drops `done`, which ends the wait: the mount it served is gone too.
-            let _ = orders.send((ino, done));
+            let mut waiting = self.waiting.lock();
+            let ordered = waiting.contains_key(&ino);
+            let waiters = waiting.entry(ino).or_default();
+            // Nobody waits for some of them any more.
+            waiters.retain(|waiter| !waiter.is_closed());
+            waiters.push(done);
+            // When the threads are gone, so is the mount.
+            if !ordered && orders.send(ino).is_err() {
+                waiting.remove(&ino);
+            }
         }
         Box::pin(async move {
             let _ = wait.await;
@@ -60,14 +77,18 @@ impl KernelCache for Invalidator {
     }
 }
 
-fn run(notifier: &Notifier, orders: &Receiver<Order>) {
-    for (ino, done) in orders {
+fn run(notifier: &Notifier, orders: &Mutex<Receiver<Ino>>, waiting: &Waiting) {
+    loop {
+        let Ok(ino) = orders.lock().recv() else { return };
+        // Before the drop: who asks during it is to get another.
+        let waiters = waiting.lock().remove(&ino).unwrap_or_default();
         // The whole file, from its first byte; length 0 is "to the end". Failure means that the mount is gone.
         if let Err(error) = notifier.inval_inode(INodeNo(ino.0), 0, 0) {
             tracing::debug!(%error, %ino, "nothing to drop");
         }
-        // Nobody may be waiting any more.
-        let _ = done.send(());
+        for waiter in waiters {
+            let _ = waiter.send(());
+        }
     }
 }
 

@@ -69,9 +69,20 @@ impl<F: Posix> Door<F> {
         if lock.space == LockSpace::Range && lock.kind != libc::F_UNLCK {
             self.open_file_locks.locked(number, Handle(lock.fh), lock.owner);
         }
-        let fs = self.fs.clone();
+        let (fs, runtime) = (self.fs.clone(), self.runtime.clone());
+        let (taken, takes) = (self.fs.clone(), lock.kind != libc::F_UNLCK);
         let work = async move { fs.setlk(number, call(&lock)?, wait).await };
         let surrender = if wait { Surrender::Wait } else { Surrender::Change };
-        serve(&self.runtime, caller, surrender, work, move |result| reply_empty(result, reply));
+        serve(&self.runtime, caller, surrender, work, move |result| match result {
+            // From here on there is nothing to give up: who is told of a signal does not expect to have the lock.
+            Ok(()) if takes => {
+                let settle = async move {
+                    taken.locked(number).await;
+                    Ok(())
+                };
+                serve(&runtime, caller, Surrender::Change, settle, move |result| reply_empty(result, reply));
+            }
+            result => reply_empty(result, reply),
+        });
     }
 }

@@ -70,20 +70,43 @@ fn a_change_goes_on_without_the_process_that_asked_for_it() {
     until(|| path.exists());
 }
 
+extern "C" fn ignore(_: i32) {}
+
+/// From now on this signal interrupts whatever can be interrupted.
+fn catch(signal: i32) {
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = ignore as *const () as usize;
+        libc::sigaction(signal, &action, std::ptr::null_mut());
+    }
+}
+
 #[test]
 fn a_caught_signal_does_not_interrupt_a_read() {
-    extern "C" fn handler(_: i32) {}
     let m = Mounted::new();
     let path = m.path("f");
     fs::write(&path, "x").unwrap();
     let child = parked(&m, Held::Read, || {
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = handler as *const () as usize;
-            libc::sigaction(libc::SIGUSR1, &action, std::ptr::null_mut());
-        }
+        catch(libc::SIGUSR1);
         let file = sys::open(&path, libc::O_RDONLY, 0);
         file.and_then(|file| sys::pread(&file, 1, 0)).map_or_else(|errno| errno, |data| i32::from(data != b"x"))
+    });
+    child.signal(libc::SIGUSR1);
+    // Longer than it takes to be noticed.
+    thread::sleep(Duration::from_millis(1000));
+    m.runtime.block_on(m.fs.resume());
+    assert_eq!(child.wait(), 0);
+}
+
+/// Who is told of a signal does not expect to have the lock.
+#[test]
+fn a_lock_that_was_granted_is_not_given_up() {
+    let m = Mounted::new();
+    let path = m.path("f");
+    fs::write(&path, "x").unwrap();
+    let child = parked(&m, Held::Locked, || {
+        catch(libc::SIGUSR1);
+        code(sys::open(&path, libc::O_RDWR, 0).and_then(|file| sys::flock(&file, libc::LOCK_EX)))
     });
     child.signal(libc::SIGUSR1);
     // Longer than it takes to be noticed.

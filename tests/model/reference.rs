@@ -51,6 +51,7 @@ pub struct Reference {
 pub enum Held {
     Create,
     Make,
+    Locked,
     Open,
     Read,
     Sync,
@@ -536,6 +537,14 @@ impl Posix for Reference {
 
     async fn getlk(&self, ino: Ino, call: LockCall) -> Result<Option<Lock>> {
         Ok(self.state.lock().locks.conflict(ino, &call))
+    }
+
+    async fn locked(&self, _: Ino) {
+        self.pass(Held::Locked).await;
+    }
+
+    fn check_handle(&self, handle: Handle) -> Result<()> {
+        self.state.lock().handles.get(&handle).map(|_| ()).ok_or(FsError::BadHandle)
     }
 
     async fn setlk(&self, ino: Ino, call: LockCall, wait: bool) -> Result<()> {

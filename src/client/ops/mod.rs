@@ -175,4 +175,12 @@ impl Posix for Client {
     async fn setlk(&self, ino: Ino, call: LockCall, wait: bool) -> Result<()> {
         self.core.setlk(ino, call, wait).await
     }
+
+    async fn locked(&self, ino: Ino) {
+        self.core.locked(ino).await;
+    }
+
+    fn check_handle(&self, handle: Handle) -> Result<()> {
+        self.core.files.find_for_data(handle).map(drop)
+    }
 }

@@ -164,7 +164,7 @@ impl Core {
         let create = Create { dir, name: name.clone(), node, mode, umask, uid: owner.uid, gid: owner.gid, exclusive };
         let mut ops = vec![Op::Create(create)];
         ops.extend(self.refresh(dir));
-        let touch = Touch { inos: vec![dir], names: vec![(dir, name.clone())], want, reshapes: false };
+        let touch = Touch { inos: vec![dir], names: vec![(dir, name.clone())], want, ..Touch::default() };
         let apply: Apply = Box::new(move |core, replies, outcome| {
             for reply in replies {
                 match reply {

@@ -16,7 +16,7 @@ impl Core {
         }
         self.flush_before(&file.node).await?;
         let ino = file.node.ino;
-        let touch = Touch { inos: vec![ino], reshapes: true, ..Touch::default() };
+        let touch = Touch { inos: vec![ino], reshapes: true, by: Some(file.clone()), ..Touch::default() };
         let apply: Apply = Box::new(|core, replies, outcome| {
             if let Some(OpReply::Attr(attr)) = replies.first() {
                 outcome.learn(core, attr);
@@ -40,7 +40,7 @@ impl Core {
         self.flush_before(&target.node).await?;
         let (from_ino, to_ino) = (source.node.ino, target.node.ino);
         let op = Op::CopyRange { from: from_ino, from_offset: from.1, to: to_ino, to_offset: to.1, len };
-        let touch = Touch { inos: vec![to_ino], reshapes: true, ..Touch::default() };
+        let touch = Touch { inos: vec![to_ino], reshapes: true, by: Some(target.clone()), ..Touch::default() };
         let apply: Apply = Box::new(|core, replies, outcome| {
             if let Some(OpReply::Copied { attr, .. }) = replies.first() {
                 outcome.learn(core, attr);

@@ -80,7 +80,7 @@ impl Core {
                 _ => {
                     // What was buffered before lies below what is written now, and counts for the end of the file.
                     self.flush_before(node).await?;
-                    self.write_through(node, write).await?;
+                    self.write_through(&file, write).await?;
                     return Ok(write.data.len() as u32);
                 }
             }
@@ -152,24 +152,25 @@ impl Core {
 
     /// One write, durable when it returns, done by the leader. A lease for the next ones comes with the answer, if
     /// nothing is in its way.
-    async fn write_through(self: &Arc<Self>, node: &Arc<Node>, write: &WriteRequest<'_>) -> Result<()> {
+    async fn write_through(self: &Arc<Self>, file: &Arc<OpenFile>, write: &WriteRequest<'_>) -> Result<()> {
         if write.data.is_empty() {
             return Ok(());
         }
-        let (core, node, data) = (self.clone(), node.clone(), Bytes::copy_from_slice(write.data));
+        let (core, file, data) = (self.clone(), file.clone(), Bytes::copy_from_slice(write.data));
         let at = if write.append { WriteAt::End } else { WriteAt::Offset(write.offset) };
         let clear_privileges = write.clear_privileges;
-        let task = self.runtime.spawn(async move { core.write_at(&node, at, data, clear_privileges).await });
+        let task = self.runtime.spawn(async move { core.write_at(&file, at, data, clear_privileges).await });
         task.await.map_err(|_| FsError::Io)?
     }
 
     async fn write_at(
         self: &Arc<Self>,
-        node: &Arc<Node>,
+        file: &OpenFile,
         at: WriteAt,
         data: Bytes,
         clear_privileges: bool,
     ) -> Result<()> {
+        let node = &file.node;
         let start = if let WriteAt::Offset(start) = at { start } else { 0 };
         let len = data.len() as u64;
         if start.checked_add(len).is_none_or(|end| end > FILE_BYTES_MAX) {
@@ -189,7 +190,7 @@ impl Core {
             };
             let pieces = pieces.into_iter().map(|piece| relative(piece, start)).collect();
             let op = Op::Write(Write { ino: node.ino, at, pieces, len, mtime: None, clear_privileges });
-            let (reply, leased) = self.submit(vec![op], want).await;
+            let (reply, leased) = self.submit_by(Some(file), vec![op], want).await;
             node.lock().end_change();
             match reply {
                 Ok(BatchReply::Done(replies)) => {

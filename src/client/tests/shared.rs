@@ -68,6 +68,7 @@ async fn a_lock_is_not_had_before_older_pages_are_gone() {
     write(&a, ino, ours, 0, b"beyond").await;
     let before = kernel.drops();
     b.setlk(ino, exclusive(7), false).await.unwrap();
+    b.locked(ino).await;
     assert_eq!(kernel.drops(), before + 1);
 }
 
@@ -112,4 +113,41 @@ async fn the_root_is_told_of_from_memory_soon_after_the_cluster_is_gone() {
     cluster.meta.fault(|faults| faults.away = true);
     let told = tokio::time::timeout(Duration::from_secs(10), a.getattr(Ino::ROOT)).await;
     assert_eq!(told.expect("no hang").unwrap().ino, Ino::ROOT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_outlives_the_session_of_its_lock_is_not_done() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    let (ino, handle) = create(&client, "f").await;
+    write(&client, ino, handle, 0, b"mine").await;
+    client.sync().await.unwrap();
+    client.setlk(ino, exclusive(7), false).await.unwrap();
+    cluster.meta.fault(|faults| faults.away = true);
+    // Longer than leases may be used unheard.
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    let writing = client.clone();
+    let late = tokio::spawn(async move { writing.write(ino, handle, at(0, b"zombie")).await });
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(!late.is_finished());
+    cluster.meta.expire_all();
+    cluster.meta.fault(|faults| faults.away = false);
+    assert_eq!(late.await.unwrap(), Err(FsError::Io));
+    let anew = client.open(ino, RW).await.unwrap();
+    assert_eq!(read(&client, ino, anew, 0, 10).await, b"mine");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_was_unlocked_in_parts_is_not_lost() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    let (ino, handle) = create(&client, "f").await;
+    let call =
+        |start, end, mode| LockCall { space: LockSpace::Range, range: LockRange { start, end }, mode, ..exclusive(7) };
+    client.setlk(ino, call(0, 99, Some(LockMode::Exclusive)), false).await.unwrap();
+    client.setlk(ino, call(50, 99, None), false).await.unwrap();
+    client.setlk(ino, call(0, 49, None), false).await.unwrap();
+    cluster.meta.expire_all();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    write(&client, ino, handle, 0, b"nothing was lost").await;
 }
