@@ -10,9 +10,9 @@ use crate::fuse::mountinfo::{MountEntry, mounted_at};
 ///
 /// # Errors
 /// Something else is there, or nothing; or `/proc` is not mounted.
-pub fn check_ours(path: &Path) -> Outcome<MountEntry> {
+pub fn check_ours(path: &Path) -> Outcome {
     match mounted(path)? {
-        Some(entry) if entry.is_ours() => Ok(entry),
+        Some(entry) if entry.is_ours() => Ok(()),
         _ => Err(Failure::new(format!("no Holdfast volume is mounted on {}", path.display()))),
     }
 }

@@ -56,16 +56,19 @@ impl Space {
 
     /// The next write may be the one that does not fit.
     pub fn is_low(&self, dirty_bytes: u64) -> bool {
-        self.report().tight || self.left(dirty_bytes) < LOW_BYTES
+        self.left(dirty_bytes) < LOW_BYTES
     }
 
     /// What was written and closed can be stored later.
     pub fn is_ample(&self, dirty_bytes: u64) -> bool {
-        !self.report().tight && self.left(dirty_bytes) >= AMPLE_BYTES
+        self.left(dirty_bytes) >= AMPLE_BYTES
     }
 
     fn left(&self, dirty_bytes: u64) -> u64 {
         let state = self.state.lock();
+        if state.report.tight {
+            return 0;
+        }
         if state.report.total_bytes == 0 {
             // Nobody knows.
             return AMPLE_BYTES;

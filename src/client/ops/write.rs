@@ -69,6 +69,11 @@ impl Core {
             moved.as_mut().enable();
             self.know_size(node).await?;
             self.memory.take(bytes).await;
+            // While it waited, a lock that it relies on may have gone with the session.
+            if let Err(lost) = file.check_lost() {
+                self.memory.give(bytes);
+                return Err(lost);
+            }
             let buffered = self.buffer(node, write);
             match buffered {
                 Buffered::Done | Buffered::Ship => break,

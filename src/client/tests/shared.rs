@@ -151,3 +151,24 @@ async fn a_lock_that_was_unlocked_in_parts_is_not_lost() {
     tokio::time::sleep(Duration::from_secs(20)).await;
     write(&client, ino, handle, 0, b"nothing was lost").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_waits_for_memory_across_the_expiry_is_not_done() {
+    let cluster = Cluster::new();
+    let client = cluster.client_with(|config| config.memory_bytes = 4 << 20).await;
+    let (ino, handle) = create(&client, "f").await;
+    client.setlk(ino, exclusive(7), false).await.unwrap();
+    cluster.chunks.away.store(true, Ordering::Relaxed);
+    let data = pattern(100_000, 3);
+    let mut offset = 0;
+    while client.try_write(ino, handle, at(offset, &data)).is_some() {
+        offset += 100_000;
+    }
+    let writing = client.clone();
+    let late = tokio::spawn(async move { writing.write(ino, handle, at(0, &pattern(100_000, 4))).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!late.is_finished());
+    // What is buffered goes with the session, and makes room.
+    cluster.meta.expire_all();
+    assert_eq!(late.await.unwrap(), Err(FsError::Io));
+}
