@@ -58,7 +58,11 @@ pub(super) fn serve_leaving(
     match begin(runtime, &mut work) {
         Poll::Ready(result) => reply(result),
         Poll::Pending => {
-            runtime.spawn(work);
+            runtime.spawn(async move {
+                if let Err(error) = work.await {
+                    tracing::warn!(%error, "a file was let go of, and not all that it held");
+                }
+            });
             reply(Ok(()));
         }
     }
