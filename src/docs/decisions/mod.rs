@@ -36,3 +36,6 @@ pub mod sync_calls {}
 
 #[doc = include_str!("0012-fuser.md")]
 pub mod fuser {}
+
+#[doc = include_str!("0013-own-copy-of-sled.md")]
+pub mod own_copy_of_sled {}
