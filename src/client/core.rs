@@ -17,10 +17,12 @@ use super::cache::chunk::ChunkCache;
 use super::chunks::ChunkStore;
 use super::files::{Files, OpenFile};
 use super::inode::{Asked, Node, Nodes};
+use super::journal::Journal;
 use super::kernel::KernelCache;
 use super::lease::Life;
 use super::locks::LockNotes;
 use super::memory::Memory;
+use super::numbers::Numbers;
 use super::space::Space;
 use crate::remote::meta::MetaClient;
 use crate::remote::session::{Answer, Lane, MetaSession};
@@ -43,6 +45,8 @@ pub struct Core {
     pub runtime: tokio::runtime::Handle,
     pub nodes: Nodes,
     pub files: Files,
+    pub journal: Journal,
+    pub numbers: Numbers,
     pub cache: Arc<ChunkCache>,
     pub memory: Arc<Memory>,
     pub locks: LockNotes,
@@ -141,11 +145,11 @@ impl Outcome {
     }
 
     /// Notes a name as it is after the change.
-    pub fn name(&self, core: &Core, dir: Ino, name: Name, ino: Option<Ino>) {
+    pub fn name(&self, core: &Core, dir: Ino, name: Name, found: Option<(Ino, FileKind)>) {
         let node = core.nodes.node(dir);
         let mut state = node.lock();
         if state.held_since(self.begun, self.leased.contains(&dir)) {
-            state.dir.learn(name, ino);
+            state.dir.learn(name, found);
         }
     }
 
@@ -177,6 +181,8 @@ impl Core {
             runtime: tokio::runtime::Handle::current(),
             nodes: Nodes::new(block_bytes),
             files: Files::default(),
+            journal: Journal::default(),
+            numbers: Numbers::default(),
             cache: Arc::new(ChunkCache::new(store, memory.clone())),
             memory,
             locks: LockNotes::default(),
@@ -292,9 +298,14 @@ impl Core {
     /// As [`Core::submit`], on behalf of a handle: not under a session in which its locks are lost. Handles are marked before
     /// a new session can be seen, so who sees the session sees the mark.
     pub async fn submit_by(&self, file: Option<&OpenFile>, ops: Vec<Op>, want: Hold) -> (Result<BatchReply>, Vec<Ino>) {
-        // Locks change nothing in the tree: readers may have them.
-        if self.read_only && !ops.iter().all(|op| matches!(op, Op::Lock(_) | Op::UnlockOwner { .. })) {
+        // Locks change nothing in the tree: readers may have them, and they wait for nothing that was changed.
+        let changes = !ops.iter().all(|op| matches!(op, Op::Lock(_) | Op::UnlockOwner { .. }));
+        if self.read_only && changes {
             return (Err(FsError::ReadOnly), Vec::new());
+        }
+        if changes {
+            // In the order in which it was done.
+            self.journal.drain().await;
         }
         loop {
             let session = self.session();
@@ -376,6 +387,10 @@ impl Core {
     pub fn keep_attr<T>(&self, asked: Asked, told: &Told<T>, attr: Attr) -> Option<Attr> {
         let Some(node) = self.nodes.find(attr.ino) else { return Some(attr) };
         let mut state = node.lock();
+        if state.pending > 0 {
+            // The leader has not heard of everything.
+            return state.visible();
+        }
         let kept = state.accepts(asked, told.brought(attr.ino));
         if kept {
             state.learn(&attr);

@@ -8,13 +8,12 @@ use parking_lot::Mutex;
 
 use super::api::{Handle, OpenMode, Result};
 use super::inode::Node;
+use super::names::FIRST_COOKIE;
 use super::readahead::Stream;
 use crate::types::error::FsError;
 use crate::types::id::Ino;
 
 const SHARDS: usize = 32;
-/// Of a directory's first entry; the lower ones are `.` and `..`.
-pub const FIRST_COOKIE: u64 = 3;
 
 /// One open file.
 pub struct OpenFile {

@@ -3,7 +3,8 @@
 //! Everything cached here is used only while a lease holds and the session lives ([`State::leased`]). What a reply
 //! brings is kept only if nothing happened meanwhile that could have made it old: see [`State::accepts`].
 //!
-//! Locks: a shard of the table, then the state of one inode; never two states at once, never across an await.
+//! Locks: a shard of the table, then the state of one inode, never across an await. More than one state only by
+//! [`lock_all`], in ascending order.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,28 +15,24 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::api::DirItem;
 use super::dirty::Dirty;
 use super::extents::ExtentMap;
 use super::lease::{Held, Life};
+use super::names::Names;
 use crate::types::attr::{Attr, FileKind, Time, mode_without_privileges};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
 use crate::types::limits::LEASE_QUIET_MS;
-use crate::types::name::Name;
 use crate::types::session::{Hold, Lease};
 
 const SHARDS: usize = 64;
-/// Names cached per directory; beyond it all are forgotten.
-const ENTRIES_MAX: usize = 16 << 10;
-const PAGES_MAX: usize = 64;
 
 /// One inode.
 pub struct Node {
     pub ino: Ino,
     state: Mutex<State>,
     /// Flushes of this file, and changes that must not overtake them, one at a time.
-    pub flushing: tokio::sync::Mutex<()>,
+    pub flushing: Arc<tokio::sync::Mutex<()>>,
     /// Held while pages that no lease covers are dropped.
     pub dropping: tokio::sync::Mutex<()>,
     /// A recall ended, a yield arrived, the session was renewed.
@@ -56,7 +53,7 @@ pub struct State {
     /// The newest version seen: anything older is old news.
     version: u64,
     attr: Option<Attr>,
-    pub dir: DirCache,
+    pub dir: Names,
     pub xattrs: HashMap<Vec<u8>, Option<Vec<u8>>>,
     pub xattr_names: Option<Vec<Vec<u8>>>,
     pub target: Option<Vec<u8>>,
@@ -87,9 +84,36 @@ pub struct State {
     ask_after: Option<Instant>,
     /// The session that had it open has expired and the inode is gone.
     pub stale: bool,
+    /// Changes made here that are not shipped yet (see [`super::journal`]), and the number of the newest.
+    pub pending: u32,
+    pub newest_record: u64,
+    /// A Write lease was not to be had a moment ago: not to be asked for before this.
+    alone_after: Option<Instant>,
     /// Pieces written per block since its extents were last counted, under whatever lease or none: lists grow fastest where
     /// hosts take turns.
     pub pieces: HashMap<u64, u32>,
+}
+
+/// The states of a few inodes, locked together.
+pub struct Locked<'a>(Vec<(Ino, MutexGuard<'a, State>)>);
+
+/// Locks the states of these inodes, each once.
+pub fn lock_all<'a>(nodes: &[&'a Node]) -> Locked<'a> {
+    let mut nodes = nodes.to_vec();
+    nodes.sort_by_key(|node| node.ino);
+    nodes.dedup_by_key(|node| node.ino);
+    Locked(nodes.into_iter().map(|node| (node.ino, node.lock())).collect())
+}
+
+impl Locked<'_> {
+    /// The state of one of them.
+    pub fn of(&mut self, ino: Ino) -> Option<&mut State> {
+        self.0.iter_mut().find(|(locked, _)| *locked == ino).map(|(_, state)| &mut **state)
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut State> {
+        self.0.iter_mut().map(|(_, state)| &mut **state)
+    }
 }
 
 /// What write-back met, for every handle to report once.
@@ -97,21 +121,6 @@ pub struct State {
 pub struct Failure {
     pub count: u64,
     pub error: Option<FsError>,
-}
-
-/// A part of a directory's listing.
-pub struct Listed {
-    pub items: Vec<DirItem>,
-    /// What comes into the directory later has at least this cookie.
-    pub next_cookie: u64,
-}
-
-/// Names of a directory.
-#[derive(Default)]
-pub struct DirCache {
-    entries: HashMap<Name, Option<Ino>>,
-    pages: HashMap<u64, Arc<Listed>>,
-    pub parent: Option<Ino>,
 }
 
 /// When a question was asked, on the table's count of gains, losses and own changes. Good for every inode: a lookup does
@@ -129,7 +138,7 @@ impl Node {
             changes: 0,
             version: 0,
             attr: None,
-            dir: DirCache::default(),
+            dir: Names::default(),
             xattrs: HashMap::new(),
             xattr_names: None,
             target: None,
@@ -151,9 +160,12 @@ impl Node {
             failure: Failure::default(),
             ask_after: None,
             stale: false,
+            pending: 0,
+            newest_record: 0,
+            alone_after: None,
             pieces: HashMap::new(),
         };
-        let (flushing, dropping) = (tokio::sync::Mutex::new(()), tokio::sync::Mutex::new(()));
+        let (flushing, dropping) = (Arc::default(), tokio::sync::Mutex::new(()));
         Node { ino, state: Mutex::new(state), flushing, dropping, moved: Notify::new(), used: AtomicU64::new(0) }
     }
 
@@ -176,6 +188,68 @@ impl State {
     /// A write lease that may be used now.
     pub fn owned(&self, life: &Life) -> bool {
         self.held.lease() == Lease::Write && life.alive()
+    }
+
+    /// This client may change it by itself: nobody else has a lease on it or waits for one, it is known, and no change of
+    /// ours is at the leader.
+    pub fn is_ours(&self, life: &Life) -> bool {
+        self.owned(life) && self.held.may_ask() && self.changes == 0 && self.attr.is_some() && !self.stale
+    }
+
+    /// A Write lease may be worth asking for.
+    pub fn wants_to_be_ours(&self) -> bool {
+        self.alone_after.is_none_or(|after| Instant::now() >= after) && self.want(Lease::Write) == Lease::Write
+    }
+
+    /// A Write lease was asked for, and others have leases.
+    pub fn is_shared(&mut self) {
+        self.alone_after = Some(Instant::now() + Duration::from_millis(LEASE_QUIET_MS));
+    }
+
+    /// Begins a change of our own that is not made at the leader: what was asked before is not kept after. The attributes,
+    /// to be changed.
+    pub fn change_here(&mut self) -> Option<&mut Attr> {
+        self.crossed = self.stamp();
+        self.attr.as_mut()
+    }
+
+    /// The attributes as they are now are the newest there are.
+    pub fn changed_here(&mut self) {
+        self.version = self.attr.as_ref().map_or(self.version, |attr| self.version.max(attr.version));
+    }
+
+    /// An inode that was just made here: all of it is known.
+    pub fn made_here(&mut self, attr: Attr) {
+        self.held.assume(Hold { lease: Lease::Write, open: true });
+        self.tenure = self.stamp();
+        self.version = attr.version;
+        self.attr = Some(attr);
+        self.extents.set_empty();
+        self.xattr_names = Some(Vec::new());
+    }
+
+    /// What was changed here did not come about: it is to be asked for.
+    pub fn disavow(&mut self) {
+        self.forget();
+        self.version = 0;
+    }
+
+    /// Of a directory: names that were changed here, and are not shipped, may not be known here any more.
+    pub fn may_have_forgotten_names(&mut self) -> bool {
+        self.dir.doubtful &= self.pending > 0;
+        self.dir.doubtful
+    }
+
+    /// Space that the leader says is taken.
+    pub fn learn_allocated(&mut self, bytes: u64) {
+        if let Some(attr) = &mut self.attr {
+            attr.allocated_bytes = bytes;
+        }
+    }
+
+    /// Extended attributes that go with the mode, the owner or the data are to be asked for again.
+    pub fn forget_followers(&mut self) {
+        self.xattrs.retain(|name, _| !follows_others(name));
     }
 
     /// The lease to ask for, if this is the moment to ask.
@@ -236,7 +310,7 @@ impl State {
     pub fn forget(&mut self) {
         self.tenure = self.stamp();
         self.attr = None;
-        self.dir = DirCache::default();
+        self.dir = Names::default();
         self.xattrs = HashMap::new();
         self.xattr_names = None;
         self.target = None;
@@ -247,8 +321,8 @@ impl State {
     pub fn begin_change(&mut self) {
         self.begin_flush();
         self.attr = None;
-        self.dir.pages.clear();
-        self.xattrs.retain(|name, _| !follows_others(name));
+        self.dir.disorder();
+        self.forget_followers();
         self.xattr_names = None;
     }
 
@@ -317,7 +391,8 @@ impl State {
 
     /// Nothing needs it to stay in memory.
     pub fn is_idle(&self) -> bool {
-        self.opens == 0 && self.dirty.is_empty() && self.held.may_ask() && self.changes == 0 && self.atime.is_none()
+        let quiet = self.changes == 0 && self.pending == 0 && self.atime.is_none();
+        self.opens == 0 && self.dirty.is_empty() && self.held.may_ask() && quiet
     }
 
     /// Nothing of it matters any more, but what an answer on its way must not bring back.
@@ -342,6 +417,10 @@ impl State {
         self.held.lose();
         self.forget();
         self.writes_blocked = false;
+        if std::mem::take(&mut self.pending) > 0 {
+            self.version = 0;
+            self.fail(FsError::SessionExpired);
+        }
         let lost = self.dirty.drop_fresh() + self.dirty.settle();
         if lost > 0 {
             self.dirty_since = None;
@@ -360,34 +439,6 @@ impl State {
 /// Attributes that change, or go, with the mode, the owner or the data.
 fn follows_others(xattr: &[u8]) -> bool {
     xattr.starts_with(b"system.posix_acl_") || xattr == b"security.capability"
-}
-
-impl DirCache {
-    /// `Some(None)`: known not to be there.
-    pub fn entry(&self, name: &Name) -> Option<Option<Ino>> {
-        self.entries.get(name).copied()
-    }
-
-    pub fn learn(&mut self, name: Name, ino: Option<Ino>) {
-        if self.entries.len() >= ENTRIES_MAX {
-            self.entries.clear();
-        }
-        self.entries.insert(name, ino);
-    }
-
-    pub fn forget(&mut self, name: &Name) {
-        self.entries.remove(name);
-    }
-
-    pub fn page(&self, after: u64) -> Option<Arc<Listed>> {
-        self.pages.get(&after).cloned()
-    }
-
-    pub fn learn_page(&mut self, after: u64, page: Arc<Listed>) {
-        if self.pages.len() < PAGES_MAX {
-            self.pages.insert(after, page);
-        }
-    }
 }
 
 /// Every inode something is known of.

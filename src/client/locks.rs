@@ -87,6 +87,7 @@ impl Drop for Waiting<'_> {
 
 impl Core {
     pub async fn getlk(&self, ino: Ino, call: LockCall) -> Result<Option<Lock>> {
+        self.shipped(&self.nodes.node(ino)).await;
         let request = request(ino, call);
         let ask = |session: Arc<MetaSession>| {
             let request = request.clone();
@@ -99,6 +100,7 @@ impl Core {
         if call.mode.is_some() {
             self.locks.note(ino, call.space, call.owner);
         }
+        self.shipped(&self.nodes.node(ino)).await;
         let tried = self.change(vec![Op::Lock(request(ino, call))], Touch::default(), Box::new(|_, _, _| {})).await?;
         if let Some(OpReply::LockHeld(_)) = tried.first() {
             self.locks.refused(ino, &call);

@@ -36,15 +36,20 @@ mod dirty;
 mod extents;
 mod files;
 mod inode;
+mod journal;
 pub mod kernel;
 mod lease;
 mod locks;
 mod mapped;
 mod memory;
+mod names;
+mod numbers;
 mod ops;
 mod readahead;
 mod recall;
+mod sealed;
 mod session;
+mod ship;
 mod space;
 mod writeback;
 
@@ -125,6 +130,7 @@ impl Client {
         core.refresh_space().await;
         session::start(&core, heartbeat.term);
         writeback::start(&core);
+        ship::start(&core);
         // The root has to be known for when the cluster is away.
         if let Err(error) = core.getattr(Ino::ROOT).await {
             tracing::warn!(%error, "the root of the volume was not read");

@@ -82,12 +82,14 @@ impl Core {
             {
                 let mut state = node.lock();
                 let keep = state.held.recall_target()?;
-                // Changes of our own may be parked at the leader behind this recall: they are not waited for.
-                if state.dirty.is_empty() {
+                // Changes of our own may be parked at the leader behind this recall: they are not waited for. What was
+                // made here is never parked.
+                if state.dirty.is_empty() && state.pending == 0 {
                     return Some(end(&mut state, node.ino, keep));
                 }
                 state.writes_blocked = round >= OPEN_ROUNDS;
             }
+            self.shipped(node).await;
             if self.flush(node, Scope::All).await.is_err() {
                 tokio::time::sleep(RETRY).await;
             }
@@ -97,19 +99,27 @@ impl Core {
 
     /// Gives back at once what a file without names was kept open for.
     pub fn let_go(self: &Arc<Self>, node: &Arc<Node>) {
-        let claim = {
+        self.let_all_go(std::slice::from_ref(node));
+    }
+
+    pub fn let_all_go(self: &Arc<Self>, nodes: &[Arc<Node>]) {
+        let mut claims = Vec::new();
+        for node in nodes {
             let mut state = node.lock();
-            if state.opens > 0 || !state.held.may_ask() || !state.held.open() {
-                return;
+            // What is not shipped would be granted once more when it is.
+            if state.opens > 0 || state.pending > 0 || !state.held.may_ask() || !state.held.open() {
+                continue;
             }
             self.memory.give(state.dirty.drop_fresh());
             state.dirty_since = None;
             let hold = state.held.give_back(Hold::default());
             state.forget();
-            Claim { ino: node.ino, hold, grant: state.held.yield_grant() }
-        };
-        let core = self.clone();
-        self.runtime.spawn(async move { core.yield_claims(vec![claim]).await });
+            claims.push(Claim { ino: node.ino, hold, grant: state.held.yield_grant() });
+        }
+        if !claims.is_empty() {
+            let core = self.clone();
+            self.runtime.spawn(async move { core.yield_claims(claims).await });
+        }
     }
 
     /// Gives back open holds that nobody came back for, and the coldest inodes when there are too many.

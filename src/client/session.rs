@@ -13,6 +13,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::core::Core;
 use super::inode::{Asked, Node};
+use super::journal::Change;
 use crate::remote::meta::Events;
 use crate::remote::session::MetaSession;
 use crate::types::error::FsError;
@@ -210,6 +211,12 @@ async fn replace(core: &Arc<Core>, expired: &Arc<MetaSession>) {
 fn lose_everything(core: &Arc<Core>) -> usize {
     let mut lost = 0;
     core.dirty.lock().clear();
+    core.numbers.lose();
+    for record in core.journal.lose() {
+        if let Change::Data(data) = &record.change {
+            core.lose_sealed(data);
+        }
+    }
     core.files.lose(&core.locks.lose());
     for node in core.nodes.all() {
         let bytes = node.lock().outlive();
@@ -238,6 +245,7 @@ impl Core {
     /// `Stale` when the inode is gone.
     pub async fn hold_open(&self, ino: Ino, lease: Lease) -> Result<(), FsError> {
         let node = self.nodes.node(ino);
+        self.shipped(&node).await;
         // A grant is void when its own recall has overtaken it; then it is asked for again.
         for _ in 0..HOLD_TRIES {
             let asked = self.nodes.asked();

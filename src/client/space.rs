@@ -64,6 +64,12 @@ impl Space {
         self.left(dirty_bytes) >= AMPLE_BYTES
     }
 
+    /// Inodes that may still be made, as of the last report.
+    pub fn inodes_left(&self) -> u64 {
+        let state = self.state.lock();
+        if state.report.total_bytes == 0 { u64::MAX } else { state.report.inodes_free }
+    }
+
     fn left(&self, dirty_bytes: u64) -> u64 {
         let state = self.state.lock();
         if state.report.tight {

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use tokio::sync::MutexGuard;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::api::Result;
@@ -53,7 +54,7 @@ const EVERY_TICKS_SLOW: u32 = 10;
 pub const REWRITES_MAX: u32 = 20;
 
 /// Runs as they were frozen.
-type Runs = Vec<(u64, Bytes)>;
+pub type Runs = Vec<(u64, Bytes)>;
 
 /// Starts the task that ships what is old or too much.
 pub fn start(core: &Arc<Core>) {
@@ -82,21 +83,21 @@ async fn run(core: Arc<Core>) {
 }
 
 /// What a flush took with it.
-struct Load {
+pub struct Load {
     /// Under whose leases it was written.
-    session: Arc<MetaSession>,
-    life: u64,
-    runs: Runs,
-    begun: Asked,
-    mtime: Option<Time>,
-    clear_privileges: bool,
+    pub session: Arc<MetaSession>,
+    pub life: u64,
+    pub runs: Runs,
+    pub begun: Asked,
+    pub mtime: Option<Time>,
+    pub clear_privileges: bool,
 }
 
 /// What became of a flush.
-struct Shipped {
-    pieces: Vec<Extent>,
-    attr: Option<Attr>,
-    tail: Result<Vec<OpReply>>,
+pub struct Shipped {
+    pub pieces: Vec<Extent>,
+    pub attr: Option<Attr>,
+    pub tail: Result<Vec<OpReply>>,
 }
 
 impl Core {
@@ -192,9 +193,8 @@ impl Core {
         tail: Vec<Op>,
         touch: Touch,
     ) -> Result<Vec<OpReply>> {
-        let _turn = node.flushing.lock().await;
+        let (_turn, load) = self.load(&node, scope).await;
         let touched = self.begin(&touch);
-        let load = self.load(&node, scope);
         let shipped = self.ship(&node, &load, &tail, touch.want).await;
         touched.iter().for_each(|node| node.lock().end_change());
         match shipped {
@@ -210,14 +210,23 @@ impl Core {
         }
     }
 
-    fn load(&self, node: &Node, scope: Scope) -> Load {
-        let begun = self.nodes.asked();
-        let mut state = node.lock();
-        state.begin_flush();
-        let runs = state.dirty.freeze(scope);
-        let mtime = state.mtime;
-        let (life, clear_privileges) = (state.life, state.clear_privileges);
-        Load { session: self.session(), life, runs, begun, mtime, clear_privileges }
+    /// Freezes what is dirty, once everything that was done to the file before is at the leader.
+    async fn load<'a>(&self, node: &'a Node, scope: Scope) -> (MutexGuard<'a, ()>, Load) {
+        loop {
+            self.shipped(node).await;
+            let turn = node.flushing.lock().await;
+            let begun = self.nodes.asked();
+            let mut state = node.lock();
+            if state.pending > 0 {
+                continue;
+            }
+            state.begin_flush();
+            let runs = state.dirty.freeze(scope);
+            let mtime = state.mtime;
+            let (life, clear_privileges) = (state.life, state.clear_privileges);
+            let load = Load { session: self.session(), life, runs, begun, mtime, clear_privileges };
+            return (turn, load);
+        }
     }
 
     fn settle(&self, node: &Arc<Node>, load: &Load, shipped: &Shipped) {
@@ -277,7 +286,7 @@ impl Core {
     }
 
     /// Puts the runs and commits them, with the tail.
-    async fn ship(&self, node: &Node, load: &Load, tail: &[Op], want: Hold) -> std::result::Result<Shipped, Failed> {
+    pub async fn ship(&self, node: &Node, load: &Load, tail: &[Op], want: Hold) -> std::result::Result<Shipped, Failed> {
         if load.runs.is_empty() && tail.is_empty() {
             return Ok(Shipped { pieces: Vec::new(), attr: None, tail: Ok(Vec::new()) });
         }
@@ -360,7 +369,7 @@ impl Core {
         }
     }
 
-    fn write_op(&self, ino: Ino, load: &Load, pieces: &[Extent]) -> Op {
+    pub fn write_op(&self, ino: Ino, load: &Load, pieces: &[Extent]) -> Op {
         let start = pieces.first().map_or(0, |piece| piece.offset);
         let end = pieces.last().map_or(0, Extent::end);
         let relative =
@@ -486,6 +495,8 @@ impl Core {
     /// # Errors
     /// The first thing that could not be made durable; the rest is.
     pub async fn sync(self: &Arc<Self>) -> Result<()> {
+        let failures = self.journal.failures();
+        let mut first = self.drain().await;
         let inos: Vec<Ino> = self.dirty.lock().iter().copied().collect();
         let flush = |ino: Ino| async move {
             match self.nodes.find(ino) {
@@ -494,11 +505,12 @@ impl Core {
             }
         };
         let mut flushes = stream::iter(inos).map(flush).buffer_unordered(FLUSHES_MAX);
-        let mut first = Ok(());
         while let Some(flushed) = flushes.next().await {
             first = first.and(flushed);
         }
-        first
+        drop(flushes);
+        first = first.and(self.drain().await);
+        if self.journal.failures() > failures { first.and(Err(FsError::Io)) } else { first }
     }
 
     /// Tells the leader when files were read.
@@ -530,12 +542,12 @@ impl Core {
 }
 
 /// Why a flush failed.
-struct Failed {
-    error: FsError,
+pub struct Failed {
+    pub error: FsError,
     /// The data can never be stored.
-    fatal: bool,
+    pub fatal: bool,
     /// Which operation of the last command was refused.
-    index: Option<usize>,
+    pub index: Option<usize>,
 }
 
 impl Failed {

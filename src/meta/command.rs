@@ -10,12 +10,12 @@ use crate::types::cluster::StoreInfo;
 use crate::types::digest::ChunkId;
 use crate::types::error::FsError;
 use crate::types::id::{Ino, MetaId, SessionId, StoreId, TreeId};
-use crate::types::op::{BatchReply, Op};
+use crate::types::op::{BatchReply, Dated, Op};
 use crate::types::record::{ClientGrant, MetaInfo, Role, Volume, VolumePolicy};
 use crate::wire::codec::{self, DecodeError};
 
 /// The layout of [`Command`] and [`Outcome`]; the last byte of either's encoding.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// One change of the replicated state.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -46,6 +46,13 @@ pub enum Command {
         acknowledged: u64,
         now: Time,
         ops: Vec<Op>,
+    },
+    /// What a client has done on its own, in the order in which it did. As `Change`; only writes are replied to.
+    Ship {
+        session: SessionId,
+        sequence: u64,
+        acknowledged: u64,
+        changes: Vec<Dated>,
     },
     /// A bounded part of a change that is too large for one command, done before it. Refused once `sequence` is answered.
     Part {

@@ -20,7 +20,7 @@ use super::stores::StoreReports;
 use crate::types::error::FsError;
 use crate::types::id::{Ino, SessionId, TreeId};
 use crate::types::limits::LEASE_QUIET_MS;
-use crate::types::session::{Claim, Event, Hold};
+use crate::types::session::{Claim, Event, Hold, Lease};
 
 /// A client that answers heartbeats but not a recall holds everybody up: after this long it is expired.
 const RECALL_PATIENCE: Duration = Duration::from_secs(12);
@@ -224,6 +224,30 @@ impl Leader {
         }
     }
 
+    /// Leases on those of these inodes that no other session may have changed; as much of `want` as can be had at once.
+    pub fn grant_clear(&self, session: SessionId, tree: TreeId, inos: &[Ino], want: Hold) -> Vec<Option<Claim>> {
+        let now_ms = self.now_ms();
+        let mut leases = self.leases.lock();
+        let mut grant = |ino: &Ino| {
+            let key = (tree, *ino);
+            let clear = leases.clear_for_read(session, key);
+            clear.then(|| leases.grant(session, key, want, now_ms)).flatten().filter(|claim| claim.hold.lease > Lease::None)
+        };
+        inos.iter().map(&mut grant).collect()
+    }
+
+    /// One of these on which the session has no Write lease, if there is one.
+    pub fn lacking(&self, session: SessionId, keys: &[Key]) -> Option<Key> {
+        let leases = self.leases.lock();
+        keys.iter().copied().find(|key| !leases.is_writer(session, *key))
+    }
+
+    /// Notes Write and open holds on inodes that the session is about to make.
+    pub fn grant_made(&self, session: SessionId, keys: &[Key]) -> Vec<Claim> {
+        let mut leases = self.leases.lock();
+        keys.iter().map(|key| leases.grant_made(session, *key)).collect()
+    }
+
     /// Undoes a grant whose reply is not sent, or (`keep_open`) sent without the lease. Gives back what is held now.
     pub fn take_back(&self, session: SessionId, key: Key, claim: Claim, keep_open: bool) -> Hold {
         let hold = self.leases.lock().take_back(session, key, claim.grant, keep_open, self.now_ms());
@@ -379,7 +403,6 @@ pub fn key(tree: TreeId, ino: Ino) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::session::Lease;
 
     const TREE: TreeId = TreeId(1);
     const A: SessionId = SessionId(1);

@@ -94,6 +94,20 @@ impl LeaseTable {
         Some(self.set(session, key, hold))
     }
 
+    /// Nobody but this session may change this inode, and it may still have changes to ship.
+    pub fn is_writer(&self, session: SessionId, key: Key) -> bool {
+        self.inodes.get(&key).and_then(|inode| inode.holding(session)).is_some_and(|h| h.hold.lease == Lease::Write)
+    }
+
+    /// Write and open on an inode that this session makes under a number of its own, or may have made. What it holds
+    /// already stays as it is, under its number: it may have been recalled.
+    pub fn grant_made(&mut self, session: SessionId, key: Key) -> Claim {
+        if let Some(held) = self.inodes.get(&key).and_then(|inode| inode.holding(session)) {
+            return Claim { ino: key.1, hold: held.hold, grant: held.grant };
+        }
+        self.set(session, key, Hold { lease: Lease::Write, open: true })
+    }
+
     /// A recall to this session on this inode is unanswered.
     pub fn recalling(&self, session: SessionId, key: Key) -> bool {
         self.inodes.get(&key).and_then(|inode| inode.holding(session)).is_some_and(|held| held.recall.is_some())
@@ -446,6 +460,18 @@ mod tests {
         assert_eq!(table.grant(B, KEY, open, 0), None);
         table.end_reap(KEY, 0);
         assert_eq!(table.inodes(), 0, "idle inodes cost nothing");
+    }
+
+    #[test]
+    fn what_was_recalled_before_it_was_shipped_stays_recalled() {
+        let mut table = LeaseTable::new(3);
+        let assumed = table.grant_made(A, KEY);
+        assert_eq!(table.begin_read(B, KEY, 0, 500).len(), 1);
+        assert_eq!(table.grant_made(A, KEY), assumed, "the recall names this grant");
+        assert!(table.is_writer(A, KEY) && !table.is_writer(B, KEY), "it has still to ship it");
+        table.yield_claim(A, KEY, Claim { hold: Hold::default(), ..assumed }, 0);
+        assert!(table.clear_for_read(B, KEY));
+        assert!(table.grant_made(A, KEY).grant > assumed.grant);
     }
 
     #[test]

@@ -134,7 +134,7 @@ async fn next(events: &mut tokio::sync::mpsc::Receiver<Frame>) -> Event {
 fn create(name: &str) -> Op {
     let name = Name::new(name).expect("a name");
     let (mode, umask, uid, gid) = (0o644, 0, 0, 0);
-    Op::Create(Create { dir: Ino::ROOT, name, node: NewNode::File, mode, umask, uid, gid, exclusive: true })
+    Op::Create(Create { dir: Ino::ROOT, name, node: NewNode::File, mode, umask, uid, gid, exclusive: true, ino: None })
 }
 
 fn unlink(name: &str) -> Op {

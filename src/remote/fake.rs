@@ -18,7 +18,7 @@ use crate::types::id::{Ino, MetaId, SessionId, TreeId, VolumeId};
 use crate::types::limits::LEASE_QUIET_MS;
 use crate::types::lock::LockRequest;
 use crate::types::name::Name;
-use crate::types::op::{BatchReply, NewNode, Op, OpReply, WriteAt};
+use crate::types::op::{BatchReply, Dated, NewNode, Op, OpReply, WriteAt};
 use crate::types::record::{MetaInfo, SpaceReport, Volume, VolumePolicy};
 use crate::types::session::{Claim, DirEntry, DirPage, Event, HeartbeatReply, Hold, Lease, SessionOpened};
 use crate::wire::codec::{KIND_META, decode, encode};
@@ -173,7 +173,7 @@ impl FakeMeta {
                 }
                 if let Some(reply) = state.serve(&request, &self.has_chunk) {
                     self.changed.notify_waiters();
-                    let change = matches!(request, MetaRequest::Change { .. });
+                    let change = matches!(request, MetaRequest::Change { .. } | MetaRequest::Ship { .. });
                     if change && state.faults.lose_replies > 0 {
                         state.faults.lose_replies -= 1;
                         return Err(NetError::NoAnswer { address: address.into(), why: "lost".into() });
@@ -294,6 +294,7 @@ impl State {
             | Seek { session, .. }
             | TestLock { session, .. }
             | Change { session, .. }
+            | Ship { session, .. }
             | WaitLock { session, .. } => {
                 if !self.sessions.contains_key(session) {
                     return reply(MetaBody::Error(FsError::SessionExpired));
@@ -332,6 +333,7 @@ impl State {
             }
             WaitLock { session, sequence, request, .. } => self.wait_lock(*session, *sequence, request),
             Change { session, sequence, ops, want, .. } => self.change(*session, *sequence, ops, *want, has_chunk),
+            Ship { session, sequence, changes, .. } => Some(self.ship(*session, *sequence, changes, has_chunk)),
             other => self.read(other),
         }
     }
@@ -419,10 +421,9 @@ impl State {
         let most = others.map(|(_, (hold, _))| hold.lease).max().unwrap_or_default();
         let quiet = self.quiet.get(&ino).is_some_and(|until| Instant::now() < *until);
         let recalled = self.recalls.keys().any(|(recalled, _)| *recalled == ino);
-        let is_file = self.inodes[&ino].attr.kind == FileKind::File;
         let lease = match want.lease {
             _ if quiet || recalled || most == Lease::Write => Lease::None,
-            Lease::Write if most == Lease::None && is_file => Lease::Write,
+            Lease::Write if most == Lease::None => Lease::Write,
             Lease::None => Lease::None,
             _ => Lease::Read,
         };
@@ -440,7 +441,9 @@ impl State {
         let (body, granted) = match request {
             Lookup { session, dir, name, want } => {
                 let entry = self.inodes.get(dir).and_then(|inode| inode.entries.get(name)).copied();
-                if entry.is_some_and(|ino| !self.clear(*session, ino, Lease::Read)) {
+                if !self.clear(*session, *dir, Lease::Read)
+                    || entry.is_some_and(|ino| !self.clear(*session, ino, Lease::Read))
+                {
                     return None;
                 }
                 self.tally("lookup");
@@ -465,7 +468,10 @@ impl State {
                 let granted = self.grant(*session, *ino, *want);
                 (self.extents(*ino, *offset, *len).unwrap_or_else(MetaBody::Error), granted)
             }
-            ReadDir { session, dir, after, want } => {
+            ReadDir { session, dir, after, want, .. } => {
+                if !self.clear(*session, *dir, Lease::Read) {
+                    return None;
+                }
                 let granted = self.grant(*session, *dir, *want);
                 (self.page(*dir, *after), granted)
             }
@@ -497,11 +503,12 @@ impl State {
         let Some(inode) = self.inodes.get(&dir) else { return MetaBody::Error(FsError::NotFound) };
         let entry = |(name, ino): (&Name, &Ino)| {
             let kind = self.inodes[ino].attr.kind;
-            DirEntry { name: name.clone(), ino: *ino, kind, cookie: ino.0 + 3 }
+            DirEntry { name: name.clone(), ino: *ino, kind, cookie: ino.0 + 3, attr: None }
         };
         let mut entries: Vec<DirEntry> = inode.entries.iter().map(entry).filter(|e| e.cookie > after).collect();
         entries.sort_by_key(|entry| entry.cookie);
-        MetaBody::Entries(DirPage { entries, end: true, next_cookie: self.last_ino + 4 })
+        let dir = inode.attr.clone();
+        MetaBody::Entries(DirPage { dir, has_default_acl: false, entries, end: true, next_cookie: self.last_ino + 4 })
     }
 
     fn wait_lock(&mut self, session: SessionId, sequence: u64, request: &LockRequest) -> Option<MetaReply> {

@@ -21,7 +21,7 @@ use crate::types::extent::Extent;
 use crate::types::id::{Ino, SessionId};
 use crate::types::lock::{Lock, LockRequest};
 use crate::types::name::Name;
-use crate::types::op::{BatchReply, Op};
+use crate::types::op::{BatchReply, Dated, Op};
 use crate::types::record::SpaceReport;
 use crate::types::session::{Claim, DirPage, HeartbeatReply, Hold, SessionOpened};
 
@@ -175,8 +175,9 @@ impl MetaSession {
         .await
     }
 
-    pub async fn readdir(&self, dir: Ino, after: u64, want: Hold) -> Answer<DirPage> {
-        self.ask(MetaRequest::ReadDir { session: self.id, dir, after, want }, |body| match body {
+    /// `attrs`: with what the names lead to, and leases on it.
+    pub async fn readdir(&self, dir: Ino, after: u64, want: Hold, attrs: bool) -> Answer<DirPage> {
+        self.ask(MetaRequest::ReadDir { session: self.id, dir, after, want, attrs }, |body| match body {
             MetaBody::Entries(page) => Ok(page),
             other => Err(failure(other)),
         })
@@ -242,6 +243,17 @@ impl MetaSession {
         let ticket = self.ticket();
         let (sequence, acknowledged) = (ticket.sequence, ticket.acknowledged);
         self.ask(MetaRequest::Change { session: self.id, sequence, acknowledged, ops, want }, |body| match body {
+            MetaBody::Changed(reply) => Ok(reply),
+            other => Err(failure(other)),
+        })
+        .await
+    }
+
+    /// Ships what was done here under Write leases, once, under a sequence of [`MetaSession::ticket`]: after an uncertain
+    /// answer it is shipped again under the same one.
+    pub async fn ship(&self, ticket: &Ticket<'_>, changes: Vec<Dated>) -> Answer<BatchReply> {
+        let (session, sequence, acknowledged) = (self.id, ticket.sequence, ticket.acknowledged);
+        self.ask(MetaRequest::Ship { session, sequence, acknowledged, changes }, |body| match body {
             MetaBody::Changed(reply) => Ok(reply),
             other => Err(failure(other)),
         })

@@ -37,6 +37,9 @@ pub const BULK_BYTES_MAX: usize = 16 << 20;
 /// Operations in one command, and bytes of one command with its inline data.
 pub const COMMAND_OPS_MAX: usize = 1024;
 pub const COMMAND_BYTES_MAX: usize = 4 << 20;
+/// Inode numbers set aside for a session at a time, and how many such ranges it may have.
+pub const RESERVED_INOS_MAX: u64 = 1 << 16;
+pub const INO_RANGES_MAX: usize = 4;
 /// Directory entries in one reply.
 pub const READDIR_ENTRIES_MAX: usize = 1024;
 /// Blocks whose extents one reply, and one mutation, covers.
@@ -65,6 +68,10 @@ pub const SESSION_HEARTBEAT_MS: u64 = 1_000;
 pub const LEASE_QUIET_MS: u64 = 500;
 /// Dirty data older than this is on its way.
 pub const WRITEBACK_AGE_MS: u64 = 500;
+/// Changes that a client has made on its own and not shipped: when there are so many it makes them at the leader.
+pub const JOURNAL_RECORDS_MAX: usize = 8192;
+/// Dirty data of a file that goes with the changes that come after it; a file with more is flushed before them.
+pub const JOURNAL_DATA_BYTES_MAX: u64 = 1 << 20;
 /// A client's memory over buffers and caches together.
 pub const CLIENT_MEMORY_BYTES_DEFAULT: u64 = 256 << 20;
 

@@ -7,6 +7,7 @@
 pub mod attr;
 pub mod cluster;
 pub mod digest;
+pub mod effect;
 pub mod error;
 pub mod extent;
 pub mod id;

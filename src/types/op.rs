@@ -1,6 +1,7 @@
 //! Operations on a namespace: what a client asks the metadata service to change, and what it is told.
 //!
 //! One command carries a list of them from one session, applied atomically and in order: the first error undoes all.
+//! What they do to attributes is in [`effect`](super::effect).
 
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -87,6 +88,17 @@ pub enum Op {
         ino: Ino,
         owner: u64,
     },
+    /// Sets inode numbers aside for this session, for inodes that it makes on its own.
+    ReserveInos {
+        count: u64,
+    },
+}
+
+/// A change that a client has made on its own, under write leases on all that it concerns, and when it did.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Dated {
+    pub at: Time,
+    pub op: Op,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -102,6 +114,8 @@ pub struct Create {
     /// `O_EXCL`: `Exists` when the name is taken. Otherwise an existing regular file is the answer (and anything else
     /// but `File` over an existing name is `Exists`).
     pub exclusive: bool,
+    /// A number that was set aside for the session; the next free one without it.
+    pub ino: Option<Ino>,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -183,11 +197,14 @@ pub enum OpReply {
     Copied { bytes: u64, attr: Attr },
     /// `Lock` that could not be had; the lock in the way.
     LockHeld(Lock),
+    /// `ReserveInos`: the first number.
+    Reserved { first: Ino },
     /// Everything else.
     Done,
 }
 
-/// The answer to a command: one reply per operation, or which one failed and why (then nothing happened).
+/// The answer to a command: one reply per operation, or which one failed and why (then nothing happened). Changes that
+/// a client has made on its own are answered with no replies: it knows what they did.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub enum BatchReply {
     Done(Vec<OpReply>),

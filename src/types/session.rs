@@ -2,7 +2,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::attr::FileKind;
+use super::attr::{Attr, FileKind};
 use super::id::{Ino, SessionId};
 use super::name::Name;
 use super::record::Volume;
@@ -58,6 +58,10 @@ pub struct HeartbeatReply {
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct DirPage {
+    /// The directory itself.
+    pub dir: Attr,
+    /// New inodes inherit an ACL.
+    pub has_default_acl: bool,
     pub entries: Vec<DirEntry>,
     /// Nothing comes after the last of these.
     pub end: bool,
@@ -72,6 +76,8 @@ pub struct DirEntry {
     pub kind: FileKind,
     /// Where a listing goes on after this entry; at least 3, never reused within a directory.
     pub cookie: u64,
+    /// If it was asked for, and a lease on the inode comes with the reply.
+    pub attr: Option<Attr>,
 }
 
 /// What a leader tells a session unasked.

@@ -11,7 +11,7 @@ use crate::types::extent::Extent;
 use crate::types::id::{Ino, MetaId, SessionId, StoreId};
 use crate::types::lock::{Lock, LockRequest};
 use crate::types::name::Name;
-use crate::types::op::{BatchReply, Op};
+use crate::types::op::{BatchReply, Dated, Op};
 use crate::types::record::{
     ClientGrant, ClusterStatus, MetaInfo, Role, SpaceReport, Volume, VolumePolicy, VolumeUsage,
 };
@@ -71,12 +71,14 @@ pub enum MetaRequest {
         session: SessionId,
         ino: Ino,
     },
-    /// Entries after a cookie (0: from the first), in cookie order. `.` and `..` are the client's business.
+    /// Entries after a cookie (0: from the first), in cookie order. `.` and `..` are the client's business. `attrs`: with
+    /// what the names lead to, and leases on it like the one on the directory.
     ReadDir {
         session: SessionId,
         dir: Ino,
         after: u64,
         want: Hold,
+        attrs: bool,
     },
     GetXattr {
         session: SessionId,
@@ -118,6 +120,14 @@ pub enum MetaRequest {
         acknowledged: u64,
         ops: Vec<Op>,
         want: Hold,
+    },
+    /// What the session has done on its own, under Write leases on every inode concerned. As `Change`; replied to with
+    /// `Changed`, which has the replies to writes alone. Write and open holds on all that it made are granted.
+    Ship {
+        session: SessionId,
+        sequence: u64,
+        acknowledged: u64,
+        changes: Vec<Dated>,
     },
     /// A lock that is waited for: answered when it is held, or with `Interrupted` after `CancelLock`.
     WaitLock {
@@ -203,6 +213,7 @@ impl MetaRequest {
             | MetaRequest::StatFs { session }
             | MetaRequest::TestLock { session, .. }
             | MetaRequest::Change { session, .. }
+            | MetaRequest::Ship { session, .. }
             | MetaRequest::WaitLock { session, .. }
             | MetaRequest::CancelLock { session, .. } => Some(*session),
             MetaRequest::OpenSession { .. }

@@ -7,6 +7,7 @@ use crate::client::api::Result;
 use crate::client::core::{Apply, Core, Touch};
 use crate::client::dirty::Scope;
 use crate::client::inode::Node;
+use crate::client::names::Names;
 use crate::client::ops::write::CAPABILITY;
 use crate::types::attr::{Attr, SetAttr};
 use crate::types::error::FsError;
@@ -36,6 +37,7 @@ impl Core {
             if let Some(attr) = self.try_getattr(ino) {
                 return Ok(attr);
             }
+            self.shipped(&node).await;
             let asked = self.nodes.asked();
             let (want, bare) = {
                 let state = node.lock();
@@ -57,9 +59,40 @@ impl Core {
         }
     }
 
+    /// Asks for a Write lease on an inode, if there is a prospect of one.
+    pub async fn own(&self, node: &Arc<Node>) {
+        let ours = {
+            let state = node.lock();
+            state.is_ours(&self.life) || !state.wants_to_be_ours()
+        };
+        if ours {
+            return;
+        }
+        self.shipped(node).await;
+        let (asked, ino) = (self.nodes.asked(), node.ino);
+        let want = Hold { lease: node.lock().want(Lease::Write), open: false };
+        let told = self.ask(|session| async move { session.getattr(ino, want).await }).await;
+        if let Ok(attr) = told.result.clone() {
+            self.keep_attr(asked, &told, attr);
+        }
+        let mut state = node.lock();
+        if state.held.lease() < Lease::Write {
+            state.is_shared();
+        }
+    }
+
     /// What was written before is committed before, or with it: later than a write, an explicit time stays.
     pub async fn setattr(self: &Arc<Self>, ino: Ino, set: SetAttr) -> Result<Attr> {
+        if let Some(set) = self.set_attr_alone(ino, &set) {
+            return set;
+        }
         let node = self.nodes.node(ino);
+        if set.size.is_none() {
+            self.own(&node).await;
+            if let Some(set) = self.set_attr_alone(ino, &set) {
+                return set;
+            }
+        }
         let sets_atime = set.atime.is_some();
         let reshapes = set.size.is_some();
         let apply: Apply = Box::new(|core, replies, outcome| {
@@ -112,6 +145,7 @@ impl Core {
         if let Some(target) = known {
             return Ok(target);
         }
+        self.shipped(&node).await;
         let asked = self.nodes.asked();
         let told = self.ask(|session| async move { session.readlink(ino).await }).await;
         let target = told.result.clone()?;
@@ -130,6 +164,9 @@ impl Core {
                 if let Some(known) = state.xattrs.get(&name) {
                     return known.clone().ok_or(FsError::NoAttribute);
                 }
+                if state.xattr_names.as_ref().is_some_and(|names| !names.contains(&name)) {
+                    return Err(FsError::NoAttribute);
+                }
                 if name == ACCESS_ACL && state.base().is_some_and(|attr| !attr.has_acl) {
                     return Err(FsError::NoAttribute);
                 }
@@ -139,6 +176,7 @@ impl Core {
             // What is buffered here takes it away.
             self.flush_before(&node).await?;
         }
+        self.shipped(&node).await;
         let asked = self.nodes.asked();
         let ask = name.clone();
         let told = self
@@ -175,6 +213,7 @@ impl Core {
         if let Some(names) = known {
             return Ok(names);
         }
+        self.shipped(&node).await;
         let asked = self.nodes.asked();
         let told = self.ask(|session| async move { session.listxattr(ino).await }).await;
         let names = told.result.clone()?;
@@ -199,6 +238,8 @@ impl Core {
             let mut state = node.lock();
             state.xattrs.remove(&name);
             state.xattr_names = None;
+            // What is made in it may inherit something else from now on.
+            state.dir = Names::default();
         }
         self.change_after_writes(&node, op, false, Box::new(|_, _, _| {})).await.map(|_| ())
     }

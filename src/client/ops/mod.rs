@@ -1,5 +1,6 @@
 //! The operations, one file per family, and their table: [`Posix`] for [`Client`].
 
+mod alone;
 mod attrs;
 mod names;
 mod open;

@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use crate::client::api::{DirItem, Handle, NewInode, OpenMode, Result};
 use crate::client::core::{Apply, Core, Touch};
-use crate::client::files::FIRST_COOKIE;
-use crate::client::inode::Listed;
-use crate::types::attr::Attr;
+use crate::client::inode::Node;
+use crate::client::names::FIRST_COOKIE;
+use crate::client::numbers::RESERVE;
+use crate::remote::session::Lane;
+use crate::types::attr::{Attr, FileKind};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
 use crate::types::name::Name;
-use crate::types::op::{Create, NewNode, Op, OpReply, RenameMode};
+use crate::types::limits::READDIR_ENTRIES_MAX;
+use crate::types::op::{BatchReply, Create, NewNode, Op, OpReply, RenameMode};
 use crate::types::session::{Hold, Lease};
 
 impl Core {
@@ -31,8 +34,16 @@ impl Core {
             return known;
         }
         let node = self.nodes.node(dir);
+        while node.lock().may_have_forgotten_names() {
+            self.shipped(&node).await;
+        }
         let asked = self.nodes.asked();
-        let want = Hold { lease: node.lock().want(Lease::Read), open: false };
+        let want = {
+            let state = node.lock();
+            // What is in a directory of ours is likely to be changed by us.
+            let lease = if state.owned(&self.life) { Lease::Write } else { Lease::Read };
+            Hold { lease: state.want(lease), open: false }
+        };
         let told = self
             .ask(|session| {
                 let name = name.clone();
@@ -43,7 +54,7 @@ impl Core {
             let mut state = node.lock();
             if state.accepts(asked, told.brought(dir)) {
                 match &told.result {
-                    Ok(attr) => state.dir.learn(name, Some(attr.ino)),
+                    Ok(attr) => state.dir.learn(name, Some((attr.ino, attr.kind))),
                     Err(FsError::NotFound) => state.dir.learn(name, None),
                     Err(_) => {}
                 }
@@ -66,6 +77,7 @@ impl Core {
         if let Some(parent) = known {
             return self.getattr(parent).await;
         }
+        self.shipped(&node).await;
         let asked = self.nodes.asked();
         let told = self.ask(|session| async move { session.parent(dir).await }).await;
         let attr = told.result.clone()?;
@@ -84,42 +96,123 @@ impl Core {
 
     pub async fn readdir(&self, dir: Ino, handle: Option<Handle>, after: u64) -> Result<Vec<DirItem>> {
         let file = handle.map(|handle| self.files.find(handle)).transpose()?;
-        let page = self.page(dir, after).await?;
-        let bound = file.map_or(u64::MAX, |file| file.listing_bound(after, page.next_cookie));
-        let end = page.items.partition_point(|item| item.cookie < bound);
-        Ok(page.items[..end].to_vec())
+        let (mut items, next_cookie) = self.page(dir, after).await?;
+        let bound = file.map_or(u64::MAX, |file| file.listing_bound(after, next_cookie));
+        items.truncate(items.partition_point(|item| item.cookie < bound));
+        Ok(items)
     }
 
-    async fn page(&self, dir: Ino, after: u64) -> Result<Arc<Listed>> {
+    /// Entries after a cookie, and the cookie of the next one to come.
+    async fn page(&self, dir: Ino, after: u64) -> Result<(Vec<DirItem>, u64)> {
         let node = self.nodes.node(dir);
         if after < FIRST_COOKIE {
             self.note_atime(&node, None);
         }
         let known = {
             let state = node.lock();
-            state.dir.page(after).filter(|_| state.leased(&self.life))
+            state.dir.page(after, READDIR_ENTRIES_MAX).filter(|_| state.leased(&self.life))
         };
         if let Some(page) = known {
             return Ok(page);
         }
+        let lease = {
+            let state = node.lock();
+            if state.owned(&self.life) { Lease::Write } else { Lease::Read }
+        };
+        self.list(&node, after, lease).await
+    }
+
+    /// Asks for a part of a listing, and for leases on what is in it.
+    async fn list(&self, node: &Arc<Node>, after: u64, lease: Lease) -> Result<(Vec<DirItem>, u64)> {
+        let dir = node.ino;
+        self.shipped(node).await;
         let asked = self.nodes.asked();
-        let want = Hold { lease: node.lock().want(Lease::Read), open: false };
-        let told = self.ask(|session| async move { session.readdir(dir, after, want).await }).await;
+        let want = Hold { lease: node.lock().want(lease), open: false };
+        let told = self.ask(|session| async move { session.readdir(dir, after, want, true).await }).await;
         let page = told.result.clone()?;
-        let items: Vec<DirItem> = page
-            .entries
-            .into_iter()
-            .map(|entry| DirItem { name: entry.name, ino: entry.ino, kind: entry.kind, cookie: entry.cookie })
-            .collect();
-        let page = Arc::new(Listed { items, next_cookie: page.next_cookie });
+        let mut items = Vec::with_capacity(page.entries.len());
+        for entry in page.entries {
+            let (ino, kind, cookie) = (entry.ino, entry.kind, entry.cookie);
+            items.push(DirItem { name: entry.name, ino, kind, cookie });
+            if let Some(attr) = entry.attr {
+                self.keep_attr(asked, &told, attr);
+            }
+        }
         let mut state = node.lock();
         if state.accepts(asked, told.brought(dir)) {
-            for item in &page.items {
-                state.dir.learn(item.name.clone(), Some(item.ino));
-            }
-            state.dir.learn_page(after, page.clone());
+            state.learn(&page.dir);
+            state.dir.learn_page(after, &items, page.end, page.next_cookie, page.has_default_acl);
         }
-        Ok(page)
+        if lease == Lease::Write && state.held.lease() < Lease::Write {
+            state.is_shared();
+        }
+        Ok((items, page.next_cookie))
+    }
+
+    /// Sees to it that names in this directory can be changed here, if that is to be had. `false`: it is not.
+    async fn make_ours(&self, dir: Ino, names: &[&Name]) -> bool {
+        let node = self.nodes.node(dir);
+        let (ours, wanted) = {
+            let state = node.lock();
+            let ours = state.is_ours(&self.life) && state.dir.can_grow();
+            (ours, !state.dir.has_default_acl())
+        };
+        if !ours {
+            if !wanted || !node.lock().wants_to_be_ours() || self.list(&node, 0, Lease::Write).await.is_err() {
+                return false;
+            }
+        }
+        for name in names {
+            if node.lock().dir.entry(name).is_none() {
+                // What it says does not matter: it is known then.
+                let _ = self.lookup(dir, (*name).clone()).await;
+            }
+        }
+        let state = node.lock();
+        state.is_ours(&self.life) && state.dir.can_grow()
+    }
+
+    /// As [`Core::make_ours`], for an inode and what is in it.
+    async fn make_child_ours(&self, dir: Ino, name: &Name) {
+        let Some(Some(ino)) = self.nodes.node(dir).lock().dir.entry(name) else { return };
+        let node = self.nodes.node(ino);
+        let (ours, is_dir) = {
+            let state = node.lock();
+            let is_dir = state.base().is_some_and(|attr| attr.kind == FileKind::Dir);
+            (state.is_ours(&self.life) && (!is_dir || state.dir.is_empty().is_some()), is_dir)
+        };
+        if ours || !node.lock().wants_to_be_ours() {
+            return;
+        }
+        if is_dir {
+            let _ = self.list(&node, 0, Lease::Write).await;
+        } else {
+            self.own(&node).await;
+        }
+    }
+
+    /// More numbers are asked for while there are some left.
+    fn reserve_soon(self: &Arc<Self>) {
+        if self.numbers.is_low() {
+            let core = self.clone();
+            self.runtime.spawn(async move { core.reserve_numbers().await });
+        }
+    }
+
+    /// Asks for inode numbers when few are left.
+    async fn reserve_numbers(&self) {
+        let Some(life) = self.numbers.ask() else { return };
+        let session = self.session();
+        let op = Op::ReserveInos { count: RESERVE };
+        let answered = self.submit_in(&session, vec![op], Hold::default(), Lane::Change).await.0;
+        let first = match answered {
+            Ok(BatchReply::Done(replies)) => replies.first().and_then(|reply| match reply {
+                OpReply::Reserved { first } => Some(*first),
+                _ => None,
+            }),
+            _ => None,
+        };
+        self.numbers.told(life, first);
     }
 
     pub async fn make(self: &Arc<Self>, dir: Ino, name: Name, new: NewInode) -> Result<Attr> {
@@ -161,7 +254,17 @@ impl Core {
     ) -> Result<Attr> {
         let NewInode { node, mode, umask, owner } = new;
         let is_dir = matches!(node, NewNode::Dir);
-        let create = Create { dir, name: name.clone(), node, mode, umask, uid: owner.uid, gid: owner.gid, exclusive };
+        let create = Create { dir, name: name.clone(), node, mode, umask, uid: owner.uid, gid: owner.gid, exclusive, ino: None };
+        if let Some(made) = self.create_alone(&create) {
+            self.reserve_soon();
+            return made;
+        }
+        if self.make_ours(dir, &[&name]).await {
+            self.reserve_numbers().await;
+            if let Some(made) = self.create_alone(&create) {
+                return made;
+            }
+        }
         let mut ops = vec![Op::Create(create)];
         ops.extend(self.refresh(dir));
         let touch = Touch { inos: vec![dir], names: vec![(dir, name.clone())], want, ..Touch::default() };
@@ -169,7 +272,7 @@ impl Core {
             for reply in replies {
                 match reply {
                     OpReply::Entry { attr, created } => {
-                        outcome.name(core, dir, name.clone(), Some(attr.ino));
+                        outcome.name(core, dir, name.clone(), Some((attr.ino, attr.kind)));
                         outcome.learn(core, attr);
                         let node = core.nodes.node(attr.ino);
                         let mut state = node.lock();
@@ -201,6 +304,15 @@ impl Core {
     }
 
     pub async fn link(self: &Arc<Self>, ino: Ino, dir: Ino, name: Name) -> Result<Attr> {
+        if let Some(linked) = self.link_alone(ino, dir, &name) {
+            return linked;
+        }
+        if self.make_ours(dir, &[&name]).await {
+            self.own(&self.nodes.node(ino)).await;
+            if let Some(linked) = self.link_alone(ino, dir, &name) {
+                return linked;
+            }
+        }
         self.flush_before(&self.nodes.node(ino)).await?;
         let mut ops = vec![Op::Link { ino, dir, name: name.clone() }];
         ops.extend(self.refresh(dir));
@@ -209,7 +321,7 @@ impl Core {
             for reply in replies {
                 match reply {
                     OpReply::Entry { attr, .. } => {
-                        outcome.name(core, dir, name.clone(), Some(attr.ino));
+                        outcome.name(core, dir, name.clone(), Some((attr.ino, attr.kind)));
                         outcome.learn(core, attr);
                     }
                     OpReply::Attr(attr) => outcome.learn(core, attr),
@@ -224,6 +336,15 @@ impl Core {
     }
 
     pub async fn remove(self: &Arc<Self>, dir: Ino, name: Name, is_dir: bool) -> Result<()> {
+        if let Some(removed) = self.remove_alone(dir, &name, is_dir) {
+            return removed;
+        }
+        if self.make_ours(dir, &[&name]).await {
+            self.make_child_ours(dir, &name).await;
+            if let Some(removed) = self.remove_alone(dir, &name, is_dir) {
+                return removed;
+            }
+        }
         let op = |name: Name| if is_dir { Op::Rmdir { dir, name } } else { Op::Unlink { dir, name } };
         let mut ops = vec![op(name.clone())];
         ops.extend(self.refresh(dir));
@@ -255,7 +376,17 @@ impl Core {
     }
 
     pub async fn rename(self: &Arc<Self>, from: (Ino, Name), to: (Ino, Name), mode: RenameMode) -> Result<()> {
-        let moved = self.lookup(from.0, from.1.clone()).await?.ino;
+        if let Some(renamed) = self.rename_alone((from.0, &from.1), (to.0, &to.1), mode) {
+            return renamed;
+        }
+        if self.make_ours(from.0, &[&from.1]).await && self.make_ours(to.0, &[&to.1]).await {
+            self.make_child_ours(from.0, &from.1).await;
+            self.make_child_ours(to.0, &to.1).await;
+            if let Some(renamed) = self.rename_alone((from.0, &from.1), (to.0, &to.1), mode) {
+                return renamed;
+            }
+        }
+        let Attr { ino: moved, kind, .. } = self.lookup(from.0, from.1.clone()).await?;
         self.flush_before(&self.nodes.node(moved)).await?;
         let replaced = self.nodes.node(to.0).lock().dir.entry(&to.1).flatten();
         if let Some(other) = replaced.filter(|_| mode == RenameMode::Exchange) {
@@ -276,7 +407,7 @@ impl Core {
                     OpReply::Removed { gone } => {
                         if mode != RenameMode::Exchange && replaced != Some(moved) {
                             outcome.name(&core, from.0, from.1.clone(), None);
-                            outcome.name(&core, to.0, to.1.clone(), Some(moved));
+                            outcome.name(&core, to.0, to.1.clone(), Some((moved, kind)));
                         }
                         core.nodes.node(moved).lock().dir.parent = None;
                         replaced.iter().for_each(|other| core.nodes.node(*other).lock().dir.parent = None);

@@ -11,6 +11,7 @@ use crate::client::files::OpenFile;
 use crate::client::inode::Node;
 use crate::types::error::FsError;
 use crate::types::id::Ino;
+use crate::types::limits::INLINE_BYTES_MAX;
 use crate::types::session::Lease;
 
 impl Core {
@@ -82,22 +83,36 @@ impl Core {
         if file.mode.write && !self.space.is_ample(self.memory.dirty_bytes()) {
             return self.fsync_file(&file).await;
         }
-        if file.mode.write && !file.node.lock().dirty.is_empty() {
+        if file.mode.write && !self.seal_small(&file.node) && !file.node.lock().dirty.is_empty() {
             self.flush_soon(&file.node, Scope::All);
         }
         file.report()
     }
 
+    /// What is dirty goes with the journal, if it is little: one command for it and for the names. `false`: it does not.
+    fn seal_small(self: &Arc<Self>, node: &Arc<Node>) -> bool {
+        let mut state = node.lock();
+        state.is_ours(&self.life) && self.seal(node, &mut state, INLINE_BYTES_MAX.into())
+    }
+
     pub async fn fsync(self: &Arc<Self>, ino: Ino, handle: Option<Handle>) -> Result<()> {
         let Some(handle) = handle else {
-            // A directory, or a file by its inode: names are durable when they are made.
-            return self.flush(&self.nodes.node(ino), Scope::All).await;
+            // A directory, or a file by its inode.
+            let node = self.nodes.node(ino);
+            let failures = node.lock().failure.count;
+            self.seal_small(&node);
+            self.drain().await?;
+            self.flush(&node, Scope::All).await?;
+            let failure = node.lock().failure.clone();
+            return if failure.count > failures { Err(failure.error.unwrap_or(FsError::Io)) } else { Ok(()) };
         };
         let file = self.files.find_for_data(handle)?;
         self.fsync_file(&file).await
     }
 
     pub async fn fsync_file(self: &Arc<Self>, file: &OpenFile) -> Result<()> {
+        self.seal_small(&file.node);
+        self.drain().await?;
         let flushed = self.flush(&file.node, Scope::All).await;
         // Data that is lost was noted for every handle; this one has heard of it now.
         match file.report() {

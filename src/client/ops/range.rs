@@ -28,6 +28,7 @@ impl Core {
     /// Everything was flushed.
     pub async fn seek(&self, node: &Arc<Node>, offset: u64, hole: bool) -> Result<u64> {
         let ino = node.ino;
+        self.shipped(node).await;
         self.ask(|session| async move { session.seek(ino, offset, hole).await }).await.result
     }
 

@@ -94,6 +94,7 @@ impl Core {
             if let Some(Ok(plan)) = self.plan_leased(node, offset, len) {
                 return Ok(plan);
             }
+            self.shipped(node).await;
             let _asking = self.ask_uncovered(node);
             let asked = self.nodes.asked();
             let (over, buffered_end, want) = {

@@ -1,9 +1,11 @@
 //! Changing a tree: lock the names, recall the leases in the way, propose (what is too large: in parts), answer.
 
+use std::collections::HashSet;
+
 use super::touch::{Touched, names, touch};
 use super::{Fail, Shared, granting, unexpected};
 use crate::meta::command::{Command, Outcome};
-use crate::meta::leader::{Leader, key};
+use crate::meta::leader::{ChangeGuard, Leader, key};
 use crate::types::attr::SetAttr;
 use crate::types::error::FsError;
 use crate::types::id::{Ino, SessionId, TreeId};
@@ -66,31 +68,54 @@ impl Shared {
 
     /// With the names locked.
     pub(super) async fn apply_change(&self, leader: &Leader, tree: TreeId, change: &Change) -> Result<MetaReply, Fail> {
-        let session = change.session;
-        let touched = self.touched(tree, &change.ops)?;
-        let guard = leader.begin_change(session, touched.changed).await?;
-        for read in touched.read {
-            if !guard.covers(read) {
-                leader.before_read(session, read).await?;
-            }
-        }
+        let guards = self.clear_the_way(leader, tree, change).await?;
         let ops = self.in_parts(tree, change).await?;
         let outcome = self
             .propose(&Command::Change {
-                session,
+                session: change.session,
                 sequence: change.sequence,
                 acknowledged: change.acknowledged,
                 now: self.now(),
                 ops,
             })
             .await?;
-        drop(guard);
+        drop(guards);
         let reply = match outcome {
             Outcome::Changed(reply) => reply,
             other => return Err(unexpected(other)),
         };
         let granted = self.grant_after(leader, tree, change, &reply).await?;
         Ok(granting(MetaBody::Changed(reply), granted))
+    }
+
+    /// Recalls the leases of others on all that a change touches, and waits.
+    ///
+    /// A session that had to give up its lease on a directory has shipped what it did there before, names or not: other
+    /// inodes may be behind the names now. So it is looked at again, until nothing is new.
+    async fn clear_the_way<'a>(
+        &self,
+        leader: &'a Leader,
+        tree: TreeId,
+        change: &Change,
+    ) -> Result<Vec<ChangeGuard<'a>>, Fail> {
+        let session = change.session;
+        let mut guards: Vec<ChangeGuard<'_>> = Vec::new();
+        let mut read = HashSet::new();
+        loop {
+            let mut touched = self.touched(tree, &change.ops)?;
+            touched.changed.retain(|key| !guards.iter().any(|guard| guard.covers(*key)));
+            touched.read.retain(|key| !touched.changed.contains(key) && read.insert(*key));
+            touched.read.retain(|key| !guards.iter().any(|guard| guard.covers(*key)));
+            if touched.changed.is_empty() && touched.read.is_empty() {
+                return Ok(guards);
+            }
+            if !touched.changed.is_empty() {
+                guards.push(leader.begin_change(session, touched.changed).await?);
+            }
+            for key in touched.read {
+                leader.before_read(session, key).await?;
+            }
+        }
     }
 
     fn touched(&self, tree: TreeId, ops: &[Op]) -> Result<Touched, Fail> {
@@ -134,7 +159,7 @@ fn attr_of(reply: &OpReply) -> Option<(Ino, u64)> {
         | OpReply::Attr(attr)
         | OpReply::Written { attr, .. }
         | OpReply::Copied { attr, .. } => Some((attr.ino, attr.version)),
-        OpReply::Removed { .. } | OpReply::LockHeld(_) | OpReply::Done => None,
+        OpReply::Removed { .. } | OpReply::LockHeld(_) | OpReply::Reserved { .. } | OpReply::Done => None,
     }
 }
 
@@ -149,8 +174,8 @@ fn allocates(op: &Op) -> Option<(Ino, u64)> {
 }
 
 /// What is let through when the disk under the log is nearly full.
-pub(super) fn is_for_space(ops: &[Op]) -> bool {
-    ops.iter().all(frees)
+pub(super) fn is_for_space<'a>(ops: impl IntoIterator<Item = &'a Op>) -> bool {
+    ops.into_iter().all(frees)
 }
 
 fn frees(op: &Op) -> bool {

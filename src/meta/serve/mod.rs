@@ -13,6 +13,7 @@ mod lock;
 mod read;
 pub mod room;
 mod session;
+mod ship;
 mod store;
 mod touch;
 
@@ -198,6 +199,9 @@ impl Shared {
             MetaRequest::TestLock { session, request } => self.test_lock(session, &request).await,
             MetaRequest::Change { session, sequence, acknowledged, ops, want } => {
                 self.change(change::Change { session, sequence, acknowledged, ops, want }).await
+            }
+            MetaRequest::Ship { session, sequence, acknowledged, changes } => {
+                self.ship(ship::Batch { session, sequence, acknowledged, changes }).await
             }
             MetaRequest::WaitLock { session, sequence, acknowledged, request } => {
                 self.wait_lock(session, sequence, acknowledged, request, replier).await

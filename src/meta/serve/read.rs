@@ -29,6 +29,7 @@ impl Shared {
         match request {
             MetaRequest::Lookup { dir, name, want, .. } => reader.lookup(dir, &name, want).await,
             MetaRequest::Parent { dir, .. } => {
+                reader.leader.before_read(session, key(tree, dir)).await?;
                 let attr = self.read(|view| view.parent(tree, dir)).await?;
                 Ok(plain(MetaBody::Attr(attr)))
             }
@@ -37,18 +38,16 @@ impl Shared {
                 Ok(granting(MetaBody::Attr(attr), claim))
             }
             MetaRequest::ReadLink { ino, .. } => {
+                reader.leader.before_read(session, key(tree, ino)).await?;
                 Ok(plain(MetaBody::Target(self.read(|view| view.read_link(tree, ino)).await?)))
             }
-            MetaRequest::ReadDir { dir, after, want, .. } => {
-                self.raft.read_barrier().await?;
-                let claim = reader.leader.grant(session, key(tree, dir), want);
-                let page = reader.or_give_back(claim, |view| view.read_dir(tree, dir, after, READDIR_ENTRIES_MAX))?;
-                Ok(granting(MetaBody::Entries(page), claim))
-            }
+            MetaRequest::ReadDir { dir, after, want, attrs, .. } => reader.list(dir, after, want, attrs).await,
             MetaRequest::GetXattr { ino, name, .. } => {
+                reader.leader.before_read(session, key(tree, ino)).await?;
                 Ok(plain(MetaBody::Value(self.read(|view| view.xattr(tree, ino, &name)).await?)))
             }
             MetaRequest::ListXattr { ino, .. } => {
+                reader.leader.before_read(session, key(tree, ino)).await?;
                 Ok(plain(MetaBody::Names(self.read(|view| view.xattr_names(tree, ino)).await?)))
             }
             MetaRequest::GetExtents { ino, offset, len, want, .. } => reader.extents(ino, offset, len, want).await,
@@ -75,6 +74,7 @@ impl Reader<'_> {
         name.check()?;
         let on_dir = Hold { lease: want.lease.min(crate::types::session::Lease::Read), open: false };
         for _ in 0..LOOKUP_TRIES {
+            self.leader.before_read(self.session, key(self.tree, dir)).await?;
             self.shared.raft.read_barrier().await?;
             let dir_claim = self.leader.grant(self.session, key(self.tree, dir), on_dir);
             let found = match self.shared.state.view(|view| view.lookup(self.tree, dir, name)) {
@@ -103,7 +103,41 @@ impl Reader<'_> {
         Err(FsError::WouldBlock.into())
     }
 
+    /// Entries, and with `attrs` what they lead to, under leases like the directory's where they can be had at once. What
+    /// another session may have changed is listed without attributes.
+    async fn list(&self, dir: Ino, after: u64, want: Hold, attrs: bool) -> Result<MetaReply, Fail> {
+        self.leader.before_read(self.session, key(self.tree, dir)).await?;
+        self.shared.raft.read_barrier().await?;
+        let claim = self.leader.grant(self.session, key(self.tree, dir), want);
+        let list = |view: &View<'_>| view.read_dir(self.tree, dir, after, READDIR_ENTRIES_MAX);
+        let mut page = self.or_give_back(claim, list)?;
+        let Some(on_dir) = claim.filter(|_| attrs) else { return Ok(granting(MetaBody::Entries(page), claim)) };
+        let want = Hold { lease: on_dir.hold.lease, open: false };
+        let inos: Vec<Ino> = page.entries.iter().map(|entry| entry.ino).collect();
+        let granted = self.leader.grant_clear(self.session, self.tree, &inos, want);
+        self.shared.state.view(|view| {
+            for (entry, granted) in page.entries.iter_mut().zip(&granted) {
+                if granted.is_some() {
+                    entry.attr = Some(view.attr(self.tree, entry.ino)?);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(granting(MetaBody::Entries(page), claim.into_iter().chain(granted.into_iter().flatten())))
+    }
+
+    /// Some session has this number for inodes that it makes, and may have made one that it has not shipped. (Who has
+    /// never seen its name can know it by a file handle.)
+    fn bring_home(&self, ino: Ino) -> Result<(), Fail> {
+        let maker = self.shared.state.view(|view| view.maker_of(self.tree, ino))?;
+        if let Some(maker) = maker.filter(|maker| *maker != self.session && self.leader.tree_of(*maker).is_ok()) {
+            self.leader.grant_made(maker, &[key(self.tree, ino)]);
+        }
+        Ok(())
+    }
+
     async fn attr(&self, ino: Ino, want: Hold) -> Result<(Attr, Option<Claim>), Fail> {
+        self.bring_home(ino)?;
         self.leader.before_read(self.session, key(self.tree, ino)).await?;
         self.shared.raft.read_barrier().await?;
         let claim = self.leader.acquire(self.session, key(self.tree, ino), want).await?;

@@ -35,7 +35,8 @@ pub fn names(op: &Op) -> Vec<(Ino, &[u8])> {
         | Op::Fallocate { .. }
         | Op::CopyRange { .. }
         | Op::TouchAtime { .. }
-        | Op::Compact { .. } => Vec::new(),
+        | Op::Compact { .. }
+        | Op::ReserveInos { .. } => Vec::new(),
     }
 }
 
@@ -75,7 +76,7 @@ pub fn touch(view: &View<'_>, tree: TreeId, op: &Op, touched: &mut Touched) -> R
             touched.changed.push((tree, *to));
         }
         // An atime is not worth a recall; locks are not cached.
-        Op::TouchAtime { .. } | Op::Lock(_) | Op::UnlockOwner { .. } => {}
+        Op::TouchAtime { .. } | Op::Lock(_) | Op::UnlockOwner { .. } | Op::ReserveInos { .. } => {}
     }
     Ok(())
 }

@@ -65,7 +65,7 @@ pub(super) fn set(
         xattr::put(scope, &mut inode, DEFAULT, &acl.bytes())?;
         inode.has_default_acl = true;
     }
-    inode.changed(scope.now);
+    inode.attr.changed(scope.now);
     scope.put_inode(&inode);
     Ok(OpReply::Done)
 }
@@ -82,7 +82,7 @@ pub(super) fn remove(scope: &mut Scope<'_, '_>, ino: Ino, name: &[u8]) -> Result
         } else {
             inode.has_default_acl = false;
         }
-        inode.changed(scope.now);
+        inode.attr.changed(scope.now);
         scope.put_inode(&inode);
     }
     Ok(OpReply::Done)

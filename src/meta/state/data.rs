@@ -222,7 +222,7 @@ fn wrote(inode: &mut Inode, when: Time) -> Result<(), FsError> {
         return Err(FsError::Invalid);
     }
     inode.attr.mtime = when;
-    inode.changed(when.max(inode.attr.ctime));
+    inode.attr.changed(when.max(inode.attr.ctime));
     Ok(())
 }
 
@@ -289,7 +289,7 @@ pub(super) fn fallocate(
         inode.attr.size = inode.attr.size.max(end);
     }
     drop_capability(scope, &mut inode)?;
-    inode.modified(scope.now);
+    inode.attr.modified(scope.now);
     scope.put_inode(&inode);
     Ok(OpReply::Attr(inode.attr))
 }
@@ -322,7 +322,7 @@ pub(super) fn copy_range(
     edit.finish(scope, &mut inode)?;
     inode.attr.size = inode.attr.size.max(end);
     drop_capability(scope, &mut inode)?;
-    inode.modified(scope.now);
+    inode.attr.modified(scope.now);
     scope.put_inode(&inode);
     Ok(OpReply::Copied { bytes: len, attr: inode.attr })
 }

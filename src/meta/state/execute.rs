@@ -3,7 +3,7 @@
 use super::error::StateError;
 use super::schema::{Reply, Session, Tree, Window, reply_key, tree_key, window_key};
 use super::tx::Tx;
-use super::{acl, attr, chunk, cluster, data, lock, namespace, rename, session, token, volume, xattr};
+use super::{acl, attr, chunk, cluster, data, lock, namespace, rename, reserve, session, token, volume, xattr};
 use crate::meta::command::{Command, Outcome};
 use crate::types::attr::Time;
 use crate::types::error::FsError;
@@ -51,7 +51,13 @@ fn dispatch(tx: &mut Tx<'_>, command: Command) -> Result<Outcome, StateError> {
         Command::CloseSession { session } | Command::ExpireSession { session } => session::close(tx, session),
         Command::Change { session, sequence, acknowledged, now, ops } => {
             let session = tx.session(session)?;
-            change(tx, &session, sequence, acknowledged, now, &ops).map(Outcome::Changed)
+            let ops: Vec<(Time, &Op)> = ops.iter().map(|op| (now, op)).collect();
+            change(tx, &session, (sequence, acknowledged), &ops, Replies::All).map(Outcome::Changed)
+        }
+        Command::Ship { session, sequence, acknowledged, changes } => {
+            let session = tx.session(session)?;
+            let ops: Vec<(Time, &Op)> = changes.iter().map(|change| (change.at, &change.op)).collect();
+            change(tx, &session, (sequence, acknowledged), &ops, Replies::Written).map(Outcome::Changed)
         }
         Command::Part { session, sequence, now, op } => {
             let session = tx.session(session)?;
@@ -70,14 +76,21 @@ fn dispatch(tx: &mut Tx<'_>, command: Command) -> Result<Outcome, StateError> {
     }
 }
 
-/// Answers a sequence from the reply table, or executes it and remembers the answer.
+/// Which replies are remembered and told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Replies {
+    All,
+    /// Those to writes: the client knows what the rest came to.
+    Written,
+}
+
+/// Answers a sequence from the reply table, or executes it and remembers the answer. Each operation comes with its time.
 fn change(
     tx: &mut Tx<'_>,
     session: &Session,
-    sequence: u64,
-    acknowledged: u64,
-    now: Time,
-    ops: &[Op],
+    (sequence, acknowledged): (u64, u64),
+    ops: &[(Time, &Op)],
+    told: Replies,
 ) -> Result<BatchReply, StateError> {
     let window: Option<Window> = tx.get(&window_key(session.id))?;
     if window.is_some_and(|window| sequence < window.floor) {
@@ -89,8 +102,13 @@ fn change(
     }
     advance(tx, session.id, window, sequence, acknowledged)?;
     let mark = tx.mark();
-    let reply = match run(tx, session, now, ops) {
-        Ok(reply) => reply,
+    let reply = match run(tx, session, ops) {
+        Ok(mut replies) => {
+            if told == Replies::Written {
+                replies.retain(|reply| matches!(reply, OpReply::Written { .. }));
+            }
+            BatchReply::Done(replies)
+        }
         Err((index, StateError::Fs(error))) => {
             tx.roll_back(mark);
             BatchReply::Failed { index, error }
@@ -107,7 +125,7 @@ fn part(tx: &mut Tx<'_>, session: &Session, sequence: u64, now: Time, op: Op) ->
     if window.is_some_and(|window| sequence < window.floor) || tx.contains(&reply_key(session.id, sequence))? {
         return Err(FsError::Stale.into());
     }
-    run(tx, session, now, &[op]).map(|_| Outcome::Done).map_err(|(_, error)| error)
+    run(tx, session, &[(now, &op)]).map(|_| Outcome::Done).map_err(|(_, error)| error)
 }
 
 /// Moves a session's window up to what it has acknowledged and trims some of the replies below.
@@ -137,19 +155,21 @@ fn advance(
 }
 
 /// Executes a batch; the error names the operation it is of.
-fn run(tx: &mut Tx<'_>, session: &Session, now: Time, ops: &[Op]) -> Result<BatchReply, (u32, StateError)> {
+fn run(tx: &mut Tx<'_>, session: &Session, ops: &[(Time, &Op)]) -> Result<Vec<OpReply>, (u32, StateError)> {
     if ops.len() > COMMAND_OPS_MAX {
         return Err((0, FsError::Invalid.into()));
     }
     let volume = tx.volume(session.volume).map_err(|error| (0, error))?;
+    let now = Time::default();
     let mut scope = Scope { tx, session: session.id, tree: session.tree, policy: volume.policy, now };
     let mut replies = Vec::with_capacity(ops.len());
-    for (index, op) in ops.iter().enumerate() {
+    for (index, (at, op)) in ops.iter().enumerate() {
+        scope.now = *at;
         let is_lock = matches!(op, Op::Lock(_) | Op::UnlockOwner { .. });
         let reply = if session.read_only && !is_lock { Err(FsError::ReadOnly.into()) } else { operate(&mut scope, op) };
         replies.push(reply.map_err(|error| (index as u32, error))?);
     }
-    Ok(BatchReply::Done(replies))
+    Ok(replies)
 }
 
 fn operate(scope: &mut Scope<'_, '_>, op: &Op) -> Result<OpReply, StateError> {
@@ -175,6 +195,7 @@ fn operate(scope: &mut Scope<'_, '_>, op: &Op) -> Result<OpReply, StateError> {
         Op::Compact { ino, block_offset, before, after } => data::compact(scope, *ino, *block_offset, before, after),
         Op::Lock(request) => lock::lock(scope, request),
         Op::UnlockOwner { ino, owner } => lock::unlock_owner(scope, *ino, *owner),
+        Op::ReserveInos { count } => reserve::reserve(scope, *count),
     }
 }
 

@@ -17,6 +17,7 @@ mod execute;
 mod lock;
 mod namespace;
 mod rename;
+mod reserve;
 mod schema;
 mod session;
 mod token;

@@ -3,7 +3,7 @@
 //! A name is two keys, by name and by cookie; its directory's link count, times and version change with it. An inode
 //! that loses its last name becomes an orphan: it lives on by number until it is reaped.
 
-use super::acl;
+use super::{acl, reserve};
 use super::error::StateError;
 use super::execute::Scope;
 use super::schema::{
@@ -12,16 +12,13 @@ use super::schema::{
 };
 use super::schema::{Record, Session, session_key};
 use super::tx::Tx;
-use crate::types::attr::{Attr, FileKind, S_ISGID, Time};
+use crate::types::attr::{Attr, FileKind, Time};
 use crate::types::error::FsError;
 use crate::types::id::{Ino, SessionId, TreeId, VolumeId};
-use crate::types::limits::{LINKS_MAX, SYMLINK_BYTES_MAX};
+use crate::types::limits::LINKS_MAX;
 use crate::types::name::Name;
 use crate::types::op::{Create, NewNode, OpReply};
 use crate::types::record::Volume;
-
-/// What `stat` calls the size of a directory.
-const DIR_BYTES: u64 = 4096;
 
 impl Tx<'_> {
     /// # Errors
@@ -77,43 +74,14 @@ impl Tx<'_> {
 }
 
 impl Inode {
-    /// Marks a change of the inode itself.
-    pub fn changed(&mut self, now: Time) {
-        self.attr.ctime = now;
-        self.attr.version += 1;
-    }
-
-    /// Marks a change of what it holds: a file's data or a directory's names.
-    pub fn modified(&mut self, now: Time) {
-        self.attr.mtime = now;
-        self.changed(now);
-    }
-
     pub fn is_dir(&self) -> bool {
         self.attr.kind == FileKind::Dir
     }
 
     /// An inode with no name and no link yet.
     pub fn new(ino: Ino, kind: FileKind, now: Time) -> Inode {
-        let attr = Attr {
-            ino,
-            kind,
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            nlink: if kind == FileKind::Dir { 2 } else { 1 },
-            rdev: 0,
-            size: if kind == FileKind::Dir { DIR_BYTES } else { 0 },
-            allocated_bytes: 0,
-            atime: now,
-            mtime: now,
-            ctime: now,
-            btime: now,
-            version: 1,
-            has_acl: false,
-        };
         Inode {
-            attr,
+            attr: Attr::born(ino, kind, now),
             parent: Ino(0),
             next_cookie: FIRST_COOKIE,
             target: Vec::new(),
@@ -157,17 +125,14 @@ impl Scope<'_, '_> {
     pub fn add_entry(&mut self, dir: &mut Inode, name: &Name, ino: Ino, kind: FileKind) {
         let cookie = dir.next_cookie;
         dir.next_cookie += 1;
-        dir.attr.nlink += u32::from(kind == FileKind::Dir);
-        dir.modified(self.now);
+        dir.attr.gain_entry(kind, self.now);
         self.put_entry(dir.attr.ino, name, Entry { ino, kind, cookie });
     }
 
     /// Lets a name that is there lead elsewhere. It keeps its cookie: a listing under way neither misses it nor sees it
     /// twice.
     pub fn point_entry(&mut self, dir: &mut Inode, name: &Name, old: Entry, ino: Ino, kind: FileKind) {
-        dir.attr.nlink += u32::from(kind == FileKind::Dir);
-        dir.attr.nlink = dir.attr.nlink.saturating_sub(u32::from(old.kind == FileKind::Dir));
-        dir.modified(self.now);
+        dir.attr.turn_entry(old.kind, kind, self.now);
         self.put_entry(dir.attr.ino, name, Entry { ino, kind, cookie: old.cookie });
     }
 
@@ -181,15 +146,13 @@ impl Scope<'_, '_> {
     pub fn remove_entry(&mut self, dir: &mut Inode, name: &Name, entry: Entry) {
         self.tx.delete(entry_key(self.tree, dir.attr.ino, name));
         self.tx.delete(cookie_key(self.tree, dir.attr.ino, entry.cookie));
-        dir.attr.nlink = dir.attr.nlink.saturating_sub(u32::from(entry.kind == FileKind::Dir));
-        dir.modified(self.now);
+        dir.attr.lose_entry(entry.kind, self.now);
     }
 
     /// Takes a link from an inode that lost a name; the last one makes it an orphan.
     pub fn drop_link(&mut self, ino: Ino) -> Result<Attr, StateError> {
         let mut inode = self.tx.inode(self.tree, ino)?;
-        inode.attr.nlink = if inode.is_dir() { 0 } else { inode.attr.nlink.saturating_sub(1) };
-        inode.changed(self.now);
+        inode.attr.lose_link(self.now);
         if inode.attr.nlink == 0 {
             self.tx.put(orphan_key(self.tree, ino), &Present);
         }
@@ -220,8 +183,16 @@ pub(super) fn create(scope: &mut Scope<'_, '_>, create: &Create) -> Result<OpRep
     if scope.policy.quota_inodes > 0 && tree.usage.inodes >= scope.policy.quota_inodes {
         return Err(FsError::QuotaExceeded.into());
     }
-    let ino = Ino(tree.next_ino);
-    tree.next_ino += 1;
+    let ino = match create.ino {
+        Some(reserved) => {
+            reserve::take(scope, reserved)?;
+            reserved
+        }
+        None => {
+            tree.next_ino += 1;
+            Ino(tree.next_ino - 1)
+        }
+    };
     tree.usage.inodes += 1;
     scope.put_tree(&tree);
     let inode = new_inode(scope, create, &dir, ino)?;
@@ -233,46 +204,17 @@ pub(super) fn create(scope: &mut Scope<'_, '_>, create: &Create) -> Result<OpRep
 
 /// The inode a create makes, with what it inherits of its directory.
 fn new_inode(scope: &mut Scope<'_, '_>, create: &Create, dir: &Inode, ino: Ino) -> Result<Inode, StateError> {
-    let (kind, rdev, target) = match &create.node {
-        NewNode::File => (FileKind::File, 0, None),
-        NewNode::Dir => (FileKind::Dir, 0, None),
-        NewNode::Symlink(target) => (FileKind::Symlink, 0, Some(target)),
-        NewNode::Fifo => (FileKind::Fifo, 0, None),
-        NewNode::Socket => (FileKind::Socket, 0, None),
-        NewNode::Char(rdev) => (FileKind::Char, *rdev, None),
-        NewNode::Block(rdev) => (FileKind::Block, *rdev, None),
-    };
-    let mut inode = Inode::new(ino, kind, scope.now);
-    let attr = &mut inode.attr;
-    (attr.uid, attr.gid, attr.rdev) = (create.uid, create.gid, rdev);
-    attr.mode = create.mode & 0o7777;
-    if dir.attr.mode & S_ISGID != 0 {
-        attr.gid = dir.attr.gid;
-        attr.mode |= if kind == FileKind::Dir { S_ISGID } else { 0 };
-    }
-    if kind == FileKind::Dir {
+    let mut inode = Inode::new(ino, create.node.kind(), scope.now);
+    inode.attr = dir.attr.child(create, ino, scope.now)?;
+    if inode.is_dir() {
         inode.parent = dir.attr.ino;
     }
-    match target {
-        Some(target) => {
-            check_target(target)?;
-            inode.attr.mode = 0o777;
-            inode.attr.size = target.len() as u64;
-            inode.target = target.clone();
-        }
-        None if dir.has_default_acl => acl::inherit(scope, dir.attr.ino, &mut inode)?,
-        None => inode.attr.mode &= !(create.umask & 0o777),
+    match &create.node {
+        NewNode::Symlink(target) => inode.target = target.clone(),
+        _ if dir.has_default_acl => acl::inherit(scope, dir.attr.ino, &mut inode)?,
+        _ => inode.attr.mask(create.umask),
     }
     Ok(inode)
-}
-
-fn check_target(target: &[u8]) -> Result<(), FsError> {
-    match target.len() {
-        0 => Err(FsError::NotFound),
-        len if len > SYMLINK_BYTES_MAX => Err(FsError::NameTooLong),
-        _ if target.contains(&0) => Err(FsError::Invalid),
-        _ => Ok(()),
-    }
 }
 
 pub(super) fn link(scope: &mut Scope<'_, '_>, ino: Ino, dir: Ino, name: &Name) -> Result<OpReply, StateError> {
@@ -291,8 +233,7 @@ pub(super) fn link(scope: &mut Scope<'_, '_>, ino: Ino, dir: Ino, name: &Name) -
     if inode.attr.nlink >= LINKS_MAX {
         return Err(FsError::TooManyLinks.into());
     }
-    inode.attr.nlink += 1;
-    inode.changed(scope.now);
+    inode.attr.gain_link(scope.now);
     scope.put_inode(&inode);
     scope.add_entry(&mut dir, name, ino, inode.attr.kind);
     scope.put_inode(&dir);

@@ -125,7 +125,7 @@ fn exchange(
 /// The inode that moved: its change time, and of a directory its parent.
 fn arrive(scope: &mut Scope<'_, '_>, moved: Entry, dir: Ino) -> Result<(), StateError> {
     let mut inode = scope.tx.inode(scope.tree, moved.ino)?;
-    inode.changed(scope.now);
+    inode.attr.changed(scope.now);
     if inode.is_dir() {
         inode.parent = dir;
     }

@@ -54,6 +54,8 @@ pub enum Table {
     Reply = 0x22,
     /// `session lock/{session}{tree}{ino}{space}`
     SessionLock = 0x23,
+    /// `reserved/{session}`
+    Reserved = 0x24,
     /// `chunkref/{chunk}`
     ChunkRef = 0x30,
     /// `releasable/{since epoch}{chunk}`
@@ -77,7 +79,7 @@ pub enum Table {
 }
 
 impl Table {
-    pub const ALL: [Table; 26] = [
+    pub const ALL: [Table; 27] = [
         Table::Position,
         Table::Inode,
         Table::Entry,
@@ -94,6 +96,7 @@ impl Table {
         Table::Window,
         Table::Reply,
         Table::SessionLock,
+        Table::Reserved,
         Table::ChunkRef,
         Table::Releasable,
         Table::Condemned,
@@ -216,6 +219,10 @@ pub fn window_key(session: SessionId) -> Vec<u8> {
 
 pub fn reply_key(session: SessionId, sequence: u64) -> Vec<u8> {
     numbers(Table::Reply, &[session.0, sequence])
+}
+
+pub fn reserved_key(session: SessionId) -> Vec<u8> {
+    numbers(Table::Reserved, &[session.0])
 }
 
 pub fn chunk_ref_key(chunk: &ChunkId) -> Vec<u8> {
@@ -411,6 +418,13 @@ pub struct Window {
     pub trimmed: u64,
 }
 record!(Window, 1);
+
+/// Inode numbers that a session may use: from, and up to but not including.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reserved {
+    pub ranges: Vec<(u64, u64)>,
+}
+record!(Reserved, 1);
 
 /// The answer to a sequence.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]

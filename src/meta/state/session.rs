@@ -4,7 +4,8 @@ use super::error::StateError;
 use super::lock;
 use super::schema::VolumeRef;
 use super::schema::{
-    Ids, Session, Table, numbers, parse_session_lock_key, session_key, single_key, volume_name_key, window_key,
+    Ids, Session, Table, numbers, parse_session_lock_key, reserved_key, session_key, single_key, volume_name_key,
+    window_key,
 };
 use super::tx::Tx;
 use crate::meta::command::Outcome;
@@ -44,6 +45,7 @@ pub(super) fn close(tx: &mut Tx<'_>, session: SessionId) -> Result<Outcome, Stat
         tx.delete(key);
     }
     tx.delete(window_key(session));
+    tx.delete(reserved_key(session));
     tx.delete(session_key(session));
     Ok(Outcome::Done)
 }

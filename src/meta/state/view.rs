@@ -5,7 +5,7 @@
 use super::error::StateError;
 use super::lock;
 use super::schema::{
-    self, Block, ChunkTotals, Collection, Condemned, Cookie, Credential, Inode, Locks, Session, Table, Token,
+    self, Block, ChunkTotals, Collection, Condemned, Cookie, Credential, Inode, Locks, Reserved, Session, Table, Token,
     VolumeRef, Xattr, chunk_at_end, number_at, numbers, unpack,
 };
 use super::tx::Tx;
@@ -141,22 +141,21 @@ impl<'kv> View<'kv> {
     /// # Errors
     /// `NotFound`, `NotDirectory`.
     pub fn read_dir(&self, tree: TreeId, dir: Ino, after: u64, max: usize) -> Result<DirPage, StateError> {
-        let next_cookie = self.tx.dir(tree, dir)?.next_cookie;
-        let Some(first) = after.checked_add(1) else {
-            return Ok(DirPage { entries: Vec::new(), end: true, next_cookie });
-        };
+        let Inode { attr, next_cookie, has_default_acl, .. } = self.tx.dir(tree, dir)?;
+        let mut page = DirPage { dir: attr, has_default_acl, entries: Vec::new(), end: true, next_cookie };
+        let Some(first) = after.checked_add(1) else { return Ok(page) };
         let from = schema::cookie_key(tree, dir, first);
         let to = super::tx::prefix_end(&numbers(Table::Cookie, &[tree.0, dir.0]));
-        let mut entries = Vec::new();
         for pair in self.tx.scan(&from, to.as_deref()) {
             let (key, value) = pair?;
-            if entries.len() == max {
-                return Ok(DirPage { entries, end: false, next_cookie });
+            if page.entries.len() == max {
+                page.end = false;
+                break;
             }
             let Cookie { name, ino, kind } = unpack(&value)?;
-            entries.push(DirEntry { name, ino, kind, cookie: number_at(&key, 17)? });
+            page.entries.push(DirEntry { name, ino, kind, cookie: number_at(&key, 17)?, attr: None });
         }
-        Ok(DirPage { entries, end: true, next_cookie })
+        Ok(page)
     }
 
     /// # Errors
@@ -212,6 +211,26 @@ impl<'kv> View<'kv> {
         }
         found.covered = len.min(end.saturating_mul(chunk_bytes) - offset);
         Ok(found)
+    }
+
+    /// The session that has this number for an inode and has not used it, as far as is known here.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn maker_of(&self, tree: TreeId, ino: Ino) -> Result<Option<SessionId>, StateError> {
+        if self.tx.contains(&schema::inode_key(tree, ino))? {
+            return Ok(None);
+        }
+        for pair in self.tx.scan_prefix(&numbers(Table::Reserved, &[])) {
+            let (key, value) = pair?;
+            let Reserved { ranges } = unpack(&value)?;
+            let session = SessionId(number_at(&key, 1)?);
+            let holds = ranges.iter().any(|(first, end)| (*first..*end).contains(&ino.0));
+            if holds && self.tx.session(session)?.tree == tree {
+                return Ok(Some(session));
+            }
+        }
+        Ok(None)
     }
 
     /// The reply to this change is remembered.

@@ -29,7 +29,7 @@ pub(super) fn set(
         _ => {}
     }
     put(scope, &mut inode, name, value)?;
-    inode.changed(scope.now);
+    inode.attr.changed(scope.now);
     scope.put_inode(&inode);
     Ok(OpReply::Done)
 }
@@ -41,7 +41,7 @@ pub(super) fn remove(scope: &mut Scope<'_, '_>, ino: Ino, name: &[u8]) -> Result
     if !drop_value(scope, &mut inode, name)? {
         return Err(FsError::NoAttribute.into());
     }
-    inode.changed(scope.now);
+    inode.attr.changed(scope.now);
     scope.put_inode(&inode);
     Ok(OpReply::Done)
 }

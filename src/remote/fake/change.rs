@@ -49,6 +49,46 @@ impl State {
         Some(MetaReply { body: MetaBody::Changed(outcome), granted })
     }
 
+    /// What the session did under its own leases.
+    pub(super) fn ship(
+        &mut self,
+        session: SessionId,
+        sequence: u64,
+        changes: &[Dated],
+        has_chunk: &dyn Fn(&ChunkId) -> bool,
+    ) -> MetaReply {
+        let answer = |body, granted| MetaReply { body, granted };
+        if let Some(done) = self.sessions.get(&session).and_then(|session| session.replies.get(&sequence)) {
+            return answer(MetaBody::Changed(done.clone()), Vec::new());
+        }
+        self.tally("ship");
+        let before = self.inodes.clone();
+        let hold = Hold { lease: Lease::Write, open: true };
+        let made: Vec<Ino> = changes.iter().filter_map(|change| made(&change.op)).collect();
+        let granted = made.iter().map(|ino| self.put_hold(*ino, session, hold)).collect();
+        let mut replies = Vec::new();
+        for (index, Dated { op, .. }) in changes.iter().enumerate() {
+            for ino in self.touched(op) {
+                let held = self.holds.get(&(ino, session)).map(|(hold, _)| hold.lease);
+                assert!(made.contains(&ino) || held == Some(Lease::Write), "{op:?} without a lease on {ino}");
+            }
+            match self.apply(session, op, has_chunk) {
+                Ok(written @ OpReply::Written { .. }) => replies.push(written),
+                Ok(_) => {}
+                Err(error) => {
+                    self.inodes = before;
+                    made.iter().for_each(|ino| drop(self.holds.remove(&(*ino, session))));
+                    return answer(MetaBody::Changed(BatchReply::Failed { index: index as u32, error }), Vec::new());
+                }
+            }
+        }
+        let outcome = BatchReply::Done(replies);
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.replies.insert(sequence, outcome.clone());
+        }
+        answer(MetaBody::Changed(outcome), granted)
+    }
+
     fn child(&self, dir: Ino, name: &Name) -> Option<Ino> {
         self.inodes.get(&dir)?.entries.get(name).copied()
     }
@@ -68,7 +108,7 @@ impl State {
             Op::Write(write) => vec![write.ino],
             Op::Compact { ino, .. } | Op::Fallocate { ino, .. } => vec![*ino],
             Op::CopyRange { from, to, .. } => vec![*from, *to],
-            Op::TouchAtime { .. } | Op::Lock(_) | Op::UnlockOwner { .. } => Vec::new(),
+            Op::TouchAtime { .. } | Op::Lock(_) | Op::UnlockOwner { .. } | Op::ReserveInos { .. } => Vec::new(),
         }
     }
 
@@ -118,6 +158,11 @@ impl State {
             Op::Write(write) => self.write(write, has_chunk),
             Op::Compact { ino, block_offset, before, after } => self.compact(*ino, *block_offset, before, after),
             Op::Lock(request) => Ok(self.lock(session, request)),
+            Op::ReserveInos { count } => {
+                let first = Ino(self.last_ino + 1);
+                self.last_ino += count;
+                Ok(OpReply::Reserved { first })
+            }
             Op::TouchAtime { ino, atime } => {
                 self.inode(*ino)?.attr.atime = *atime;
                 Ok(OpReply::Done)
@@ -133,8 +178,8 @@ impl State {
             }
             return Ok(OpReply::Entry { attr: self.attr(ino)?, created: false });
         }
-        self.last_ino += 1;
-        let ino = Ino(self.last_ino);
+        self.last_ino += u64::from(create.ino.is_none());
+        let ino = create.ino.unwrap_or(Ino(self.last_ino));
         let kind = match &create.node {
             NewNode::Dir => FileKind::Dir,
             NewNode::Symlink(_) => FileKind::Symlink,
@@ -201,6 +246,14 @@ impl State {
         }
         lay_over(&mut inode.extents, after.clone());
         Ok(OpReply::Done)
+    }
+}
+
+/// The inode that a client makes under a number of its own.
+fn made(op: &Op) -> Option<Ino> {
+    match op {
+        Op::Create(create) => create.ino,
+        _ => None,
     }
 }
 

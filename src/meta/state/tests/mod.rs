@@ -226,7 +226,7 @@ pub fn name(name: &str) -> Name {
 
 pub fn create(dir: Ino, wanted: &str, node: NewNode, mode: u32) -> Op {
     let name = name(wanted);
-    Op::Create(Create { dir, name, node, mode, umask: 0o022, uid: 10, gid: 20, exclusive: true })
+    Op::Create(Create { dir, name, node, mode, umask: 0o022, uid: 10, gid: 20, exclusive: true, ino: None })
 }
 
 pub fn write(ino: Ino, at: WriteAt, source: Source, len: u32) -> Op {

@@ -1,0 +1,86 @@
+//! What a session has done on its own: check that it could, and put it through the log.
+//!
+//! Nothing here waits for another session, and no name is locked: whoever wants to change or read the same waits for a
+//! recall of this session's leases, which it answers after it has shipped. So the batch must concern nothing on which the
+//! session has no Write lease. Holds on what it made are noted before the command is proposed: whoever finds a new
+//! inode in the state finds its holder in the table.
+
+use std::collections::HashSet;
+
+use super::change::is_for_space;
+use super::touch::{Touched, touch};
+use super::{Fail, Shared, granting, unexpected};
+use crate::meta::command::{Command, Outcome};
+use crate::meta::lease::Key;
+use crate::types::error::FsError;
+use crate::types::id::{Ino, SessionId, TreeId};
+use crate::types::limits::COMMAND_OPS_MAX;
+use crate::types::op::{BatchReply, Dated, Op};
+use crate::wire::meta::{MetaBody, MetaReply};
+
+/// A batch as it came.
+pub(super) struct Batch {
+    pub session: SessionId,
+    pub sequence: u64,
+    pub acknowledged: u64,
+    pub changes: Vec<Dated>,
+}
+
+impl Shared {
+    /// # Errors
+    /// `Stale` when it concerns something that the session has no Write lease on: nothing was done.
+    pub(super) async fn ship(&self, batch: Batch) -> Result<MetaReply, Fail> {
+        let leader = self.lead()?;
+        leader.settled().await?;
+        let Batch { session, sequence, acknowledged, changes } = batch;
+        let tree = leader.heard(session)?;
+        if changes.is_empty() || changes.len() > COMMAND_OPS_MAX {
+            return Err(FsError::Invalid.into());
+        }
+        self.raft.read_barrier().await?;
+        let answered = || self.state.view(|view| view.has_answered(session, sequence));
+        if self.log_is_full() && !is_for_space(changes.iter().map(|change| &change.op)) && !answered()? {
+            return Err(FsError::NoSpace.into());
+        }
+        let made: Vec<Key> = changes.iter().filter_map(|change| made(tree, &change.op)).collect();
+        // What was done before is answered as it was then, whatever is held now.
+        if !answered()? {
+            let used = self.used(tree, &changes, &made)?;
+            if let Some((_, ino)) = leader.lacking(session, &used) {
+                tracing::warn!(%session, %ino, "a session changed what it has no lease on; refused");
+                return Err(FsError::Stale.into());
+            }
+        }
+        let claims = leader.grant_made(session, &made);
+        let outcome = self.propose(&Command::Ship { session, sequence, acknowledged, changes }).await?;
+        match outcome {
+            Outcome::Changed(reply @ BatchReply::Done(_)) => Ok(granting(MetaBody::Changed(reply), claims)),
+            outcome => {
+                for claim in claims {
+                    leader.take_back(session, (tree, claim.ino), claim, false);
+                }
+                match outcome {
+                    Outcome::Changed(reply) => Ok(granting(MetaBody::Changed(reply), [])),
+                    other => Err(unexpected(other)),
+                }
+            }
+        }
+    }
+
+    /// The inodes that a batch concerns, but for those it makes.
+    fn used(&self, tree: TreeId, changes: &[Dated], made: &[Key]) -> Result<Vec<Key>, Fail> {
+        let mut touched = Touched::default();
+        self.state.view(|view| changes.iter().try_for_each(|change| touch(view, tree, &change.op, &mut touched)))?;
+        let made: HashSet<Key> = made.iter().copied().collect();
+        let used: HashSet<Key> = touched.changed.into_iter().chain(touched.read).collect();
+        Ok(used.into_iter().filter(|key| !made.contains(key)).collect())
+    }
+}
+
+/// The inode that an operation makes under a number of the session's own.
+fn made(tree: TreeId, op: &Op) -> Option<Key> {
+    match op {
+        Op::Create(create) => create.ino.map(|ino: Ino| (tree, ino)),
+        _ => None,
+    }
+}
