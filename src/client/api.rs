@@ -6,6 +6,7 @@
 //! `None` when the answer is not at hand.
 
 use std::future::Future;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -87,6 +88,9 @@ pub trait Posix: Send + Sync + 'static {
     /// Buffers a write when that needs nothing from the network and no waiting.
     fn try_write(&self, ino: Ino, handle: Handle, write: WriteRequest<'_>) -> Option<Result<u32>>;
     fn try_open(&self, ino: Ino, mode: OpenMode) -> Option<Result<Handle>>;
+    /// How long the kernel may use these attributes, if they are those of now, without asking again. It is told when that
+    /// ends before.
+    fn validity(&self, attr: &Attr) -> Duration;
     /// Nothing can be changed through this client, whatever the kernel's mount says.
     fn read_only(&self) -> bool;
     /// Always from memory.

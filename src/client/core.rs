@@ -266,6 +266,10 @@ impl Core {
             if claim.hold.lease == Lease::None && state.want(Lease::Read) == Lease::Read {
                 state.quiet();
             }
+            drop(state);
+            if claim.hold.lease == Lease::None {
+                self.drop_attr_soon(&node);
+            }
         }
         leased
     }

@@ -70,6 +70,8 @@ pub struct State {
     pub idle_since: Option<Instant>,
     /// The kernel may hold pages: it was opened since they were last dropped.
     pub pages: bool,
+    /// The kernel was told that it may keep attributes for a while.
+    pub kernel_has_attr: bool,
     /// Some of them may have been filled without a lease (see [`super::mapped`]), and a task that sees to it is under way.
     pub uncovered: bool,
     pub covering: bool,
@@ -152,6 +154,7 @@ impl Node {
             writers: 0,
             idle_since: None,
             pages: false,
+            kernel_has_attr: false,
             uncovered: false,
             covering: false,
             asking: 0,

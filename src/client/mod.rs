@@ -29,6 +29,7 @@
 //! files that were locked in it say EIO to reads and writes from then on, as others may have had the lock since.
 
 pub mod api;
+mod attributes;
 mod cache;
 pub mod chunks;
 mod core;

@@ -52,10 +52,13 @@ impl Core {
     }
 
     async fn wind_down(self: Arc<Self>, node: Arc<Node>) {
-        let (pages, lease) = {
+        let (pages, lease, keep) = {
             let state = node.lock();
-            (state.pages, state.held.lease())
+            (state.pages, state.held.lease(), state.held.recall_target())
         };
+        if keep != Some(Lease::Read) {
+            self.drop_attr(&node).await;
+        }
         if pages {
             let patience = if lease == Lease::Write { PAGES_PATIENCE } else { CLEAN_PAGES_PATIENCE };
             self.drop_pages(&node, patience).await;
@@ -79,15 +82,22 @@ impl Core {
     async fn flush_and_end(self: &Arc<Self>, node: &Arc<Node>) -> Option<Claim> {
         let mut round = 0;
         loop {
-            {
+            let told = {
                 let mut state = node.lock();
                 let keep = state.held.recall_target()?;
+                let told = keep == Lease::None && state.kernel_has_attr;
                 // Changes of our own may be parked at the leader behind this recall: they are not waited for. What was
                 // made here is never parked.
-                if state.dirty.is_empty() && state.pending == 0 {
+                if state.dirty.is_empty() && state.pending == 0 && !told {
                     return Some(end(&mut state, node.ino, keep));
                 }
                 state.writes_blocked = round >= OPEN_ROUNDS;
+                told
+            };
+            if told {
+                // It went further down than it was recalled at first.
+                self.drop_attr(node).await;
+                continue;
             }
             self.shipped(node).await;
             if self.flush(node, Scope::All).await.is_err() {
@@ -166,11 +176,12 @@ impl Core {
             if had_pages {
                 self.drop_pages(&node, PAGES_PATIENCE).await;
             }
+            self.drop_attr(&node).await;
             {
                 let mut state = node.lock();
                 state.pages |= state.opens > 0;
                 // Opened again meanwhile, it has pages again, or is not idle.
-                if state.is_idle() && !state.pages && state.held.hold() != Hold::default() {
+                if state.is_idle() && !state.pages && !state.kernel_has_attr && state.held.hold() != Hold::default() {
                     let hold = state.held.give_back(Hold::default());
                     state.forget();
                     claims.push(Claim { ino: node.ino, hold, grant: state.held.yield_grant() });

@@ -164,6 +164,7 @@ async fn watch_life(core: Arc<Core>) {
 
 async fn drop_kernel_pages(core: &Arc<Core>) {
     for node in core.nodes.all() {
+        core.drop_attr_soon(&node);
         let drop_them = {
             let mut state = node.lock();
             state.uncovered |= state.pages;

@@ -41,8 +41,8 @@ async fn run(core: Arc<Core>) {
         }
         match core.ship_batch(&session, &batch).await {
             Shipped::Done(replies) => core.settle_batch(&batch, &replies),
-            Shipped::Refused { index, error } if batch.records.len() == 1 => {
-                if !core.ship_alone(&batch.records[index.min(0)], error).await {
+            Shipped::Refused { error, .. } if batch.records.len() == 1 => {
+                if !core.ship_alone(&batch.records[0], error).await {
                     limits.push_front(1);
                 }
             }
@@ -68,7 +68,10 @@ struct Batch {
 
 enum Shipped {
     Done(Vec<OpReply>),
-    Refused { index: usize, error: FsError },
+    Refused {
+        index: usize,
+        error: FsError,
+    },
     /// All of it, or the leader does not say which.
     Failed(FsError),
     Expired,

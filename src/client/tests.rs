@@ -26,6 +26,7 @@ use crate::types::session::{Hold, Lease};
 
 mod alone;
 mod bounds;
+mod kernel;
 mod shared;
 
 #[derive(Default)]
@@ -609,39 +610,6 @@ async fn two_clients_taking_turns_are_one_file() {
     for seed in 1..=20 {
         take_turns(seed).await;
     }
-}
-
-/// A kernel whose page drop writes a dirty page back, as `msync` would.
-struct WritingKernel {
-    client: Client,
-    handle: Mutex<Option<Handle>>,
-    drops: AtomicU64,
-}
-
-impl KernelCache for WritingKernel {
-    fn drop_pages(&self, ino: Ino) -> BoxFuture<'static, ()> {
-        self.drops.fetch_add(1, Ordering::Relaxed);
-        let (client, handle) = (self.client.clone(), self.handle.lock().take());
-        Box::pin(async move {
-            if let Some(handle) = handle {
-                write(&client, ino, handle, 0, b"paged").await;
-            }
-        })
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn pages_written_back_during_a_recall_are_seen_by_the_other() {
-    let cluster = Cluster::new();
-    let (a, b) = (cluster.client().await, cluster.client().await);
-    let (ino, handle) = create(&a, "f").await;
-    let kernel =
-        Arc::new(WritingKernel { client: a.clone(), handle: Mutex::new(Some(handle)), drops: AtomicU64::new(0) });
-    a.set_kernel(kernel.clone());
-    write(&a, ino, handle, 5, b"-end").await;
-    let theirs = b.open(ino, RW).await.unwrap();
-    assert_eq!(read(&b, ino, theirs, 0, 100).await, b"paged-end");
-    assert!(kernel.drops.load(Ordering::Relaxed) > 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -286,7 +286,13 @@ impl Core {
     }
 
     /// Puts the runs and commits them, with the tail.
-    pub async fn ship(&self, node: &Node, load: &Load, tail: &[Op], want: Hold) -> std::result::Result<Shipped, Failed> {
+    pub async fn ship(
+        &self,
+        node: &Node,
+        load: &Load,
+        tail: &[Op],
+        want: Hold,
+    ) -> std::result::Result<Shipped, Failed> {
         if load.runs.is_empty() && tail.is_empty() {
             return Ok(Shipped { pieces: Vec::new(), attr: None, tail: Ok(Vec::new()) });
         }

@@ -20,7 +20,7 @@ use super::convert::{ino, set_time, time_in};
 use super::locks::{LockArgument, space};
 use super::names::Place;
 use super::open_file_locks::OpenFileLocks;
-use super::special::SpecialFiles;
+use super::tell::Teller;
 use crate::client::api::{Handle, Posix};
 use crate::types::attr::{SetAttr, SetTime};
 use crate::types::op::NewNode;
@@ -64,18 +64,18 @@ pub(super) struct Door<F> {
     /// How regular files are opened; settled by INIT.
     pub open_flags: FopenFlags,
     pub open_file_locks: Arc<OpenFileLocks>,
-    pub special_files: Arc<SpecialFiles>,
+    pub teller: Teller<F>,
 }
 
 impl<F: Posix> Door<F> {
     pub fn new(fs: Arc<F>, runtime: Runtime, sync_names: bool) -> Door<F> {
         Door {
+            teller: Teller::new(fs.clone()),
             fs,
             runtime,
             sync_names,
             open_flags: FopenFlags::empty(),
             open_file_locks: Arc::default(),
-            special_files: Arc::default(),
         }
     }
 }
@@ -125,7 +125,7 @@ impl<F: Posix> Filesystem for Door<F> {
     }
 
     fn forget(&self, _: &Request, number: INodeNo, _: u64) {
-        self.special_files.forgot(ino(number));
+        self.teller.forgot(ino(number));
     }
 
     fn getattr(&self, req: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {

@@ -4,7 +4,7 @@ use fuser::{ReplyAttr, ReplyData, ReplyEmpty, ReplyStatfs, ReplyXattr};
 
 use super::adapter::Door;
 use super::caller::Caller;
-use super::convert::{BLOCK_BYTES, VALIDITY, attr_out, errno, stale, xattr_mode};
+use super::convert::{BLOCK_BYTES, errno, stale, xattr_mode};
 use super::names::reply_empty;
 use super::serve::{Surrender, serve};
 use crate::client::api::{Handle, Posix, Result};
@@ -15,13 +15,6 @@ use crate::types::limits::NAME_BYTES_MAX;
 
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 const TRUSTED: &[u8] = b"trusted.";
-
-fn reply_attr(result: Result<Attr>, reply: ReplyAttr) {
-    match result {
-        Ok(attr) => reply.attr(&VALIDITY, &attr_out(&attr)),
-        Err(error) => reply.error(errno(&stale(error))),
-    }
-}
 
 /// A buffer of no size asks how large one must be.
 fn reply_xattr(result: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
@@ -35,10 +28,10 @@ fn reply_xattr(result: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
 
 impl<F: Posix> Door<F> {
     pub fn answer_getattr(&self, caller: Caller, number: Ino, reply: ReplyAttr) {
-        let special_files = self.special_files.clone();
-        let answer = move |result: Result<Attr>| match (result, special_files.left_of(number)) {
-            (Err(FsError::NotFound | FsError::Stale), Some(left)) => reply_attr(Ok(left), reply),
-            (result, _) => reply_attr(result, reply),
+        let teller = self.teller.clone();
+        let answer = move |result: Result<Attr>| match (result, teller.special_files.left_of(number)) {
+            (Err(FsError::NotFound | FsError::Stale), Some(left)) => teller.attr(Ok(left), reply),
+            (result, _) => teller.attr(result, reply),
         };
         if let Some(result) = self.fs.try_getattr(number) {
             return answer(result);
@@ -49,14 +42,19 @@ impl<F: Posix> Door<F> {
 
     /// `by`: of `ftruncate`, the handle.
     pub fn answer_setattr(&self, caller: Caller, number: Ino, set: SetAttr, by: Option<Handle>, reply: ReplyAttr) {
-        let fs = self.fs.clone();
+        let (fs, sync) = (self.fs.clone(), self.sync_names);
         let work = async move {
             if let (Some(handle), Some(_)) = (by, set.size) {
                 fs.check_handle(handle)?;
             }
-            fs.setattr(number, set).await
+            let attr = fs.setattr(number, set).await?;
+            if sync {
+                fs.fsync(number, None).await?;
+            }
+            Ok(attr)
         };
-        serve(&self.runtime, caller, Surrender::Change, work, move |result| reply_attr(result, reply));
+        let teller = self.teller.clone();
+        serve(&self.runtime, caller, Surrender::Change, work, move |result| teller.attr(result, reply));
     }
 
     pub fn answer_readlink(&self, caller: Caller, number: Ino, reply: ReplyData) {

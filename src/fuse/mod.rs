@@ -9,9 +9,9 @@
 //!
 //! # What the kernel may cache
 //!
-//! Nothing but pages under `mmap` and `sendfile`: names and attributes are valid for no time (see `convert::VALIDITY`),
-//! every regular file is opened for direct I/O. So what one host did is what the next system call on another sees, and
-//! the price is a request per call.
+//! Pages under `mmap` and `sendfile`, and attributes of directories, for as long as the client has a lease (`tell`). Names are
+//! valid for no time, and every regular file is opened for direct I/O. So what one host did is what the next system call
+//! on another sees, and the price is a request per name on a path.
 //!
 //! # `sync`
 //!
@@ -29,6 +29,7 @@ mod convert;
 mod data;
 mod interrupt;
 pub mod invalidate;
+mod known;
 mod locks;
 mod mount;
 pub mod mountinfo;
@@ -38,3 +39,4 @@ pub mod options;
 mod serve;
 pub mod session;
 mod special;
+mod tell;

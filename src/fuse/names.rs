@@ -3,15 +3,13 @@
 use std::ffi::OsStr;
 use std::future::Future;
 
-use fuser::{
-    FileHandle, FopenFlags, Generation, INodeNo, ReplyCreate, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen,
-};
+use fuser::{FileHandle, FopenFlags, INodeNo, ReplyCreate, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen};
 
 use super::adapter::Door;
 use super::caller::Caller;
-use super::convert::{VALIDITY, attr_out, errno, ino, kind_out, name, open_mode, rename_mode, stale};
+use super::convert::{NAME_VALIDITY, attr_out, errno, ino, kind_out, name, open_mode, rename_mode, stale};
 use super::serve::{Surrender, serve, serve_leaving};
-use super::special::SpecialFiles;
+use super::tell::GENERATION;
 use crate::client::api::{DirItem, Handle, NewInode, OpenMode, Owner, Posix, Result};
 use crate::types::attr::{Attr, FileKind, SetAttr};
 use crate::types::error::FsError;
@@ -19,8 +17,6 @@ use crate::types::id::Ino;
 use crate::types::name::Name;
 use crate::types::op::NewNode;
 
-/// Inode numbers are never reused.
-const GENERATION: Generation = Generation(0);
 /// The file handle of a directory that is not held open.
 const NO_HANDLE: Handle = Handle(0);
 /// Where a listing goes on after `.` and `..`.
@@ -53,16 +49,6 @@ impl From<DirItem> for Line {
     }
 }
 
-fn reply_entry(result: Result<Attr>, special_files: &SpecialFiles, reply: ReplyEntry) {
-    match result {
-        Ok(attr) => {
-            special_files.saw(&attr);
-            reply.entry(&VALIDITY, &attr_out(&attr), GENERATION);
-        }
-        Err(error) => reply.error(errno(&error)),
-    }
-}
-
 pub(super) fn reply_empty(result: Result<()>, reply: ReplyEmpty) {
     match result {
         Ok(()) => reply.ok(),
@@ -73,8 +59,8 @@ pub(super) fn reply_empty(result: Result<()>, reply: ReplyEmpty) {
 impl<F: Posix> Door<F> {
     /// `.` and `..` are asked for when a file handle is turned back into a file.
     pub fn answer_lookup(&self, caller: Caller, dir: Ino, text: &OsStr, reply: ReplyEntry) {
-        let (fs, special_files) = (self.fs.clone(), self.special_files.clone());
-        let answer = move |result| reply_entry(result, &special_files, reply);
+        let (fs, teller) = (self.fs.clone(), self.teller.clone());
+        let answer = move |result| teller.entry(result, reply);
         if text == "." {
             // What lost its last name cannot be opened by its handle any more (who has it open has it in the kernel).
             let find = async move {
@@ -120,15 +106,15 @@ impl<F: Posix> Door<F> {
 
     pub fn answer_make(&self, caller: Caller, at: Place, node: NewNode, mode: u32, umask: u32, reply: ReplyEntry) {
         let new = new_inode(caller, node, mode, umask);
-        let (fs, dir, special_files) = (self.fs.clone(), at.dir, self.special_files.clone());
+        let (fs, dir, teller) = (self.fs.clone(), at.dir, self.teller.clone());
         let work = async move { fs.make(dir, at.name?, new).await };
-        self.change(caller, [dir, dir], work, move |result| reply_entry(result, &special_files, reply));
+        self.change(caller, [dir, dir], work, move |result| teller.entry(result, reply));
     }
 
     pub fn answer_link(&self, caller: Caller, number: Ino, at: Place, reply: ReplyEntry) {
-        let (fs, dir, special_files) = (self.fs.clone(), at.dir, self.special_files.clone());
+        let (fs, dir, teller) = (self.fs.clone(), at.dir, self.teller.clone());
         let work = async move { fs.link(number, dir, at.name?).await };
-        self.change(caller, [dir, dir], work, move |result| reply_entry(result, &special_files, reply));
+        self.change(caller, [dir, dir], work, move |result| teller.entry(result, reply));
     }
 
     pub fn answer_unlink(&self, caller: Caller, at: Place, reply: ReplyEmpty) {
@@ -167,7 +153,7 @@ impl<F: Posix> Door<F> {
         let surrender = Surrender::Obtain(Box::new(give_back));
         serve(&self.runtime, caller, surrender, work, move |result| match result {
             Ok((attr, handle)) => {
-                reply.created(&VALIDITY, &attr_out(&attr), GENERATION, FileHandle(handle.0), open_flags);
+                reply.created(&NAME_VALIDITY, &attr_out(&attr), GENERATION, FileHandle(handle.0), open_flags);
             }
             Err(error) => reply.error(errno(&error)),
         });

@@ -231,7 +231,10 @@ impl Leader {
         let mut grant = |ino: &Ino| {
             let key = (tree, *ino);
             let clear = leases.clear_for_read(session, key);
-            clear.then(|| leases.grant(session, key, want, now_ms)).flatten().filter(|claim| claim.hold.lease > Lease::None)
+            clear
+                .then(|| leases.grant(session, key, want, now_ms))
+                .flatten()
+                .filter(|claim| claim.hold.lease > Lease::None)
         };
         inos.iter().map(&mut grant).collect()
     }

@@ -10,7 +10,7 @@ use super::server::{MetaConfig, MetaServer};
 use crate::crypto::ca::ClusterAuthority;
 use crate::net::sim::SimNet;
 use crate::net::{Frame, Peer, Transport};
-use crate::types::attr::SetAttr;
+use crate::types::attr::{SetAttr, Time};
 use crate::types::cluster::{DiskInfo, DiskReport, StoreInfo};
 use crate::types::digest::ChunkId;
 use crate::types::error::FsError;
@@ -18,7 +18,9 @@ use crate::types::extent::{ChunkPart, Source};
 use crate::types::id::{ClusterId, DiskId, Ino, MetaId, SessionId, StoreId};
 use crate::types::lock::{LockMode, LockRange, LockRequest, LockSpace};
 use crate::types::name::Name;
-use crate::types::op::{BatchReply, Create, FallocateMode, NewNode, Op, OpReply, Piece, Write, WriteAt};
+use crate::types::op::{
+    BatchReply, Create, Dated, FallocateMode, NewNode, Op, OpReply, Piece, RenameMode, Write, WriteAt,
+};
 use crate::types::record::{MetaInfo, Role, VolumePolicy};
 use crate::types::session::{Claim, Event, Hold, Lease};
 use crate::wire::codec::{KIND_META, decode, encode};
@@ -428,5 +430,77 @@ async fn what_a_store_offers_and_nothing_refers_to_is_condemned() {
     while !matches!(tell(beat()).await, MetaBody::StoreOrders(orders) if orders.old_before == 2) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_ships_what_it_has_no_lease_on() {
+    let world = World::new().await;
+    let (a, b) = (world.session().await, world.session().await);
+    let reserved = a.change(Op::ReserveInos { count: 16 }, Hold::default()).await.body;
+    let MetaBody::Changed(BatchReply::Done(replies)) = reserved else { panic!("{reserved:?}") };
+    let [OpReply::Reserved { first }] = &replies[..] else { panic!("{replies:?}") };
+    let Op::Create(plain) = create("made") else { unreachable!() };
+    let op = Op::Create(Create { ino: Some(*first), ..plain });
+    let ship = |sequence| {
+        let changes = vec![Dated { at: Time { sec: 5, nsec: 0 }, op: op.clone() }];
+        world.ask(MetaRequest::Ship { session: a.session, sequence, acknowledged: 0, changes })
+    };
+    assert_eq!(ship(50).await.body, MetaBody::Error(FsError::Stale));
+    let (session, dir, want) = (a.session, Ino::ROOT, Hold { lease: Lease::Write, open: false });
+    let listed = world.ask(MetaRequest::ReadDir { session, dir, after: 0, want, attrs: true }).await;
+    assert_eq!(listed.granted[0].hold.lease, Lease::Write);
+    let shipped = ship(51).await;
+    assert_eq!(shipped.body, MetaBody::Changed(BatchReply::Done(Vec::new())));
+    let made = Hold { lease: Lease::Write, open: true };
+    assert_eq!(shipped.granted.iter().map(|claim| (claim.ino, claim.hold)).collect::<Vec<_>>(), [(*first, made)]);
+    // Another client, who has heard of a number, waits until whoever has it has shipped.
+    let mut events = a.events().await;
+    let unused = Ino(first.0 + 3);
+    let answer = async {
+        let Event::Recall { ino, grant, .. } = next(&mut events).await else { panic!("not a recall") };
+        assert_eq!(ino, unused);
+        a.give(Claim { ino, hold: Hold::default(), grant }).await;
+    };
+    let ask = world.ask(MetaRequest::GetAttr { session: b.session, ino: unused, want: Hold::default() });
+    let (asked, ()) = tokio::join!(ask, answer);
+    assert_eq!(asked.body, MetaBody::Error(FsError::NotFound));
+    world.stop().await;
+}
+
+/// The names are locked while a recall goes on, and what comes home may put something else behind them.
+#[tokio::test]
+async fn a_change_that_waited_sees_what_was_shipped_meanwhile() {
+    let world = World::new().await;
+    let (a, b) = (world.session().await, world.session().await);
+    let (old, _) = a.create("n", Hold::default()).await;
+    let (new, _) = a.create("other", Hold { lease: Lease::Write, open: false }).await;
+    let (session, dir, want) = (a.session, Ino::ROOT, Hold { lease: Lease::Write, open: false });
+    world.ask(MetaRequest::ReadDir { session, dir, after: 0, want, attrs: true }).await;
+    let mut events = a.events().await;
+    let comes_home = async {
+        let mut recalled = Vec::new();
+        while recalled.len() < 2 {
+            let Event::Recall { ino, grant, .. } = next(&mut events).await else { panic!("not a recall") };
+            recalled.push(Claim { ino, hold: Hold::default(), grant });
+        }
+        assert_eq!(recalled.iter().map(|claim| claim.ino).collect::<Vec<_>>(), [Ino::ROOT, old]);
+        let name = |text| Name::new(text).unwrap();
+        let (from, to, mode) = (name("other"), name("n"), RenameMode::Replace);
+        let op = Op::Rename { from_dir: Ino::ROOT, from, to_dir: Ino::ROOT, to, mode };
+        let changes = vec![Dated { at: Time { sec: 5, nsec: 0 }, op }];
+        let shipped = world.ask(MetaRequest::Ship { session, sequence: 90, acknowledged: 0, changes }).await;
+        assert_eq!(shipped.body, MetaBody::Changed(BatchReply::Done(Vec::new())));
+        for claim in recalled {
+            a.give(claim).await;
+        }
+        // Now the lease on what is behind the name since.
+        let Event::Recall { ino, grant, .. } = next(&mut events).await else { panic!("not a recall") };
+        assert_eq!(ino, new);
+        a.give(Claim { ino, hold: Hold::default(), grant }).await;
+    };
+    let (removed, ()) = tokio::join!(b.change(unlink("n"), Hold::default()), comes_home);
+    let MetaBody::Changed(BatchReply::Done(replies)) = removed.body else { panic!("{:?}", removed.body) };
+    assert!(matches!(&replies[..], [OpReply::Removed { gone: Some(gone) }] if gone.ino == new), "{replies:?}");
     world.stop().await;
 }

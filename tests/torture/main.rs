@@ -4,6 +4,8 @@
 //! torture DIR1 DIR2 [DIR3] --scenario NAME|all [--seconds N] [--processes N] [--seed S]
 //! torture ack-writer --dir DIR --log FILE …      work, and note outside what was acknowledged
 //! torture ack-check --dir DIR… --log FILE …      after the crash: is it all there?
+//! torture prefix-writer DIR                      work without syncing until a call fails
+//! torture prefix-check DIR                       after the crash: is it a prefix?
 //! torture handles-keep PATH FILE                 the file handle of PATH, into FILE
 //! torture handles-again MOUNT FILE               what the file of that handle holds
 //! torture [NAME…]                                the self-test, as `cargo test` runs it
@@ -22,6 +24,7 @@ mod excl;
 mod fault;
 mod growing;
 mod handles;
+mod prefix;
 mod procs;
 mod random;
 mod record;
@@ -101,6 +104,8 @@ fn main() -> ExitCode {
     let outcome = match arguments.first().map(String::as_str) {
         Some("ack-writer") => ack::writer_main(),
         Some("ack-check") => ack::check_main(),
+        Some("prefix-writer") if arguments.len() == 2 => prefix::writer_main(Path::new(&arguments[1])),
+        Some("prefix-check") if arguments.len() == 2 => prefix::check_main(Path::new(&arguments[1])),
         Some("handles-keep") if arguments.len() == 3 => {
             handles::keep(Path::new(&arguments[1]), Path::new(&arguments[2]))
         }
@@ -223,6 +228,10 @@ fn self_test(filters: &[String]) -> Check {
     if wanted("ack") {
         let line = ack::self_test(temporary.path(), Duration::from_millis(700))?;
         println!("self-test ack ... ok ({line})");
+    }
+    if wanted("prefix") {
+        let line = prefix::self_test(temporary.path())?;
+        println!("self-test prefix ... ok ({line})");
     }
     if faults.is_empty() { Ok(()) } else { fault(faults.join("\n")) }
 }

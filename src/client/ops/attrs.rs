@@ -59,28 +59,6 @@ impl Core {
         }
     }
 
-    /// Asks for a Write lease on an inode, if there is a prospect of one.
-    pub async fn own(&self, node: &Arc<Node>) {
-        let ours = {
-            let state = node.lock();
-            state.is_ours(&self.life) || !state.wants_to_be_ours()
-        };
-        if ours {
-            return;
-        }
-        self.shipped(node).await;
-        let (asked, ino) = (self.nodes.asked(), node.ino);
-        let want = Hold { lease: node.lock().want(Lease::Write), open: false };
-        let told = self.ask(|session| async move { session.getattr(ino, want).await }).await;
-        if let Ok(attr) = told.result.clone() {
-            self.keep_attr(asked, &told, attr);
-        }
-        let mut state = node.lock();
-        if state.held.lease() < Lease::Write {
-            state.is_shared();
-        }
-    }
-
     /// What was written before is committed before, or with it: later than a write, an explicit time stays.
     pub async fn setattr(self: &Arc<Self>, ino: Ino, set: SetAttr) -> Result<Attr> {
         if let Some(set) = self.set_attr_alone(ino, &set) {

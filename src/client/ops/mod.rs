@@ -4,9 +4,12 @@ mod alone;
 mod attrs;
 mod names;
 mod open;
+mod own;
 mod range;
 mod read;
 mod write;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -38,6 +41,10 @@ impl Posix for Client {
 
     fn try_open(&self, ino: Ino, mode: OpenMode) -> Option<Result<Handle>> {
         self.core.try_open(ino, mode)
+    }
+
+    fn validity(&self, attr: &Attr) -> Duration {
+        self.core.validity(attr)
     }
 
     fn read_only(&self) -> bool {

@@ -6,14 +6,12 @@ use crate::client::api::{DirItem, Handle, NewInode, OpenMode, Result};
 use crate::client::core::{Apply, Core, Touch};
 use crate::client::inode::Node;
 use crate::client::names::FIRST_COOKIE;
-use crate::client::numbers::RESERVE;
-use crate::remote::session::Lane;
-use crate::types::attr::{Attr, FileKind};
+use crate::types::attr::Attr;
 use crate::types::error::FsError;
 use crate::types::id::Ino;
-use crate::types::name::Name;
 use crate::types::limits::READDIR_ENTRIES_MAX;
-use crate::types::op::{BatchReply, Create, NewNode, Op, OpReply, RenameMode};
+use crate::types::name::Name;
+use crate::types::op::{Create, NewNode, Op, OpReply, RenameMode};
 use crate::types::session::{Hold, Lease};
 
 impl Core {
@@ -123,7 +121,7 @@ impl Core {
     }
 
     /// Asks for a part of a listing, and for leases on what is in it.
-    async fn list(&self, node: &Arc<Node>, after: u64, lease: Lease) -> Result<(Vec<DirItem>, u64)> {
+    pub async fn list(&self, node: &Arc<Node>, after: u64, lease: Lease) -> Result<(Vec<DirItem>, u64)> {
         let dir = node.ino;
         self.shipped(node).await;
         let asked = self.nodes.asked();
@@ -147,72 +145,6 @@ impl Core {
             state.is_shared();
         }
         Ok((items, page.next_cookie))
-    }
-
-    /// Sees to it that names in this directory can be changed here, if that is to be had. `false`: it is not.
-    async fn make_ours(&self, dir: Ino, names: &[&Name]) -> bool {
-        let node = self.nodes.node(dir);
-        let (ours, wanted) = {
-            let state = node.lock();
-            let ours = state.is_ours(&self.life) && state.dir.can_grow();
-            (ours, !state.dir.has_default_acl())
-        };
-        if !ours {
-            if !wanted || !node.lock().wants_to_be_ours() || self.list(&node, 0, Lease::Write).await.is_err() {
-                return false;
-            }
-        }
-        for name in names {
-            if node.lock().dir.entry(name).is_none() {
-                // What it says does not matter: it is known then.
-                let _ = self.lookup(dir, (*name).clone()).await;
-            }
-        }
-        let state = node.lock();
-        state.is_ours(&self.life) && state.dir.can_grow()
-    }
-
-    /// As [`Core::make_ours`], for an inode and what is in it.
-    async fn make_child_ours(&self, dir: Ino, name: &Name) {
-        let Some(Some(ino)) = self.nodes.node(dir).lock().dir.entry(name) else { return };
-        let node = self.nodes.node(ino);
-        let (ours, is_dir) = {
-            let state = node.lock();
-            let is_dir = state.base().is_some_and(|attr| attr.kind == FileKind::Dir);
-            (state.is_ours(&self.life) && (!is_dir || state.dir.is_empty().is_some()), is_dir)
-        };
-        if ours || !node.lock().wants_to_be_ours() {
-            return;
-        }
-        if is_dir {
-            let _ = self.list(&node, 0, Lease::Write).await;
-        } else {
-            self.own(&node).await;
-        }
-    }
-
-    /// More numbers are asked for while there are some left.
-    fn reserve_soon(self: &Arc<Self>) {
-        if self.numbers.is_low() {
-            let core = self.clone();
-            self.runtime.spawn(async move { core.reserve_numbers().await });
-        }
-    }
-
-    /// Asks for inode numbers when few are left.
-    async fn reserve_numbers(&self) {
-        let Some(life) = self.numbers.ask() else { return };
-        let session = self.session();
-        let op = Op::ReserveInos { count: RESERVE };
-        let answered = self.submit_in(&session, vec![op], Hold::default(), Lane::Change).await.0;
-        let first = match answered {
-            Ok(BatchReply::Done(replies)) => replies.first().and_then(|reply| match reply {
-                OpReply::Reserved { first } => Some(*first),
-                _ => None,
-            }),
-            _ => None,
-        };
-        self.numbers.told(life, first);
     }
 
     pub async fn make(self: &Arc<Self>, dir: Ino, name: Name, new: NewInode) -> Result<Attr> {
@@ -254,7 +186,8 @@ impl Core {
     ) -> Result<Attr> {
         let NewInode { node, mode, umask, owner } = new;
         let is_dir = matches!(node, NewNode::Dir);
-        let create = Create { dir, name: name.clone(), node, mode, umask, uid: owner.uid, gid: owner.gid, exclusive, ino: None };
+        let create =
+            Create { dir, name: name.clone(), node, mode, umask, uid: owner.uid, gid: owner.gid, exclusive, ino: None };
         if let Some(made) = self.create_alone(&create) {
             self.reserve_soon();
             return made;

@@ -39,3 +39,9 @@ pub mod fuser {}
 
 #[doc = include_str!("0013-own-copy-of-sled.md")]
 pub mod own_copy_of_sled {}
+
+#[doc = include_str!("0014-kernel-attributes.md")]
+pub mod kernel_attributes {}
+
+#[doc = include_str!("0015-changes-made-here.md")]
+pub mod changes_made_here {}

@@ -3,7 +3,6 @@
 //! A name is two keys, by name and by cookie; its directory's link count, times and version change with it. An inode
 //! that loses its last name becomes an orphan: it lives on by number until it is reaped.
 
-use super::{acl, reserve};
 use super::error::StateError;
 use super::execute::Scope;
 use super::schema::{
@@ -12,6 +11,7 @@ use super::schema::{
 };
 use super::schema::{Record, Session, session_key};
 use super::tx::Tx;
+use super::{acl, reserve};
 use crate::types::attr::{Attr, FileKind, Time};
 use crate::types::error::FsError;
 use crate::types::id::{Ino, SessionId, TreeId, VolumeId};

@@ -77,7 +77,7 @@ impl State {
                 Ok(_) => {}
                 Err(error) => {
                     self.inodes = before;
-                    made.iter().for_each(|ino| drop(self.holds.remove(&(*ino, session))));
+                    self.holds.retain(|(ino, holder), _| *holder != session || !made.contains(ino));
                     return answer(MetaBody::Changed(BatchReply::Failed { index: index as u32, error }), Vec::new());
                 }
             }

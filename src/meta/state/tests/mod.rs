@@ -11,6 +11,7 @@ mod random;
 mod rename;
 mod replica;
 mod session;
+mod ship;
 mod tx;
 mod volume;
 mod xattr;

@@ -1,0 +1,99 @@
+//! What clients do on their own: reserved numbers, times of their own, replies to writes alone.
+
+use super::*;
+use crate::types::op::Dated;
+
+impl World {
+    fn reserve(&mut self, count: u64) -> u64 {
+        match self.op(Op::ReserveInos { count }).unwrap() {
+            OpReply::Reserved { first } => first.0,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn ship(&mut self, sequence: u64, changes: Vec<Dated>) -> BatchReply {
+        let (session, acknowledged) = (self.session, self.sequence);
+        match self.apply(Command::Ship { session, sequence, acknowledged, changes }) {
+            Outcome::Changed(reply) => reply,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn at(sec: i64, op: Op) -> Dated {
+    Dated { at: Time { sec, nsec: 7 }, op }
+}
+
+fn make(dir: Ino, wanted: &str, node: NewNode, ino: u64) -> Op {
+    let Op::Create(plain) = create(dir, wanted, node, 0o755) else { unreachable!() };
+    Op::Create(Create { ino: Some(Ino(ino)), ..plain })
+}
+
+#[test]
+fn each_change_has_its_own_time_and_only_writes_are_told() {
+    let mut world = World::new();
+    let first = world.reserve(10);
+    let changes = vec![
+        at(50, make(ROOT, "d", NewNode::Dir, first)),
+        at(60, make(Ino(first), "f", NewNode::File, first + 2)),
+        at(70, write(Ino(first + 2), WriteAt::Offset(0), inline(b"hello"), 5)),
+        at(80, Op::Link { ino: Ino(first + 2), dir: ROOT, name: name("g") }),
+        at(90, Op::Unlink { dir: Ino(first), name: name("f") }),
+    ];
+    let BatchReply::Done(told) = world.ship(100, changes.clone()) else { panic!("refused") };
+    assert!(matches!(&told[..], [OpReply::Written { attr, .. }] if attr.size == 5), "{told:?}");
+    let time = |sec| Time { sec, nsec: 7 };
+    let dir = world.attr(Ino(first));
+    assert_eq!((dir.btime, dir.mtime, dir.nlink), (time(50), time(90), 2));
+    let file = world.attr(Ino(first + 2));
+    assert_eq!((file.btime, file.mtime, file.ctime, file.nlink, file.version), (time(60), time(70), time(90), 1, 4));
+    assert_eq!(world.attr(ROOT).mtime, time(80));
+    assert_eq!(world.ship(100, changes), BatchReply::Done(told), "once");
+}
+
+#[test]
+fn numbers_are_used_once_and_by_whom_they_were_set_aside_for() {
+    let mut world = World::new();
+    let first = world.reserve(4);
+    assert!(world.file("plain").0 >= first + 4, "nobody else gets them");
+    let made = |world: &mut World, sequence, name: &str, ino| {
+        world.ship(sequence, vec![at(1, make(ROOT, name, NewNode::File, ino))])
+    };
+    assert_eq!(made(&mut world, 50, "a", first + 1), BatchReply::Done(Vec::new()));
+    world.unlink(ROOT, "a").unwrap();
+    assert!(world.reap(&[Ino(first + 1)]).is_empty());
+    let refused = BatchReply::Failed { index: 0, error: FsError::Invalid };
+    for (sequence, ino) in [(51, first + 1), (52, first), (53, first + 4), (54, 1_000_000)] {
+        assert_eq!(made(&mut world, sequence, "b", ino), refused, "{ino}");
+    }
+    assert_eq!(made(&mut world, 55, "b", first + 3), BatchReply::Done(Vec::new()));
+    let session = world.session;
+    world.apply(Command::ExpireSession { session });
+    world.session = world.open("again", false);
+    world.sequence = 0;
+    assert_eq!(made(&mut world, 1, "c", first + 2), refused, "they end with the session");
+    assert_eq!(world.op(Op::ReserveInos { count: 0 }), Err(FsError::Invalid));
+    assert_eq!(world.op(Op::ReserveInos { count: u64::MAX }), Err(FsError::Invalid));
+}
+
+#[test]
+fn who_has_a_number_that_is_not_used_can_be_found() {
+    let mut world = World::new();
+    let first = world.reserve(4);
+    let maker = |world: &World, ino| world.state.view(|view| view.maker_of(world.tree, Ino(ino))).unwrap();
+    assert_eq!(maker(&world, first + 1), Some(world.session));
+    assert_eq!((maker(&world, first + 4), maker(&world, ROOT.0)), (None, None));
+    world.ship(50, vec![at(1, make(ROOT, "a", NewNode::File, first + 1))]);
+    assert_eq!((maker(&world, first + 1), maker(&world, first + 2)), (None, Some(world.session)));
+}
+
+#[test]
+fn a_refused_change_undoes_the_batch() {
+    let mut world = World::new();
+    let first = world.reserve(4);
+    let changes =
+        vec![at(1, make(ROOT, "a", NewNode::File, first)), at(2, Op::Unlink { dir: ROOT, name: name("nothing") })];
+    assert_eq!(world.ship(50, changes), BatchReply::Failed { index: 1, error: FsError::NotFound });
+    assert_eq!(world.lookup(ROOT, "a"), None);
+    assert_eq!(world.ship(51, vec![at(1, make(ROOT, "a", NewNode::File, first))]), BatchReply::Done(Vec::new()));
+}
