@@ -39,6 +39,11 @@ impl Dirty {
         !self.fresh.is_empty()
     }
 
+    /// Some of it is on its way.
+    pub fn has_frozen(&self) -> bool {
+        !self.frozen.is_empty()
+    }
+
     /// Blocks that are fresh from end to end.
     pub fn whole_blocks(&self) -> usize {
         self.whole_blocks

@@ -228,7 +228,6 @@ impl State {
         self.version = attr.version;
         self.attr = Some(attr);
         self.extents.set_empty();
-        self.xattr_names = Some(Vec::new());
     }
 
     /// What was changed here did not come about: it is to be asked for.
@@ -261,10 +260,16 @@ impl State {
         if quiet || !self.held.may_ask() { Lease::None } else { lease }
     }
 
-    /// The open hold is needed and not there. Asked for by who has it, the leader would answer after a recall of the lease
+    /// It can be opened without asking: who holds a lease is asked before the inode can go, and says then that it is open.
+    pub fn may_open(&self, life: &Life) -> bool {
+        let there = self.attr.as_ref().is_some_and(|attr| attr.nlink > 0);
+        self.held.open() || (there && self.leased(life) && self.held.may_ask() && self.changes == 0)
+    }
+
+    /// The open hold is needed and not there, and no lease stands in for it. Asked for by who has it, the leader would answer after a recall of the lease
     /// that is under way; and the recall may wait for a page that the request at hand has locked.
     pub fn wants_open(&self) -> bool {
-        self.opens > 0 && !self.held.open()
+        self.opens > 0 && self.held.lease() == Lease::None && !self.held.open()
     }
 
     pub fn quiet(&mut self) {

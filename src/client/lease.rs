@@ -99,11 +99,12 @@ impl Held {
         self.recalled
     }
 
-    /// Ends the wind-down: from now on only what may be kept is held. `open`: the open hold is still needed.
+    /// Ends the wind-down: from now on only what may be kept is held. `keep_open`: an open hold that is there stays. `is_open`:
+    /// the inode is open, whether the leader knows or not; now it does.
     /// The answer goes to the leader, then [`Held::yielded`].
-    pub fn finish_recall(&mut self, open: bool) -> Hold {
+    pub fn finish_recall(&mut self, keep_open: bool, is_open: bool) -> Hold {
         let keep = self.recalled.take().unwrap_or(self.hold.lease);
-        self.give_back(Hold { lease: self.hold.lease.min(keep), open: self.hold.open && open })
+        self.give_back(Hold { lease: self.hold.lease.min(keep), open: is_open || (self.hold.open && keep_open) })
     }
 
     /// Gives up everything beyond `keep` unasked.
@@ -125,9 +126,10 @@ impl Held {
     }
 
     /// What to claim from a new leader, whose numbers start anew. `None` when nothing is held.
-    pub fn reclaim(&mut self) -> Option<Hold> {
+    pub fn reclaim(&mut self, is_open: bool) -> Option<Hold> {
         self.grant = 0;
         self.ended = 0;
+        self.hold.open |= is_open;
         (self.hold != Hold::default()).then_some(self.hold)
     }
 
@@ -222,7 +224,7 @@ mod tests {
         assert_eq!(held.recall(Lease::Read, 3), RecallStep::WindDown);
         assert_eq!(held.recall(Lease::None, 3), RecallStep::UnderWay);
         assert_eq!(held.lease(), Lease::Write);
-        assert_eq!(held.finish_recall(true), Hold { lease: Lease::None, open: true });
+        assert_eq!(held.finish_recall(true, false), Hold { lease: Lease::None, open: true });
         assert!(!held.may_ask());
         held.yielded();
         assert!(held.may_ask());
@@ -230,11 +232,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_opened_under_the_lease_is_told_when_it_ends() {
+        let mut held = Held::default();
+        held.grant(READ, 3);
+        assert_eq!(held.recall(Lease::None, 3), RecallStep::WindDown);
+        assert_eq!(held.finish_recall(true, true), Hold { lease: Lease::None, open: true });
+        assert!(held.open());
+        assert_eq!(held.reclaim(false), Some(Hold { lease: Lease::None, open: true }));
+    }
+
+    #[test]
     fn a_recall_of_what_was_given_back_and_granted_anew_is_late() {
         let mut held = Held::default();
         held.grant(READ, 3);
         assert_eq!(held.recall(Lease::None, 3), RecallStep::WindDown);
-        held.finish_recall(false);
+        held.finish_recall(false, false);
         held.yielded();
         held.grant(READ, 7);
         assert_eq!(held.recall(Lease::None, 3), RecallStep::Late);

@@ -117,7 +117,7 @@ impl Core {
         for node in nodes {
             let mut state = node.lock();
             // What is not shipped would be granted once more when it is.
-            if state.opens > 0 || state.pending > 0 || !state.held.may_ask() || !state.held.open() {
+            if state.opens > 0 || state.pending > 0 || !state.held.may_ask() || state.held.hold() == Hold::default() {
                 continue;
             }
             self.memory.give(state.dirty.drop_fresh());
@@ -214,7 +214,7 @@ impl Core {
 
 fn end(state: &mut super::inode::State, ino: Ino, keep: Lease) -> Claim {
     let open = state.opens > 0 || keep > Lease::None;
-    let hold = state.held.finish_recall(open);
+    let hold = state.held.finish_recall(open, state.opens > 0);
     if hold.lease == Lease::None {
         state.forget();
         // What was filled since the last drop.

@@ -124,7 +124,11 @@ async fn reclaim(core: &Arc<Core>, session: &Arc<MetaSession>, term: u64) -> boo
     let era = core.next_era();
     let mut claims = Vec::new();
     for node in core.nodes.all() {
-        let hold = node.lock().held.reclaim();
+        let hold = {
+            let mut state = node.lock();
+            let is_open = state.opens > 0;
+            state.held.reclaim(is_open)
+        };
         claims.extend(hold.map(|hold| Claim { ino: node.ino, hold, grant: 0 }));
     }
     tracing::info!(term, held = claims.len(), "a new leader: reclaiming");
@@ -264,7 +268,7 @@ impl Core {
                 Err(FsError::NotFound) => return Err(FsError::Stale),
                 Err(error) => return Err(error),
             }
-            if node.lock().held.open() {
+            if node.lock().may_open(&self.life) {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(5)).await;

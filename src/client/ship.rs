@@ -16,7 +16,7 @@ use super::session::until_stopped;
 use crate::remote::session::MetaSession;
 use crate::types::error::FsError;
 use crate::types::extent::Extent;
-use crate::types::op::{BatchReply, Dated, OpReply};
+use crate::types::op::{BatchReply, Dated, Op, OpReply};
 
 /// Records in one command, and bytes: well within the bounds of one, and soon applied.
 const BATCH_RECORDS: usize = 512;
@@ -132,15 +132,23 @@ impl Core {
     }
 
     fn settle_batch(self: &Arc<Self>, batch: &Batch, replies: &[OpReply]) {
-        let mut written = replies.iter();
+        let mut replies = replies.iter();
         let mut pieces = batch.pieces.iter();
         for record in &batch.records {
-            if let Change::Data(data) = &record.change {
-                let attr = match written.next() {
-                    Some(OpReply::Written { attr, .. }) => Some(attr),
-                    _ => None,
-                };
-                self.settle_sealed(data, pieces.next().map_or(&[], Vec::as_slice), attr);
+            match &record.change {
+                Change::Data(data) => {
+                    let attr = match replies.next() {
+                        Some(OpReply::Written { attr, .. }) => Some(attr),
+                        _ => None,
+                    };
+                    self.settle_sealed(data, pieces.next().map_or(&[], Vec::as_slice), attr);
+                }
+                Change::Op(Op::CopyRange { to, .. }) => {
+                    if let (Some(OpReply::Copied { attr, .. }), Some(node)) = (replies.next(), self.nodes.find(*to)) {
+                        node.lock().learn_allocated(attr.allocated_bytes);
+                    }
+                }
+                Change::Op(_) => {}
             }
         }
         self.leave(&batch.records);

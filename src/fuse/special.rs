@@ -62,6 +62,7 @@ mod tests {
             btime: time,
             version: 1,
             has_acl: false,
+            has_xattr: false,
         }
     }
 

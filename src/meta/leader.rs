@@ -239,10 +239,12 @@ impl Leader {
         inos.iter().map(&mut grant).collect()
     }
 
-    /// One of these on which the session has no Write lease, if there is one.
-    pub fn lacking(&self, session: SessionId, keys: &[Key]) -> Option<Key> {
+    /// One of `changed` on which the session has no Write lease, or of `read` on which it has none.
+    pub fn lacking(&self, session: SessionId, changed: &[Key], read: &[Key]) -> Option<Key> {
         let leases = self.leases.lock();
-        keys.iter().copied().find(|key| !leases.is_writer(session, *key))
+        let has = |key: &Key, lease| leases.lease_of(session, *key) >= lease;
+        let changed = changed.iter().find(|key| !has(key, Lease::Write));
+        changed.or_else(|| read.iter().find(|key| !has(key, Lease::Read))).copied()
     }
 
     /// Notes Write and open holds on inodes that the session is about to make.

@@ -12,7 +12,8 @@
 //!   of this table;
 //! - while a change is under way, and for a quiet time after one that had to recall, nothing new is granted: contended
 //!   inodes do not bounce leases;
-//! - the mark `open` is no lease: it never conflicts, and keeps an unlinked inode alive.
+//! - the mark `open` is no lease: it never conflicts, and keeps an unlinked inode alive. So does a lease: under one, inodes
+//!   are opened without asking, and the mark comes with the yield.
 //!
 //! Every grant has a number that grows over the leader's life. A recall names the grant that it ends, so that a client
 //! can tell a grant that was overtaken by its own recall.
@@ -94,9 +95,10 @@ impl LeaseTable {
         Some(self.set(session, key, hold))
     }
 
-    /// Nobody but this session may change this inode, and it may still have changes to ship.
-    pub fn is_writer(&self, session: SessionId, key: Key) -> bool {
-        self.inodes.get(&key).and_then(|inode| inode.holding(session)).is_some_and(|h| h.hold.lease == Lease::Write)
+    /// What a session holds on an inode; it may be recalled already, and still have something to ship.
+    pub fn lease_of(&self, session: SessionId, key: Key) -> Lease {
+        let inode = self.inodes.get(&key);
+        inode.and_then(|inode| inode.holding(session)).map_or(Lease::None, |held| held.hold.lease)
     }
 
     /// Write and open on an inode that this session makes under a number of its own, or may have made. What it holds
@@ -183,12 +185,14 @@ impl LeaseTable {
     /// touched by it.
     pub fn yield_claim(&mut self, session: SessionId, key: Key, claim: Claim, now_ms: u64) {
         let Some(inode) = self.inodes.get_mut(&key) else { return };
+        let reaping = inode.reaping;
         let Some(holding) = inode.holders.iter_mut().find(|h| h.session == session) else { return };
         if claim.grant < holding.grant {
             return;
         }
         holding.hold.lease = holding.hold.lease.min(claim.hold.lease);
-        holding.hold.open &= claim.hold.open;
+        // What was opened under a lease is told when the lease ends.
+        holding.hold.open = claim.hold.open && (holding.hold.open || !reaping);
         if holding.recall.is_some_and(|keep| holding.hold.lease <= keep) {
             holding.recall = None;
         }
@@ -233,10 +237,11 @@ impl LeaseTable {
         }
     }
 
-    /// Starts to free an unlinked inode, unless some session has it open. From then on it cannot be opened.
+    /// Starts to free an unlinked inode, unless some session has it open, or a lease under which it may have. From then on it
+    /// cannot be opened.
     pub fn begin_reap(&mut self, key: Key) -> bool {
         let inode = self.inodes.entry(key).or_default();
-        if inode.holders.iter().any(|h| h.hold.open) {
+        if inode.holders.iter().any(|h| h.hold != Hold::default()) {
             return false;
         }
         inode.reaping = true;
@@ -468,7 +473,11 @@ mod tests {
         let assumed = table.grant_made(A, KEY);
         assert_eq!(table.begin_read(B, KEY, 0, 500).len(), 1);
         assert_eq!(table.grant_made(A, KEY), assumed, "the recall names this grant");
-        assert!(table.is_writer(A, KEY) && !table.is_writer(B, KEY), "it has still to ship it");
+        assert_eq!(
+            (table.lease_of(A, KEY), table.lease_of(B, KEY)),
+            (Lease::Write, Lease::None),
+            "it has still to ship it"
+        );
         table.yield_claim(A, KEY, Claim { hold: Hold::default(), ..assumed }, 0);
         assert!(table.clear_for_read(B, KEY));
         assert!(table.grant_made(A, KEY).grant > assumed.grant);

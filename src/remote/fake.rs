@@ -257,6 +257,7 @@ impl Inode {
             btime: t,
             version: 1,
             has_acl: false,
+            has_xattr: false,
         };
         let (extents, entries, target, xattrs) = Default::default();
         Inode { attr, parent, extents, entries, target, xattrs }

@@ -49,6 +49,8 @@ pub struct Attr {
     pub version: u64,
     /// The access ACL is more than the mode bits say.
     pub has_acl: bool,
+    /// There are extended attributes, ACLs among them.
+    pub has_xattr: bool,
 }
 
 /// A time to set: the leader's now, or a given one.

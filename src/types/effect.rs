@@ -29,6 +29,7 @@ impl Attr {
             btime: at,
             version: 1,
             has_acl: false,
+            has_xattr: false,
         }
     }
 

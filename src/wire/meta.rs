@@ -122,7 +122,7 @@ pub enum MetaRequest {
         want: Hold,
     },
     /// What the session has done on its own, under Write leases on every inode concerned. As `Change`; replied to with
-    /// `Changed`, which has the replies to writes alone. Write and open holds on all that it made are granted.
+    /// `Changed`, which has the replies to writes and copies alone. Write and open holds on all that it made are granted.
     Ship {
         session: SessionId,
         sequence: u64,

@@ -93,6 +93,7 @@ impl Inode {
             btime: now,
             version: 1,
             has_acl: false,
+            has_xattr: false,
         };
         Inode { attr, body: Body::Dir(Dir::new(Ino::ROOT)), xattrs: BTreeMap::new(), open: 0 }
     }

@@ -114,6 +114,7 @@ impl State {
             btime: time,
             version: 1,
             has_acl: xattrs.contains_key(ACCESS),
+            has_xattr: false,
         };
         Ok(Inode { attr, body, xattrs, open: 0 })
     }

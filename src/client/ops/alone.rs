@@ -17,12 +17,17 @@ use crate::client::names::Names;
 use crate::types::attr::{Attr, FileKind, SetAttr, Time};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
-use crate::types::limits::{JOURNAL_DATA_BYTES_MAX, LINKS_MAX};
+use crate::types::limits::{FILE_BYTES_MAX, JOURNAL_DATA_BYTES_MAX, LINKS_MAX};
 use crate::types::name::Name;
 use crate::types::op::{Create, NewNode, Op, RenameMode};
 
 /// Inodes that must be left of a quota for one to be made without asking.
 const AMPLE_INODES: u64 = 1 << 16;
+
+/// Blocks of the largest file that is emptied here: one command takes them all.
+const EMPTY_BLOCKS_MAX: u64 = 256;
+/// The longest range that is copied here.
+const COPY_BYTES_MAX: u64 = 16 << 20;
 
 type Place<'a> = (Ino, &'a Name);
 
@@ -201,23 +206,31 @@ impl Core {
         Some(Ok(()))
     }
 
+    /// Of a size nothing but zero is set here: what the last block of a longer file comes to is the leader's to say.
     pub fn set_attr_alone(self: &Arc<Self>, ino: Ino, set: &SetAttr) -> Option<Result<Attr>> {
         let node = self.nodes.find(ino)?;
-        if set.size.is_some() || !self.may_act_alone() {
+        if set.size.is_some_and(|size| size > 0) || !self.may_act_alone() {
             return None;
         }
         let mut locked = self.lock_ours(&[&node])?;
         let state = locked.of(ino)?;
+        if set.size.is_some() && !self.empty(state) {
+            return None;
+        }
         if !self.seal(&node, state, JOURNAL_DATA_BYTES_MAX) {
             return None;
         }
         let at = self.clock.now().max(state.base()?.ctime);
         let mut attr = state.base()?.clone();
+        if set.size.is_some() {
+            (attr.size, attr.allocated_bytes, attr.mtime) = (0, 0, at);
+        }
         if let Err(error) = attr.set(set, at) {
             return Some(Err(error));
         }
         change_attr(state, |old| *old = attr);
         state.forget_followers();
+        state.xattr_names = None;
         if set.atime.is_some() {
             state.atime = None;
         }
@@ -227,6 +240,64 @@ impl Core {
         let attr = state.visible()?;
         self.append_all(at, Op::SetAttr { ino, set: set.clone() }, &[&node], locked);
         Some(Ok(attr))
+    }
+
+    /// Drops what a file holds, before its size is set to zero. `false`: not here.
+    fn empty(&self, state: &mut State) -> bool {
+        let small = |attr: &Attr| attr.kind == FileKind::File && attr.size <= EMPTY_BLOCKS_MAX * self.block_bytes;
+        if !state.base().is_some_and(small) || state.dirty.has_frozen() {
+            return false;
+        }
+        self.memory.give(state.dirty.drop_fresh());
+        state.dirty_since = None;
+        state.mtime = None;
+        state.clear_privileges = false;
+        state.extents.set_empty();
+        state.pieces.clear();
+        true
+    }
+
+    /// Shares a range with another file that is ours, whole blocks at its end: nothing stands against that. Answers how many
+    /// bytes.
+    pub fn copy_alone(self: &Arc<Self>, from: (Ino, u64), to: (Ino, u64), len: u64) -> Option<Result<u64>> {
+        let (source, target) = (self.nodes.find(from.0)?, self.nodes.find(to.0)?);
+        if from.0 == to.0 || !self.may_act_alone() {
+            return None;
+        }
+        let mut locked = lock_all(&[&source, &target]);
+        let state = locked.of(from.0)?;
+        let readable = state.leased(&self.life) && state.held.may_ask() && !state.is_changing();
+        let size = state.size().filter(|_| readable && state.base().is_some_and(|attr| attr.kind == FileKind::File))?;
+        let clean =
+            state.dirty.is_empty() || (state.is_ours(&self.life) && self.seal(&source, state, JOURNAL_DATA_BYTES_MAX));
+        if !clean {
+            return None;
+        }
+        let len = len.min(size.saturating_sub(from.1)).min(COPY_BYTES_MAX);
+        if len == 0 {
+            return Some(Ok(0));
+        }
+        let end = to.1.checked_add(len).filter(|end| *end <= FILE_BYTES_MAX)?;
+        let state = locked.of(to.0)?;
+        let aligned = from.1.is_multiple_of(self.block_bytes) && to.1.is_multiple_of(self.block_bytes);
+        let at_end = |attr: &Attr| attr.kind == FileKind::File && attr.size <= to.1;
+        let fits = aligned && state.dirty.is_empty() && state.base().is_some_and(at_end);
+        if !fits || !state.is_ours(&self.life) {
+            return None;
+        }
+        let at = self.time_of(&mut locked);
+        let state = locked.of(to.0)?;
+        state.mtime = None;
+        change_attr(state, |attr| {
+            attr.size = attr.size.max(end);
+            // Until the answer tells how much.
+            attr.allocated_bytes += len.next_multiple_of(512);
+            attr.modified(at);
+        });
+        state.extents.forget();
+        let op = Op::CopyRange { from: from.0, from_offset: from.1, to: to.0, to_offset: to.1, len };
+        self.append_all(at, op, &[&source, &target], locked);
+        Some(Ok(len))
     }
 
     /// A moment that is not before anything that happened to these.

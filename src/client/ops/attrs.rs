@@ -65,7 +65,7 @@ impl Core {
             return set;
         }
         let node = self.nodes.node(ino);
-        if set.size.is_none() {
+        if set.size.is_none_or(|size| size == 0) {
             self.own(&node).await;
             if let Some(set) = self.set_attr_alone(ino, &set) {
                 return set;
@@ -142,7 +142,7 @@ impl Core {
                 if let Some(known) = state.xattrs.get(&name) {
                     return known.clone().ok_or(FsError::NoAttribute);
                 }
-                if state.xattr_names.as_ref().is_some_and(|names| !names.contains(&name)) {
+                if state.base().is_some_and(|attr| !attr.has_xattr) {
                     return Err(FsError::NoAttribute);
                 }
                 if name == ACCESS_ACL && state.base().is_some_and(|attr| !attr.has_acl) {
@@ -186,7 +186,9 @@ impl Core {
         let node = self.nodes.node(ino);
         let known = {
             let state = node.lock();
-            state.xattr_names.clone().filter(|_| state.leased(&self.life))
+            let none = state.base().is_some_and(|attr| !attr.has_xattr);
+            let names = if none { Some(Vec::new()) } else { state.xattr_names.clone() };
+            names.filter(|_| state.leased(&self.life))
         };
         if let Some(names) = known {
             return Ok(names);

@@ -45,7 +45,7 @@ impl Core {
         {
             let mut state = node.lock();
             let lacks_lease = mode.write && !state.owned(&self.life) && state.want(Lease::Write) == Lease::Write;
-            if !state.held.open() || state.stale || (!asked && (lacks_lease || !self.life.alive())) {
+            if !state.may_open(&self.life) || state.stale || (!asked && (lacks_lease || !self.life.alive())) {
                 return None;
             }
             state.opens += 1;

@@ -37,6 +37,9 @@ impl Core {
         if !source.mode.read || !target.mode.write {
             return Err(FsError::BadHandle);
         }
+        if let Some(copied) = self.copy_alone((source.node.ino, from.1), (target.node.ino, to.1), len) {
+            return copied;
+        }
         self.flush_before(&source.node).await?;
         self.flush_before(&target.node).await?;
         let (from_ino, to_ino) = (source.node.ino, target.node.ino);

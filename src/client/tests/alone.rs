@@ -159,3 +159,48 @@ async fn a_removed_file_is_let_go_of_when_its_removal_is_shipped() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!((cluster.meta.attr(short), cluster.meta.hold(short)), (None, Vec::new()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn files_are_emptied_here() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    alone(&client).await;
+    let (ino, handle) = create(&client, "f").await;
+    write(&client, ino, handle, 0, &pattern(40_000, 1)).await;
+    client.sync().await.unwrap();
+    let changes = cluster.meta.count("change");
+    let emptied = client.setattr(ino, SetAttr { size: Some(0), ..SetAttr::default() }).await.unwrap();
+    assert_eq!((emptied.size, emptied.allocated_bytes), (0, 0));
+    assert_eq!(read(&client, ino, handle, 0, 10).await, b"");
+    write(&client, ino, handle, 3, b"new").await;
+    assert_eq!(read(&client, ino, handle, 0, 10).await, b"\0\0\0new");
+    client.fsync(ino, Some(handle)).await.unwrap();
+    assert_eq!(cluster.meta.count("change"), changes);
+    let other = cluster.client().await;
+    let theirs = other.open(ino, RW).await.unwrap();
+    assert_eq!(read(&other, ino, theirs, 0, 10).await, b"\0\0\0new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_leased_is_opened_without_asking_and_outlives_its_name() {
+    let cluster = Cluster::new();
+    let (a, b) = (cluster.client().await, cluster.client().await);
+    let (ino, handle) = create(&a, "f").await;
+    write(&a, ino, handle, 0, b"still here").await;
+    a.release(ino, handle, None).await.unwrap();
+    a.sync().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    b.lookup(Ino::ROOT, name("f")).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    b.getattr(ino).await.unwrap();
+    let reading = OpenMode { write: false, ..RW };
+    let theirs = b.try_open(ino, reading).expect("a lease is there").unwrap();
+    assert!(cluster.meta.hold(ino).iter().filter(|hold| hold.open).count() < 2, "nobody was told");
+    a.unlink(Ino::ROOT, name("f")).await.unwrap();
+    a.sync().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(read(&b, ino, theirs, 0, 20).await, b"still here");
+    b.release(ino, theirs, None).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(cluster.meta.attr(ino), None);
+}

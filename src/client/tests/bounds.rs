@@ -136,7 +136,7 @@ async fn a_small_file_is_looked_up_opened_and_read_in_two_trips() {
     let before = counts();
     b.lookup(Ino::ROOT, name("f")).await.unwrap();
     let handle = b.open(ino, OpenMode { read: true, write: false, sync: false }).await.unwrap();
-    assert_eq!(b.try_read(ino, handle, 0, 100).unwrap().unwrap(), b"small"[..]);
+    assert_eq!(read(&b, ino, handle, 0, 100).await, b"small");
     let after = counts();
     assert_eq!([after[0] - before[0], after[1] - before[1], after[2] - before[2]], [1, 0, 1]);
 }

@@ -1,8 +1,8 @@
 //! What a session has done on its own: check that it could, and put it through the log.
 //!
 //! Nothing here waits for another session, and no name is locked: whoever wants to change or read the same waits for a
-//! recall of this session's leases, which it answers after it has shipped. So the batch must concern nothing on which the
-//! session has no Write lease. Holds on what it made are noted before the command is proposed: whoever finds a new
+//! recall of this session's leases, which it answers after it has shipped. So the batch must change nothing on which the
+//! session has no Write lease, and read nothing on which it has none at all. Holds on what it made are noted before the command is proposed: whoever finds a new
 //! inode in the state finds its holder in the table.
 
 use std::collections::HashSet;
@@ -46,7 +46,7 @@ impl Shared {
         // What was done before is answered as it was then, whatever is held now.
         if !answered()? {
             let used = self.used(tree, &changes, &made)?;
-            if let Some((_, ino)) = leader.lacking(session, &used) {
+            if let Some((_, ino)) = leader.lacking(session, &used.changed, &used.read) {
                 tracing::warn!(%session, %ino, "a session changed what it has no lease on; refused");
                 return Err(FsError::Stale.into());
             }
@@ -68,12 +68,16 @@ impl Shared {
     }
 
     /// The inodes that a batch concerns, but for those it makes.
-    fn used(&self, tree: TreeId, changes: &[Dated], made: &[Key]) -> Result<Vec<Key>, Fail> {
+    fn used(&self, tree: TreeId, changes: &[Dated], made: &[Key]) -> Result<Touched, Fail> {
         let mut touched = Touched::default();
         self.state.view(|view| changes.iter().try_for_each(|change| touch(view, tree, &change.op, &mut touched)))?;
         let made: HashSet<Key> = made.iter().copied().collect();
-        let used: HashSet<Key> = touched.changed.into_iter().chain(touched.read).collect();
-        Ok(used.into_iter().filter(|key| !made.contains(key)).collect())
+        for keys in [&mut touched.changed, &mut touched.read] {
+            keys.retain(|key| !made.contains(key));
+            keys.sort_unstable();
+            keys.dedup();
+        }
+        Ok(touched)
     }
 }
 

@@ -235,6 +235,7 @@ impl Namespace {
         }
         for (ino, inode) in &self.inodes {
             let list = lists.get(ino).copied().unwrap_or_default();
+            report.expect(inode.attr.has_xattr == (list > 0), || format!("inode {ino}: wrong mark of xattrs"));
             report.expect(list == inode.xattr_list_bytes, || format!("inode {ino}: xattr list of {list} bytes"));
             let has = |name: &[u8]| self.xattrs.contains(&(*ino, name.to_vec()));
             let marks = (inode.attr.has_acl, inode.has_default_acl);

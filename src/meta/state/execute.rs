@@ -80,7 +80,7 @@ fn dispatch(tx: &mut Tx<'_>, command: Command) -> Result<Outcome, StateError> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Replies {
     All,
-    /// Those to writes: the client knows what the rest came to.
+    /// Those to writes and copies: the client knows what the rest came to.
     Written,
 }
 
@@ -105,7 +105,7 @@ fn change(
     let reply = match run(tx, session, ops) {
         Ok(mut replies) => {
             if told == Replies::Written {
-                replies.retain(|reply| matches!(reply, OpReply::Written { .. }));
+                replies.retain(|reply| matches!(reply, OpReply::Written { .. } | OpReply::Copied { .. }));
             }
             BatchReply::Done(replies)
         }

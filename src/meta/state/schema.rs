@@ -326,7 +326,7 @@ pub struct Inode {
     pub xattr_list_bytes: u32,
     pub has_default_acl: bool,
 }
-record!(Inode, 1);
+record!(Inode, 2);
 
 /// The first cookie of a directory: 1 and 2 are `.` and `..`.
 pub const FIRST_COOKIE: u64 = 3;

@@ -58,6 +58,7 @@ pub(super) fn put(scope: &mut Scope<'_, '_>, inode: &mut Inode, name: &[u8], val
             return Err(FsError::NoSpace.into());
         }
         inode.xattr_list_bytes = list_bytes;
+        inode.attr.has_xattr = true;
     }
     scope.tx.put(key, &Xattr { value: value.to_vec() });
     Ok(())
@@ -70,6 +71,7 @@ pub(super) fn drop_value(scope: &mut Scope<'_, '_>, inode: &mut Inode, name: &[u
         return Ok(false);
     }
     inode.xattr_list_bytes = inode.xattr_list_bytes.saturating_sub(name.len() as u32 + 1);
+    inode.attr.has_xattr = inode.xattr_list_bytes > 0;
     scope.tx.delete(key);
     Ok(true)
 }

@@ -73,7 +73,7 @@ impl State {
                 assert!(made.contains(&ino) || held == Some(Lease::Write), "{op:?} without a lease on {ino}");
             }
             match self.apply(session, op, has_chunk) {
-                Ok(written @ OpReply::Written { .. }) => replies.push(written),
+                Ok(written @ (OpReply::Written { .. } | OpReply::Copied { .. })) => replies.push(written),
                 Ok(_) => {}
                 Err(error) => {
                     self.inodes = before;
@@ -152,7 +152,9 @@ impl State {
                 Ok(OpReply::Attr(inode.attr.clone()))
             }
             Op::SetXattr { ino, name, value, .. } => {
-                self.inode(*ino)?.xattrs.insert(name.clone(), value.clone());
+                let inode = self.inode(*ino)?;
+                inode.xattrs.insert(name.clone(), value.clone());
+                inode.attr.has_xattr = true;
                 Ok(OpReply::Done)
             }
             Op::Write(write) => self.write(write, has_chunk),
