@@ -1,7 +1,7 @@
 //! The client's memory bound: how much is dirty and cached, and who has to wait.
 //!
-//! Dirty bytes may take half of the bound, cached chunk pieces three eighths; the rest is for inodes and extents. A
-//! writer that finds its half full waits until a flush has given some back.
+//! Dirty bytes may take half of the bound, cached chunk pieces a quarter, extents with the inline data in them an eighth; the
+//! rest is for inodes and names. A writer that finds its half full waits until a flush has given some back.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,6 +15,7 @@ pub struct Memory {
     cache_bytes_max: u64,
     nodes_max: usize,
     extent_bytes_max: usize,
+    name_bytes_max: usize,
     dirty_bytes: AtomicU64,
     cached_bytes: AtomicU64,
     high_bytes: AtomicU64,
@@ -26,9 +27,10 @@ impl Memory {
     pub fn new(bound_bytes: u64) -> Memory {
         Memory {
             dirty_bytes_max: bound_bytes / 2,
-            cache_bytes_max: bound_bytes / 8 * 3,
+            cache_bytes_max: bound_bytes / 4,
             nodes_max: (bound_bytes / 16 / NODE_BYTES).max(64) as usize,
-            extent_bytes_max: (bound_bytes / 16) as usize,
+            extent_bytes_max: (bound_bytes / 8) as usize,
+            name_bytes_max: (bound_bytes / 16) as usize,
             dirty_bytes: AtomicU64::new(0),
             cached_bytes: AtomicU64::new(0),
             high_bytes: AtomicU64::new(0),
@@ -44,6 +46,11 @@ impl Memory {
     /// What the extents of all inodes may take together, the inline data in them included.
     pub fn extent_bytes_max(&self) -> usize {
         self.extent_bytes_max
+    }
+
+    /// What the names in all directories may take together.
+    pub fn name_bytes_max(&self) -> usize {
+        self.name_bytes_max
     }
 
     pub fn nodes_max(&self) -> usize {

@@ -13,6 +13,8 @@ use crate::types::name::Name;
 
 /// Names cached per directory; beyond it all are forgotten.
 const NAMES_MAX: usize = 64 << 10;
+/// Rough cost of one of them.
+const NAME_COST_BYTES: usize = 192;
 /// Of a directory's first entry; the lower ones are `.` and `..`.
 pub const FIRST_COOKIE: u64 = 3;
 
@@ -51,6 +53,11 @@ impl Names {
             Some(known) => Some(known.map(|known| known.ino)),
             None => self.is_complete().then_some(None),
         }
+    }
+
+    /// Roughly what it takes: a name is kept twice.
+    pub fn bytes(&self) -> usize {
+        self.known.len() * NAME_COST_BYTES
     }
 
     pub fn is_complete(&self) -> bool {

@@ -12,8 +12,9 @@ use tokio::time::Instant;
 
 use super::core::Core;
 use super::dirty::Scope;
-use super::inode::Node;
+use super::inode::{Node, State};
 use super::lease::RecallStep;
+use super::names::Names;
 use crate::types::id::Ino;
 use crate::types::session::{Claim, Hold, Lease};
 
@@ -135,10 +136,11 @@ impl Core {
     /// Gives back open holds that nobody came back for, and the coldest inodes when there are too many.
     pub fn give_back_idle(self: &Arc<Self>) {
         let mut claims = Vec::new();
-        let mut extent_bytes = 0;
+        let (mut extent_bytes, mut name_bytes) = (0, 0);
         for node in self.nodes.all() {
             let mut state = node.lock();
             extent_bytes += state.extents.bytes();
+            name_bytes += state.dir.bytes();
             let idle = state.idle_since.is_some_and(|since| since.elapsed() >= IDLE_OPEN);
             if idle && state.is_idle() && state.held.open() {
                 let keep = Hold { lease: state.held.lease(), open: false };
@@ -155,7 +157,10 @@ impl Core {
                 core.evicting.store(false, Ordering::Release);
             });
         }
-        self.forget_extents(extent_bytes.saturating_sub(self.memory.extent_bytes_max()));
+        let surplus = extent_bytes.saturating_sub(self.memory.extent_bytes_max());
+        self.forget_coldest(surplus, |state| state.extents.bytes(), |state| state.extents.forget());
+        let surplus = name_bytes.saturating_sub(self.memory.name_bytes_max());
+        self.forget_coldest(surplus, |state| state.dir.bytes(), |state| state.dir = Names::default());
         if !claims.is_empty() {
             let core = self.clone();
             self.runtime.spawn(async move { core.yield_claims(claims).await });
@@ -196,15 +201,19 @@ impl Core {
         }
     }
 
-    /// Forgets so many bytes of extents, of the coldest files first: they can be asked for again.
-    fn forget_extents(&self, mut surplus: usize) {
+    /// Forgets so many bytes of what can be asked for again, of the coldest inodes first.
+    fn forget_coldest(&self, mut surplus: usize, bytes: impl Fn(&State) -> usize, forget: impl Fn(&mut State)) {
         if surplus == 0 {
             return;
         }
-        for node in self.nodes.coldest(usize::MAX, |state| state.extents.bytes() > 0) {
+        for node in self.nodes.coldest(usize::MAX, |state| bytes(state) > 0) {
             let mut state = node.lock();
-            surplus = surplus.saturating_sub(state.extents.bytes());
-            state.extents.forget();
+            // Used again meanwhile, it may have something that is not at the leader.
+            if !state.is_idle() {
+                continue;
+            }
+            surplus = surplus.saturating_sub(bytes(&state));
+            forget(&mut state);
             if surplus == 0 {
                 return;
             }
@@ -212,7 +221,7 @@ impl Core {
     }
 }
 
-fn end(state: &mut super::inode::State, ino: Ino, keep: Lease) -> Claim {
+fn end(state: &mut State, ino: Ino, keep: Lease) -> Claim {
     let open = state.opens > 0 || keep > Lease::None;
     let hold = state.held.finish_recall(open, state.opens > 0);
     if hold.lease == Lease::None {

@@ -169,3 +169,27 @@ async fn a_client_whose_cluster_is_away_ends_when_all_is_synced() {
     let stopped = tokio::time::timeout(Duration::from_secs(60), client.stop()).await;
     assert_eq!(stopped.expect("it ends"), Ok(()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn names_are_forgotten_before_they_take_too_much() {
+    let cluster = Cluster::new();
+    let client = cluster.client_with(|config| config.memory_bytes = 1 << 20).await;
+    let mut dirs = Vec::new();
+    for number in 0..40 {
+        let dir = client.make(Ino::ROOT, name(&format!("d{number}")), new(NewNode::Dir)).await.unwrap().ino;
+        for number in 0..40 {
+            client.make(dir, name(&format!("f{number}")), new(NewNode::File)).await.unwrap();
+        }
+        dirs.push(dir);
+    }
+    let bytes = || client.core.nodes.all().iter().map(|node| node.lock().dir.bytes()).sum::<usize>();
+    assert!(bytes() > client.core.memory.name_bytes_max(), "what is not shipped is not forgotten");
+    client.sync().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(bytes() <= client.core.memory.name_bytes_max());
+    for dir in dirs {
+        assert_eq!(client.readdir(dir, None, 0).await.unwrap().len(), 40);
+        assert!(client.lookup(dir, name("f39")).await.is_ok());
+        assert_eq!(client.lookup(dir, name("nothing")).await, Err(FsError::NotFound));
+    }
+}

@@ -126,6 +126,8 @@ struct Inner {
     log: Arc<Log>,
     receiver: Receiver,
     leadership: watch::Receiver<Leadership>,
+    /// Why this node does nothing any more.
+    ended: watch::Receiver<Option<String>>,
     /// No votes before: see the module's documentation.
     votes_from: Instant,
     lease: Duration,
@@ -159,7 +161,8 @@ impl RaftNode {
                 .await;
         let raft = raft.map_err(|fatal| RaftError::Start(fatal.to_string()))?;
         let (told, leadership) = watch::channel(Leadership::default());
-        tokio::spawn(tell_leadership(raft.metrics(), told));
+        let (tell_end, ended) = watch::channel(None);
+        tokio::spawn(tell_leadership(raft.metrics(), told, tell_end));
         let due = SnapshotsDue { log: Arc::clone(&log), snapshots: Arc::clone(&snapshots) };
         tokio::spawn(due.watch(raft.clone(), config.snapshot_after_bytes));
         let inner = Inner {
@@ -168,6 +171,7 @@ impl RaftNode {
             log,
             receiver: Receiver::new(snapshots),
             leadership,
+            ended,
             votes_from,
             lease,
             patience: Duration::from_millis(config.patience_ms),
@@ -253,14 +257,10 @@ impl RaftNode {
 
     /// Returns when this node has failed or was stopped, with the reason. It does nothing more then: start again.
     pub async fn stopped(&self) -> String {
-        let mut metrics = self.inner.raft.metrics();
-        loop {
-            if let Err(fatal) = &metrics.borrow_watched().running_state {
-                return fatal.to_string();
-            }
-            if metrics.changed().await.is_err() {
-                return "raft stopped".to_string();
-            }
+        let mut ended = self.inner.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            Err(_) => "raft stopped".to_string(),
         }
     }
 
@@ -461,9 +461,20 @@ fn openraft_config(config: &RaftConfig, may_elect: bool) -> Result<Config, RaftE
     settings.validate().map_err(|error| RaftError::Start(error.to_string()))
 }
 
-async fn tell_leadership(mut metrics: WatchReceiverOf<Types, RaftMetrics<Types>>, told: watch::Sender<Leadership>) {
+/// The one task that is woken by every entry: others are told when there is something new.
+async fn tell_leadership(
+    mut metrics: WatchReceiverOf<Types, RaftMetrics<Types>>,
+    told: watch::Sender<Leadership>,
+    ended: watch::Sender<Option<String>>,
+) {
     loop {
-        let now = leadership(&metrics.borrow_watched());
+        let now = {
+            let metrics = metrics.borrow_watched();
+            if let Err(fatal) = &metrics.running_state {
+                ended.send_replace(Some(fatal.to_string()));
+            }
+            leadership(&metrics)
+        };
         told.send_if_modified(|before| {
             let changed = *before != now;
             *before = now;
