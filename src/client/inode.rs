@@ -19,6 +19,7 @@ use super::dirty::Dirty;
 use super::extents::ExtentMap;
 use super::lease::{Held, Life};
 use super::names::Names;
+use super::siblings::{Misses, Place};
 use crate::types::attr::{Attr, FileKind, Time, mode_without_privileges};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
@@ -54,6 +55,9 @@ pub struct State {
     version: u64,
     attr: Option<Attr>,
     pub dir: Names,
+    /// Of a directory: how its files were missed. Of a file: where it stands in a directory.
+    pub misses: Misses,
+    pub place: Option<Place>,
     pub xattrs: HashMap<Vec<u8>, Option<Vec<u8>>>,
     pub xattr_names: Option<Vec<Vec<u8>>>,
     pub target: Option<Vec<u8>>,
@@ -141,6 +145,8 @@ impl Node {
             version: 0,
             attr: None,
             dir: Names::default(),
+            misses: Misses::default(),
+            place: None,
             xattrs: HashMap::new(),
             xattr_names: None,
             target: None,

@@ -2,14 +2,16 @@
 //!
 //! # What is kept where
 //!
-//! All coherence is here: the kernel above caches nothing but the pages of mmaps. An inode on which a read lease is held
-//! is answered from memory; a file on which a write lease is held also takes writes into memory. Chunk bytes are
-//! immutable and need no lease. Without a lease every operation goes to the leader alone ("one-shot") and is durable
-//! when it returns. Every change of the namespace is one-shot, exactly once.
+//! All coherence is here: the kernel above caches nothing but the pages of mmaps and attributes of directories. An inode on
+//! which a read lease is held is answered from memory; a file on which a write lease is held also takes writes into
+//! memory. Chunk bytes are immutable and need no lease. A change of names or attributes of what write leases are held on is
+//! made in memory and goes into the journal, which is shipped in order. Without a lease every operation goes to the
+//! leader alone ("one-shot"), after the journal, exactly once, and is durable when it returns.
 //!
 //! # Order
 //!
 //! * Data before pointer: chunks are durable on their write quorum before the command that refers to them is sent.
+//! * What is in the journal is committed in the order in which it was done, and before any one-shot change that came later.
 //! * The flushes of one file are committed one after the other.
 //! * A change of a file's attributes, of its extents (truncate, fallocate, copy), and of its names (rename, link) is
 //!   committed after, or in one command with, what was written to that file before.
@@ -51,6 +53,7 @@ mod recall;
 mod sealed;
 mod session;
 mod ship;
+mod siblings;
 mod space;
 mod writeback;
 

@@ -239,6 +239,12 @@ impl Leader {
         inos.iter().map(&mut grant).collect()
     }
 
+    /// Those of these inodes on which the session holds a lease.
+    pub fn leased(&self, session: SessionId, tree: TreeId, inos: &[Ino]) -> Vec<Ino> {
+        let leases = self.leases.lock();
+        inos.iter().copied().filter(|ino| leases.lease_of(session, (tree, *ino)) > Lease::None).collect()
+    }
+
     /// One of `changed` on which the session has no Write lease, or of `read` on which it has none.
     pub fn lacking(&self, session: SessionId, changed: &[Key], read: &[Key]) -> Option<Key> {
         let leases = self.leases.lock();

@@ -292,6 +292,7 @@ impl State {
             | GetXattr { session, .. }
             | ListXattr { session, .. }
             | GetExtents { session, .. }
+            | GetSmallExtents { session, .. }
             | Seek { session, .. }
             | TestLock { session, .. }
             | Change { session, .. }
@@ -469,9 +470,20 @@ impl State {
                 let granted = self.grant(*session, *ino, *want);
                 (self.extents(*ino, *offset, *len).unwrap_or_else(MetaBody::Error), granted)
             }
-            ReadDir { session, dir, after, want, .. } => {
+            GetSmallExtents { session, inos } => {
+                self.tally("small");
+                let leased =
+                    |ino: &&Ino| self.holds.get(&(**ino, *session)).is_some_and(|(h, _)| h.lease > Lease::None);
+                let files = inos.iter().filter(leased).map(|ino| &self.inodes[ino]);
+                let files = files.map(|inode| (inode.attr.clone(), inode.extents.clone())).collect();
+                (MetaBody::SmallExtents(files), Vec::new())
+            }
+            ReadDir { session, dir, after, want, attrs } => {
                 if !self.clear(*session, *dir, Lease::Read) {
                     return None;
+                }
+                if *attrs {
+                    return Some(self.list_with_attrs(*session, *dir, *after, *want));
                 }
                 let granted = self.grant(*session, *dir, *want);
                 (self.page(*dir, *after), granted)
@@ -510,6 +522,28 @@ impl State {
         entries.sort_by_key(|entry| entry.cookie);
         let dir = inode.attr.clone();
         MetaBody::Entries(DirPage { dir, has_default_acl: false, entries, end: true, next_cookie: self.last_ino + 4 })
+    }
+
+    fn list_with_attrs(&mut self, session: SessionId, dir: Ino, after: u64, want: Hold) -> MetaReply {
+        let mut granted = self.grant(session, dir, want);
+        let mut body = self.page(dir, after);
+        let leased = granted.first().map_or(Lease::None, |claim| claim.hold.lease);
+        if let (MetaBody::Entries(page), true) = (&mut body, leased > Lease::None) {
+            for entry in &mut page.entries {
+                let written = |((ino, holder), (hold, _)): (&(Ino, SessionId), &(Hold, u64))| {
+                    *ino == entry.ino && *holder != session && hold.lease == Lease::Write
+                };
+                if self.holds.iter().any(written) {
+                    continue;
+                }
+                let claims = self.grant(session, entry.ino, Hold { lease: leased, open: false });
+                if claims.iter().any(|claim| claim.hold.lease > Lease::None) {
+                    entry.attr = self.attr(entry.ino).ok();
+                    granted.extend(claims);
+                }
+            }
+        }
+        MetaReply { body, granted }
     }
 
     fn wait_lock(&mut self, session: SessionId, sequence: u64, request: &LockRequest) -> Option<MetaReply> {

@@ -209,6 +209,15 @@ impl MetaSession {
         .await
     }
 
+    /// All extents of small files, of as many as the reply has room for.
+    pub async fn small_extents(&self, inos: Vec<Ino>) -> Answer<Vec<(Attr, Vec<Extent>)>> {
+        self.ask(MetaRequest::GetSmallExtents { session: self.id, inos }, |body| match body {
+            MetaBody::SmallExtents(files) => Ok(files),
+            other => Err(failure(other)),
+        })
+        .await
+    }
+
     pub async fn seek(&self, ino: Ino, offset: u64, hole: bool) -> Answer<u64> {
         self.ask(MetaRequest::Seek { session: self.id, ino, offset, hole }, |body| match body {
             MetaBody::Offset(offset) => Ok(offset),

@@ -65,9 +65,9 @@ impl Attr {
         }
     }
 
-    /// A change of the inode itself.
+    /// A change of the inode itself. The time of change does not run backwards, whoever's clock it is by.
     pub fn changed(&mut self, at: Time) {
-        self.ctime = at;
+        self.ctime = self.ctime.max(at);
         self.version += 1;
     }
 

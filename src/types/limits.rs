@@ -47,6 +47,9 @@ pub const EXTENT_BLOCKS_MAX: u64 = 1024;
 /// A reply with extents takes no further block after this many bytes of them.
 pub const EXTENTS_BYTES_SOFT_MAX: usize = 2 << 20;
 
+/// A file of at most this size is asked for together with others, so many at a time.
+pub const SMALL_FILE_BYTES: u64 = 64 << 10;
+pub const SMALL_FILES_MAX: usize = 256;
 /// Blocks that a search for data or a hole goes through at once: some milliseconds, for which commands wait.
 pub const SEEK_BLOCKS_MAX: usize = 4096;
 /// Claims in one piece of a reclaim: what a client with a large cache holds does not fit one message.
@@ -79,6 +82,8 @@ const _: () = assert!(CHUNK_BYTES_DEFAULT.is_power_of_two());
 const _: () = assert!(CHUNK_BYTES_MIN <= CHUNK_BYTES_DEFAULT && CHUNK_BYTES_DEFAULT <= CHUNK_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES_MAX as usize <= BULK_BYTES_MAX);
 const _: () = assert!(INLINE_BYTES_MAX <= CHUNK_BYTES_MIN);
+/// A small file is one block.
+const _: () = assert!(SMALL_FILE_BYTES <= CHUNK_BYTES_MIN as u64);
 const _: () = assert!(INLINE_BYTES_MAX as u64 <= INLINE_FILE_BYTES_MAX);
 const _: () = assert!(COMMAND_BYTES_MAX < MESSAGE_BYTES_MAX);
 /// A claim takes 24 bytes on the wire; the answer repeats it.

@@ -97,6 +97,12 @@ pub enum MetaRequest {
         len: u64,
         want: Hold,
     },
+    /// All extents of files of at most `SMALL_FILE_BYTES`, at most `SMALL_FILES_MAX`, on which the session holds leases; as
+    /// many of them as one reply has room for. Others are left out.
+    GetSmallExtents {
+        session: SessionId,
+        inos: Vec<Ino>,
+    },
     /// The first data (or hole) at or after `offset`.
     Seek {
         session: SessionId,
@@ -209,6 +215,7 @@ impl MetaRequest {
             | MetaRequest::GetXattr { session, .. }
             | MetaRequest::ListXattr { session, .. }
             | MetaRequest::GetExtents { session, .. }
+            | MetaRequest::GetSmallExtents { session, .. }
             | MetaRequest::Seek { session, .. }
             | MetaRequest::StatFs { session }
             | MetaRequest::TestLock { session, .. }
@@ -254,6 +261,7 @@ pub enum MetaBody {
         extents: Vec<Extent>,
         covered: u64,
     },
+    SmallExtents(Vec<(Attr, Vec<Extent>)>),
     Offset(u64),
     Space(SpaceReport),
     Lock(Option<Lock>),

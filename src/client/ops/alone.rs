@@ -33,7 +33,7 @@ type Place<'a> = (Ino, &'a Name);
 
 impl Core {
     /// Nothing in general stands against changes made here.
-    fn may_act_alone(&self) -> bool {
+    pub fn may_act_alone(&self) -> bool {
         !self.read_only && self.space.is_ample(self.memory.dirty_bytes()) && !self.journal.is_full()
     }
 

@@ -67,6 +67,7 @@ impl Core {
         let node = self.nodes.node(ino);
         if set.size.is_none_or(|size| size == 0) {
             self.own(&node).await;
+            self.flush_before(&node).await?;
             if let Some(set) = self.set_attr_alone(ino, &set) {
                 return set;
             }

@@ -136,6 +136,7 @@ impl Core {
                 self.keep_attr(asked, &told, attr);
             }
         }
+        self.note_places(node, &items);
         let mut state = node.lock();
         if state.accepts(asked, told.brought(dir)) {
             state.learn(&page.dir);
@@ -241,7 +242,9 @@ impl Core {
             return linked;
         }
         if self.make_ours(dir, &[&name]).await {
-            self.own(&self.nodes.node(ino)).await;
+            let node = self.nodes.node(ino);
+            self.own(&node).await;
+            self.flush_before(&node).await?;
             if let Some(linked) = self.link_alone(ino, dir, &name) {
                 return linked;
             }
@@ -315,6 +318,11 @@ impl Core {
         if self.make_ours(from.0, &[&from.1]).await && self.make_ours(to.0, &[&to.1]).await {
             self.make_child_ours(from.0, &from.1).await;
             self.make_child_ours(to.0, &to.1).await;
+            let moved = self.nodes.node(from.0).lock().dir.entry(&from.1).flatten();
+            if let Some(moved) = moved {
+                // More than can go with it.
+                self.flush_before(&self.nodes.node(moved)).await?;
+            }
             if let Some(renamed) = self.rename_alone((from.0, &from.1), (to.0, &to.1), mode) {
                 return renamed;
             }

@@ -16,13 +16,13 @@ use crate::types::op::{BatchReply, Op, OpReply};
 use crate::types::session::{Hold, Lease};
 
 impl Core {
-    /// Asks for a Write lease on an inode, if there is a prospect of one.
+    /// Asks for a Write lease on an inode, if there is a prospect of one and it would be of use.
     pub async fn own(&self, node: &Arc<Node>) {
-        let ours = {
+        let asks = {
             let state = node.lock();
-            state.is_ours(&self.life) || !state.wants_to_be_ours()
+            !state.is_ours(&self.life) && state.wants_to_be_ours()
         };
-        if ours {
+        if !asks || !self.may_act_alone() {
             return;
         }
         self.shipped(node).await;
@@ -46,7 +46,7 @@ impl Core {
             let ours = state.is_ours(&self.life) && state.dir.can_grow();
             (ours, !state.dir.has_default_acl() && state.wants_to_be_ours())
         };
-        if !ours && (!wanted || self.list(&node, 0, Lease::Write).await.is_err()) {
+        if !self.may_act_alone() || !ours && (!wanted || self.list(&node, 0, Lease::Write).await.is_err()) {
             return false;
         }
         for name in names {

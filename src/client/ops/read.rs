@@ -95,6 +95,9 @@ impl Core {
                 return Ok(plan);
             }
             self.shipped(node).await;
+            if attempt == 0 && self.ask_with_siblings(node).await {
+                continue;
+            }
             let _asking = self.ask_uncovered(node);
             let asked = self.nodes.asked();
             let (over, buffered_end, want) = {

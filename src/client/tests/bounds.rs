@@ -193,3 +193,30 @@ async fn names_are_forgotten_before_they_take_too_much() {
         assert_eq!(client.lookup(dir, name("nothing")).await, Err(FsError::NotFound));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_reads_file_after_file_asks_for_many_at_once() {
+    let cluster = Cluster::new();
+    let (a, b) = (cluster.client().await, cluster.client().await);
+    let dir = a.make(Ino::ROOT, name("d"), new(NewNode::Dir)).await.unwrap().ino;
+    for number in 0..200 {
+        let created = a.create(dir, name(&format!("f{number}")), new(NewNode::File), true, RW).await;
+        let (attr, handle) = created.unwrap();
+        write(&a, attr.ino, handle, 0, format!("file {number}").as_bytes()).await;
+        a.release(attr.ino, handle, None).await.unwrap();
+    }
+    a.stop().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let items = b.readdir(dir, None, 0).await.unwrap();
+    assert_eq!(items.len(), 200);
+    let before = ["getattr", "extents", "lookup"].map(|kind| cluster.meta.count(kind));
+    for item in &items {
+        let handle = b.open(item.ino, OpenMode { write: false, ..RW }).await.unwrap();
+        let content = read(&b, item.ino, handle, 0, 100).await;
+        assert_eq!(content, [b"file ", &item.name.as_bytes()[1..]].concat());
+        b.release(item.ino, handle, None).await.unwrap();
+    }
+    let after = ["getattr", "extents", "lookup"].map(|kind| cluster.meta.count(kind));
+    assert!(after.iter().sum::<u64>() - before.iter().sum::<u64>() < 5, "{before:?} {after:?}");
+    assert!(cluster.meta.count("small") < 8, "{}", cluster.meta.count("small"));
+}

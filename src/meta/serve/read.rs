@@ -10,8 +10,11 @@ use crate::meta::leader::{Leader, key};
 use crate::meta::state::{Extents, Seek, StateError, View};
 use crate::types::attr::Attr;
 use crate::types::error::FsError;
+use crate::types::extent;
 use crate::types::id::{Ino, SessionId, TreeId};
-use crate::types::limits::{READDIR_ENTRIES_MAX, SEEK_BLOCKS_MAX};
+use crate::types::limits::{
+    EXTENTS_BYTES_SOFT_MAX, READDIR_ENTRIES_MAX, SEEK_BLOCKS_MAX, SMALL_FILE_BYTES, SMALL_FILES_MAX,
+};
 use crate::types::name::Name;
 use crate::types::session::{Claim, Hold};
 use crate::wire::meta::{MetaBody, MetaReply, MetaRequest};
@@ -51,6 +54,7 @@ impl Shared {
                 Ok(plain(MetaBody::Names(self.read(|view| view.xattr_names(tree, ino)).await?)))
             }
             MetaRequest::GetExtents { ino, offset, len, want, .. } => reader.extents(ino, offset, len, want).await,
+            MetaRequest::GetSmallExtents { inos, .. } => reader.small_extents(&inos).await,
             MetaRequest::Seek { ino, offset, hole, .. } => {
                 Ok(plain(MetaBody::Offset(reader.seek(ino, Seek::new(offset, hole)).await?)))
             }
@@ -152,6 +156,32 @@ impl Reader<'_> {
         let found = self.or_give_back(claim, |view| view.extents(self.tree, ino, offset, len))?;
         let Extents { attr, extents, covered } = found;
         Ok(granting(MetaBody::Extents { attr, extents, covered }, claim))
+    }
+
+    /// The leases are looked at before the state: a change that begins in between recalls them, and the session drops what
+    /// it is told here.
+    async fn small_extents(&self, inos: &[Ino]) -> Result<MetaReply, Fail> {
+        if inos.len() > SMALL_FILES_MAX {
+            return Err(FsError::Invalid.into());
+        }
+        self.shared.raft.read_barrier().await?;
+        let leased = self.leader.leased(self.session, self.tree, inos);
+        let files = self.shared.state.view(|view| {
+            let (mut files, mut bytes) = (Vec::new(), 0);
+            for ino in leased {
+                let Ok(found) = view.extents(self.tree, ino, 0, SMALL_FILE_BYTES) else { continue };
+                if found.attr.size > SMALL_FILE_BYTES {
+                    continue;
+                }
+                bytes += extent::inline_bytes(&found.extents);
+                files.push((found.attr, found.extents));
+                if bytes > EXTENTS_BYTES_SOFT_MAX as u64 {
+                    break;
+                }
+            }
+            Ok(files)
+        })?;
+        Ok(plain(MetaBody::SmallExtents(files)))
     }
 
     /// Looks at the file a part at a time: no command waits for more than one. Who changes the file meanwhile may be
