@@ -85,6 +85,9 @@ pub trait Posix: Send + Sync + 'static {
     fn try_lookup(&self, dir: Ino, name: &Name) -> Option<Result<Attr>>;
     fn try_getattr(&self, ino: Ino) -> Option<Result<Attr>>;
     fn try_read(&self, ino: Ino, handle: Handle, offset: u64, len: u32) -> Option<Result<Bytes>>;
+    /// The kernel is about to read for pages of its own (of a mapping, say), and keeps them until it is told to drop them. To
+    /// be called before the read.
+    fn fills_pages(&self, ino: Ino);
     /// Buffers a write when that needs nothing from the network and no waiting.
     fn try_write(&self, ino: Ino, handle: Handle, write: WriteRequest<'_>) -> Option<Result<u32>>;
     fn try_open(&self, ino: Ino, mode: OpenMode) -> Option<Result<Handle>>;

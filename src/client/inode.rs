@@ -72,7 +72,7 @@ pub struct State {
     pub opens: u32,
     pub writers: u32,
     pub idle_since: Option<Instant>,
-    /// The kernel may hold pages: it was opened since they were last dropped.
+    /// The kernel has filled pages since they were last dropped.
     pub pages: bool,
     /// The kernel was told that it may keep attributes for a while.
     pub kernel_has_attr: bool,

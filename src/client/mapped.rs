@@ -1,9 +1,10 @@
 //! Pages of mappings that no lease covers.
 //!
-//! The kernel fills the pages of a mapping by reads, and drops them when a lease is recalled. A read that is answered
-//! without a lease, because hosts take turns, fills pages that nobody will recall. So such a read marks the inode, before
-//! it is answered, and the pages are dropped on our own account: once in a while, until a lease covers what is filled or
-//! nothing is; and at once when a lock is taken, after which a program expects to see what others wrote before.
+//! The kernel fills the pages of a mapping by reads, which name no program, and drops them when a lease is recalled. A read
+//! that is answered without a lease, because hosts take turns, fills pages that nobody will recall. So such a read marks
+//! the inode, before it is answered, and the pages are dropped on our own account: once in a while, until a lease covers
+//! what is filled or nothing is; and at once when a lock is taken, after which a program expects to see what others wrote
+//! before.
 //!
 //! The order in which a page becomes covered: the lease is there, the mark is taken off, the pages are dropped; whatever is
 //! filled after that is recalled with the lease, or marked again.
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::inode::Node;
+use crate::types::id::Ino;
 use crate::types::limits::LEASE_QUIET_MS;
 
 /// Between two drops of one inode: a little more than leases are not asked for after a recall.
@@ -22,7 +24,19 @@ const PAUSE: Duration = Duration::from_millis(LEASE_QUIET_MS + 100);
 const PATIENCE: Duration = Duration::from_secs(4);
 
 impl Core {
-    /// A read is about to be answered without a lease.
+    /// The kernel is about to fill pages. Noted before the read, so that whoever ends a lease later knows of it.
+    pub fn fills_pages(&self, ino: Ino) {
+        self.nodes.node(ino).lock().pages = true;
+    }
+
+    /// A read is about to be answered without a lease. If it does not fill pages, and none did before, nobody is the wiser.
+    pub fn note_unleased_read(self: &Arc<Self>, node: &Arc<Node>) {
+        if node.lock().pages {
+            self.note_uncovered(node);
+        }
+    }
+
+    /// Pages may be there that no lease covers.
     pub fn note_uncovered(self: &Arc<Self>, node: &Arc<Node>) {
         let begins = {
             let mut state = node.lock();
@@ -56,7 +70,11 @@ impl Core {
         let _turn = node.dropping.lock().await;
         let due = {
             let mut state = node.lock();
-            std::mem::take(&mut state.uncovered) || state.asking > 0
+            let due = std::mem::take(&mut state.uncovered) || (state.asking > 0 && state.pages);
+            // What is filled from here on is noted anew; it is filled after the drop, or dropped by it. But for what is on its way
+            // already without a lease.
+            state.pages &= !due || state.asking > 0;
+            due
         };
         if !due {
             return;

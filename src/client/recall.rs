@@ -54,8 +54,11 @@ impl Core {
 
     async fn wind_down(self: Arc<Self>, node: Arc<Node>) {
         let (pages, lease, keep) = {
-            let state = node.lock();
-            (state.pages, state.held.lease(), state.held.recall_target())
+            let mut state = node.lock();
+            let (lease, keep) = (state.held.lease(), state.held.recall_target());
+            // Under a Read lease pages are as good as the data.
+            let drops = keep != Some(Lease::Read) || lease == Lease::Write;
+            (drops && std::mem::take(&mut state.pages), lease, keep)
         };
         if keep != Some(Lease::Read) {
             self.drop_attr(&node).await;
@@ -65,8 +68,12 @@ impl Core {
             self.drop_pages(&node, patience).await;
         }
         let Some(claim) = self.flush_and_end(&node).await else { return };
+        // Filled since. Before the leader hears of it, if the kernel can: a drop that comes while the kernel asks for a size
+        // makes it go by the one it had (`lseek` to the end).
+        if tokio::time::timeout(CLEAN_PAGES_PATIENCE, self.drop_uncovered(&node)).await.is_err() {
+            tracing::debug!(ino = %node.ino, "the kernel does not give up its pages yet");
+        }
         self.yield_claims(vec![claim]).await;
-        self.drop_uncovered(&node).await;
     }
 
     /// A page can be held by a request that is parked at the leader behind this recall. Then the mappings of this file
@@ -184,8 +191,7 @@ impl Core {
             self.drop_attr(&node).await;
             {
                 let mut state = node.lock();
-                state.pages |= state.opens > 0;
-                // Opened again meanwhile, it has pages again, or is not idle.
+                // Opened again meanwhile, it may have pages again, or is not idle.
                 if state.is_idle() && !state.pages && !state.kernel_has_attr && state.held.hold() != Hold::default() {
                     let hold = state.held.give_back(Hold::default());
                     state.forget();
@@ -227,8 +233,7 @@ fn end(state: &mut State, ino: Ino, keep: Lease) -> Claim {
     if hold.lease == Lease::None {
         state.forget();
         // What was filled since the last drop.
-        state.uncovered |= state.pages;
-        state.pages = state.opens > 0;
+        state.uncovered |= std::mem::take(&mut state.pages);
     }
     if !hold.open {
         state.idle_since = None;

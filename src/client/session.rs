@@ -171,8 +171,7 @@ async fn drop_kernel_pages(core: &Arc<Core>) {
         core.drop_attr_soon(&node);
         let drop_them = {
             let mut state = node.lock();
-            state.uncovered |= state.pages;
-            state.pages = state.opens > 0;
+            state.uncovered |= std::mem::take(&mut state.pages);
             state.uncovered
         };
         if drop_them {

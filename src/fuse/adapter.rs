@@ -254,9 +254,13 @@ impl<F: Posix> Filesystem for Door<F> {
         offset: u64,
         size: u32,
         _: OpenFlags,
-        _: Option<LockOwner>,
+        reader: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        // A program that reads by itself says who it is. Who does not fills pages: of a mapping, or ahead.
+        if reader.is_none() {
+            self.fs.fills_pages(ino(number));
+        }
         self.answer_read(Caller::of(req), ino(number), handle(fh), offset, size, reply);
     }
 

@@ -343,6 +343,8 @@ impl Drop for Waiting<'_> {
 }
 
 impl Posix for Reference {
+    fn fills_pages(&self, _: Ino) {}
+
     /// It has no way to take back what the kernel keeps.
     fn validity(&self, _: &Attr) -> std::time::Duration {
         std::time::Duration::ZERO

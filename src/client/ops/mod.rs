@@ -35,6 +35,10 @@ impl Posix for Client {
         self.core.try_read(handle, offset, len)
     }
 
+    fn fills_pages(&self, ino: Ino) {
+        self.core.fills_pages(ino);
+    }
+
     fn try_write(&self, _: Ino, handle: Handle, write: WriteRequest<'_>) -> Option<Result<u32>> {
         self.core.try_write(handle, &write)
     }

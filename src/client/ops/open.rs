@@ -50,7 +50,6 @@ impl Core {
             }
             state.opens += 1;
             state.writers += u32::from(mode.write);
-            state.pages = true;
             state.idle_since = None;
         }
         Some(self.files.insert(OpenFile::new(node.clone(), mode)))

@@ -131,7 +131,7 @@ impl Core {
             if !kept && start == offset && (unchanged || attempt >= TRIES) {
                 let mut extents = extents.clone();
                 if self.ask_rest(ino, attr.version, offset + covered..offset + u64::from(len), &mut extents).await? {
-                    self.note_uncovered(node);
+                    self.note_unleased_read(node);
                     return Ok(one_shot(&attr, &extents, (over, buffered_end), offset, len));
                 }
             }

@@ -82,6 +82,7 @@ async fn pages_written_back_during_a_recall_are_seen_by_the_other() {
     let kernel =
         Arc::new(WritingKernel { client: a.clone(), handle: Mutex::new(Some(handle)), drops: AtomicU64::new(0) });
     a.set_kernel(kernel.clone());
+    a.fills_pages(ino);
     write(&a, ino, handle, 5, b"-end").await;
     let theirs = b.open(ino, RW).await.unwrap();
     assert_eq!(read(&b, ino, theirs, 0, 100).await, b"paged-end");

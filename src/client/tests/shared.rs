@@ -31,6 +31,12 @@ fn exclusive(owner: u64) -> LockCall {
     LockCall { space: LockSpace::Flock, owner, mode: Some(LockMode::Exclusive), range, pid: 1 }
 }
 
+/// A read for the kernel's pages.
+async fn fill(client: &Client, ino: Ino, handle: Handle) -> Vec<u8> {
+    client.fills_pages(ino);
+    read(client, ino, handle, 0, 10).await
+}
+
 /// A file that `b` has open and on which nobody has a lease, because `a` just wrote to it.
 async fn contended(a: &Client, b: &Client) -> (Ino, Handle, Handle, Arc<Counting>) {
     let (ino, ours) = create(a, "f").await;
@@ -38,7 +44,7 @@ async fn contended(a: &Client, b: &Client) -> (Ino, Handle, Handle, Arc<Counting
     b.set_kernel(kernel.clone());
     let theirs = b.open(ino, RW).await.unwrap();
     write(a, ino, ours, 0, b"before").await;
-    read(b, ino, theirs, 0, 10).await;
+    fill(b, ino, theirs).await;
     write(a, ino, ours, 0, b"behind").await;
     (ino, ours, theirs, kernel)
 }
@@ -49,14 +55,14 @@ async fn pages_that_no_lease_covers_are_dropped_until_one_does() {
     let (a, b) = (cluster.client().await, cluster.client().await);
     let (ino, ours, theirs, kernel) = contended(&a, &b).await;
     for round in 0..5 {
-        assert_eq!(read(&b, ino, theirs, 0, 10).await, if round == 0 { b"behind" } else { b"beyond" });
+        assert_eq!(fill(&b, ino, theirs).await, if round == 0 { b"behind" } else { b"beyond" });
         let before = kernel.drops();
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert!(kernel.drops() > before, "round {round}");
         write(&a, ino, ours, 0, b"beyond").await;
     }
     // Left alone, it is covered, and nobody drops anything any more.
-    read(&b, ino, theirs, 0, 10).await;
+    fill(&b, ino, theirs).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let settled = kernel.drops();
     tokio::time::sleep(Duration::from_secs(30)).await;
@@ -68,12 +74,30 @@ async fn a_lock_is_not_had_before_older_pages_are_gone() {
     let cluster = Cluster::new();
     let (a, b) = (cluster.client().await, cluster.client().await);
     let (ino, ours, theirs, kernel) = contended(&a, &b).await;
-    read(&b, ino, theirs, 0, 10).await;
+    fill(&b, ino, theirs).await;
     write(&a, ino, ours, 0, b"beyond").await;
     let before = kernel.drops();
     b.setlk(ino, exclusive(7), false).await.unwrap();
     b.locked(ino).await;
     assert_eq!(kernel.drops(), before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_reads_by_itself_has_no_pages_to_drop() {
+    let cluster = Cluster::new();
+    let (a, b) = (cluster.client().await, cluster.client().await);
+    let (ino, ours) = create(&a, "f").await;
+    let kernel = Arc::new(Counting::default());
+    b.set_kernel(kernel.clone());
+    let theirs = b.open(ino, RW).await.unwrap();
+    for round in 0..4 {
+        write(&a, ino, ours, 0, b"behind").await;
+        assert_eq!(read(&b, ino, theirs, 0, 10).await, b"behind");
+        tokio::time::sleep(Duration::from_secs(round)).await;
+    }
+    b.setlk(ino, exclusive(7), false).await.unwrap();
+    b.locked(ino).await;
+    assert_eq!(kernel.drops(), 0);
 }
 
 #[tokio::test(start_paused = true)]
