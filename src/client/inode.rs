@@ -23,7 +23,7 @@ use super::siblings::{Misses, Place};
 use crate::types::attr::{Attr, FileKind, Time, mode_without_privileges};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
-use crate::types::limits::LEASE_QUIET_MS;
+use crate::types::limits::{INLINE_BYTES_MAX, LEASE_QUIET_MS};
 use crate::types::session::{Hold, Lease};
 
 const SHARDS: usize = 64;
@@ -95,6 +95,8 @@ pub struct State {
     pub newest_record: u64,
     /// A Write lease was not to be had a moment ago: not to be asked for before this.
     alone_after: Option<Instant>,
+    /// The file has as much inline as it may: what is written goes to the stores, until a block is rewritten.
+    pub inline_full: bool,
     /// Pieces written per block since its extents were last counted, under whatever lease or none: lists grow fastest where
     /// hosts take turns.
     pub pieces: HashMap<u64, u32>,
@@ -172,6 +174,7 @@ impl Node {
             pending: 0,
             newest_record: 0,
             alone_after: None,
+            inline_full: false,
             pieces: HashMap::new(),
         };
         let (flushing, dropping) = (Arc::default(), tokio::sync::Mutex::new(()));
@@ -180,6 +183,11 @@ impl Node {
 
     pub fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
+    }
+
+    /// How many bytes of a write may stay inline.
+    pub fn inline_bytes_max(&self) -> u32 {
+        if self.lock().inline_full { 0 } else { INLINE_BYTES_MAX }
     }
 
     /// A regular file, as far as is known here.

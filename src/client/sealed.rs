@@ -29,12 +29,15 @@ pub struct Data {
     load: Load,
     /// The file's flush lock.
     _turn: OwnedMutexGuard<()>,
+    /// It stays inline.
+    inline: bool,
     put: Mutex<Option<JoinHandle<Result<Vec<Extent>>>>>,
 }
 
 impl Data {
-    pub fn bytes(&self) -> u64 {
-        self.load.runs.iter().map(|(_, bytes)| bytes.len() as u64).sum()
+    /// Bytes of it that go into a command.
+    pub fn inline_bytes(&self) -> u64 {
+        if self.inline { self.load.bytes() } else { 0 }
     }
 }
 
@@ -66,20 +69,18 @@ impl Core {
         }
         state.changed_here();
         let load = Load { session: self.session(), life: state.life, runs, begun, mtime: Some(when), clear_privileges };
-        let put = Mutex::new(self.put_sealed(&load));
-        let data = Data { node: node.clone(), load, _turn: turn, put };
+        let inline = !state.inline_full && load.bytes() <= u64::from(INLINE_BYTES_MAX);
+        let put = Mutex::new((!inline).then(|| self.put_sealed(&load)));
+        let data = Data { node: node.clone(), load, _turn: turn, inline, put };
         self.append(when, Change::Data(data), &[node], &mut [state]);
         true
     }
 
     /// Begins to put what does not stay inline.
-    fn put_sealed(self: &Arc<Self>, load: &Load) -> Option<JoinHandle<Result<Vec<Extent>>>> {
-        let bytes: u64 = load.runs.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-        (bytes > u64::from(INLINE_BYTES_MAX)).then(|| {
-            let (core, runs) = (self.clone(), load.runs.clone());
-            let epoch = self.epoch.load(Ordering::Acquire);
-            self.runtime.spawn(async move { core.put_runs(&runs, epoch, INLINE_BYTES_MAX).await })
-        })
+    fn put_sealed(self: &Arc<Self>, load: &Load) -> JoinHandle<Result<Vec<Extent>>> {
+        let (core, runs) = (self.clone(), load.runs.clone());
+        let epoch = self.epoch.load(Ordering::Acquire);
+        self.runtime.spawn(async move { core.put_runs(&runs, epoch, 0).await })
     }
 
     /// The pieces that sealed data became.
@@ -90,7 +91,7 @@ impl Core {
         let put = data.put.lock().take();
         match put {
             Some(put) => put.await.map_err(|_| FsError::Io)?,
-            None if data.bytes() <= u64::from(INLINE_BYTES_MAX) => {
+            None if data.inline => {
                 self.put_runs(&data.load.runs, self.epoch.load(Ordering::Acquire), INLINE_BYTES_MAX).await
             }
             None => Err(FsError::Io),
@@ -166,8 +167,7 @@ impl Record {
     pub fn bytes(&self) -> usize {
         const PLAIN_BYTES: usize = 512;
         match &self.change {
-            Change::Data(data) if data.bytes() <= u64::from(INLINE_BYTES_MAX) => PLAIN_BYTES + data.bytes() as usize,
-            Change::Data(_) => PLAIN_BYTES,
+            Change::Data(data) => PLAIN_BYTES + data.inline_bytes() as usize,
             Change::Op(Op::Create(create)) => match &create.node {
                 crate::types::op::NewNode::Symlink(target) => PLAIN_BYTES + target.len(),
                 _ => PLAIN_BYTES,

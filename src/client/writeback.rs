@@ -29,9 +29,7 @@ use crate::types::digest::ChunkId;
 use crate::types::error::FsError;
 use crate::types::extent::{ChunkPart, Extent, Source};
 use crate::types::id::Ino;
-use crate::types::limits::{
-    BLOCK_EXTENTS_MAX, BLOCK_EXTENTS_SOFT_MAX, EXTENT_BLOCKS_MAX, INLINE_BYTES_MAX, WRITEBACK_AGE_MS,
-};
+use crate::types::limits::{BLOCK_EXTENTS_MAX, BLOCK_EXTENTS_SOFT_MAX, EXTENT_BLOCKS_MAX, WRITEBACK_AGE_MS};
 use crate::types::op::{BatchReply, Op, OpReply, Piece, Write, WriteAt};
 use crate::types::session::Hold;
 
@@ -91,6 +89,12 @@ pub struct Load {
     pub begun: Asked,
     pub mtime: Option<Time>,
     pub clear_privileges: bool,
+}
+
+impl Load {
+    pub fn bytes(&self) -> u64 {
+        self.runs.iter().map(|(_, bytes)| bytes.len() as u64).sum()
+    }
 }
 
 /// What became of a flush.
@@ -297,7 +301,7 @@ impl Core {
             return Ok(Shipped { pieces: Vec::new(), attr: None, tail: Ok(Vec::new()) });
         }
         let mut epoch = self.epoch.load(Ordering::Acquire);
-        let mut inline_bytes = INLINE_BYTES_MAX;
+        let mut inline_bytes = node.inline_bytes_max();
         let mut rewrites = 0;
         let mut committed = 0;
         loop {
@@ -308,8 +312,10 @@ impl Core {
                 rewrites = 0;
             }
             match outcome {
-                // The file holds as much inline as it may.
-                Err(Failed { error: FsError::TooBig, .. }) if inline_bytes > 0 => inline_bytes = 0,
+                Err(Failed { error: FsError::TooBig, .. }) if inline_bytes > 0 => {
+                    node.lock().inline_full = true;
+                    inline_bytes = 0;
+                }
                 Err(Failed { error: FsError::Scattered, .. }) if rewrites < REWRITES_MAX => {
                     rewrites += 1;
                     // It goes on with the command that was refused: what was laid before is in the rewritten blocks.
@@ -493,6 +499,8 @@ impl Core {
         let mut state = node.lock();
         state.end_change();
         state.extents.forget();
+        // What was inline in it is not any more.
+        state.inline_full &= sent.is_err();
         sent.map(|_| ()).map_err(|failed| failed.error)
     }
 

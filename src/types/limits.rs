@@ -23,7 +23,7 @@ pub const CHUNK_BYTES_MAX: u32 = 4 << 20;
 pub const INLINE_BYTES_MAX: u32 = 16 << 10;
 /// Bytes of one file that may be inline at a time, in all its blocks. A write that would exceed it fails with `TooBig`:
 /// put the bytes as chunks instead.
-pub const INLINE_FILE_BYTES_MAX: u64 = 1 << 20;
+pub const INLINE_FILE_BYTES_MAX: u64 = 8 << 20;
 /// An extent list of one block longer than this is rewritten as one chunk in the background.
 pub const BLOCK_EXTENTS_SOFT_MAX: usize = 32;
 

@@ -254,6 +254,7 @@ impl Core {
         state.clear_privileges = false;
         state.extents.set_empty();
         state.pieces.clear();
+        state.inline_full = false;
         true
     }
 

@@ -14,7 +14,7 @@ use crate::client::inode::{Node, State};
 use crate::client::writeback::REWRITES_MAX;
 use crate::types::error::FsError;
 use crate::types::extent::Extent;
-use crate::types::limits::{FILE_BYTES_MAX, INLINE_BYTES_MAX};
+use crate::types::limits::FILE_BYTES_MAX;
 use crate::types::op::{BatchReply, Op, OpReply, Piece, Write, WriteAt};
 use crate::types::session::{Hold, Lease};
 
@@ -183,7 +183,7 @@ impl Core {
         }
         let runs = cut(start, data, self.block_bytes);
         let mut epoch = self.epoch.load(Ordering::Acquire);
-        let mut inline_bytes = INLINE_BYTES_MAX;
+        let mut inline_bytes = node.inline_bytes_max();
         let mut rewrites = 0;
         loop {
             let pieces = self.put_runs(&runs, epoch, inline_bytes).await?;
@@ -218,8 +218,10 @@ impl Core {
                     self.epoch.fetch_max(newer, Ordering::AcqRel);
                     epoch = newer;
                 }
-                // The file holds as much inline as it may.
-                Ok(BatchReply::Failed { error: FsError::TooBig, .. }) if inline_bytes > 0 => inline_bytes = 0,
+                Ok(BatchReply::Failed { error: FsError::TooBig, .. }) if inline_bytes > 0 => {
+                    node.lock().inline_full = true;
+                    inline_bytes = 0;
+                }
                 Ok(BatchReply::Failed { error: FsError::Scattered, .. }) if rewrites < REWRITES_MAX => {
                     rewrites += 1;
                     self.make_room(node, at, &runs).await?;
