@@ -16,7 +16,7 @@ use crate::types::attr::{Attr, FileKind};
 
 /// The longest that the kernel uses attributes without asking again.
 const VALIDITY: Duration = Duration::from_secs(1);
-/// How long a drop may take. What is not dropped then ends by itself.
+/// How long a drop may take. What is not dropped then is waited for until it is void by itself.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 impl Core {
@@ -40,7 +40,8 @@ impl Core {
     pub async fn drop_attr(&self, node: &Arc<Node>) {
         let had = std::mem::take(&mut node.lock().kernel_has_attr);
         if had && tokio::time::timeout(PATIENCE, self.kernel().drop_attr(node.ino)).await.is_err() {
-            tracing::debug!(ino = %node.ino, "the kernel does not drop attributes at once");
+            tracing::debug!(ino = %node.ino, "the kernel does not drop attributes at once; waiting until they are void");
+            tokio::time::sleep(VALIDITY).await;
         }
     }
 

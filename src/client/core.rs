@@ -139,7 +139,10 @@ impl Outcome {
     pub fn learn(&self, core: &Core, attr: &Attr) {
         let node = core.nodes.node(attr.ino);
         let mut state = node.lock();
-        if state.held_since(self.begun, self.leased.contains(&attr.ino)) && !state.is_changing() {
+        if state.pending > 0 {
+            // Neither has all of it: what is told now lacks what was done here, and the other way about.
+            state.forget_attr();
+        } else if state.held_since(self.begun, self.leased.contains(&attr.ino)) && !state.is_changing() {
             state.learn(attr);
         }
     }
@@ -309,7 +312,9 @@ impl Core {
         }
         if changes {
             // In the order in which it was done.
-            self.journal.drain().await;
+            if let Err(error) = self.drain().await {
+                return (Err(error), Vec::new());
+            }
         }
         loop {
             let session = self.session();

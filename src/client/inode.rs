@@ -244,6 +244,17 @@ impl State {
         self.extents.set_empty();
     }
 
+    /// One change that was made here has left the journal. Answers to what was asked before lack it.
+    pub fn shipped(&mut self) {
+        self.pending = self.pending.saturating_sub(1);
+        self.crossed = self.stamp();
+    }
+
+    /// The attributes are not what is known here: they are to be asked for.
+    pub fn forget_attr(&mut self) {
+        self.attr = None;
+    }
+
     /// What was changed here did not come about: it is to be asked for.
     pub fn disavow(&mut self) {
         self.forget();
@@ -291,9 +302,9 @@ impl State {
     }
 
     /// A reply may be kept: a lease holds now and has held since the question was asked, or came with the reply, and no
-    /// change of our own crossed it.
+    /// change of our own crossed it, or is still on its way to whoever answered.
     pub fn accepts(&self, asked: Asked, came_with_lease: bool) -> bool {
-        self.changes == 0 && self.crossed <= asked.0 && self.held_since(asked, came_with_lease)
+        self.pending == 0 && self.changes == 0 && self.crossed <= asked.0 && self.held_since(asked, came_with_lease)
     }
 
     /// As [`State::accepts`] for the reply to a change of our own that began at `asked`.
@@ -308,7 +319,7 @@ impl State {
 
     /// Nothing happened since the question that could make the answer, with what was buffered then, a torn one.
     pub fn undisturbed(&self, asked: Asked) -> bool {
-        self.changes == 0 && self.crossed <= asked.0 && self.tenure <= asked.0
+        self.pending == 0 && self.changes == 0 && self.crossed <= asked.0 && self.tenure <= asked.0
     }
 
     fn stamp(&self) -> u64 {
@@ -332,7 +343,7 @@ impl State {
     pub fn forget(&mut self) {
         self.tenure = self.stamp();
         self.attr = None;
-        self.dir = Names::default();
+        self.dir = Names::unknown();
         self.xattrs = HashMap::new();
         self.xattr_names = None;
         self.target = None;
@@ -596,6 +607,19 @@ mod tests {
         node.lock().end_change();
         assert!(!node.lock().accepts(before, false));
         assert!(!node.lock().accepts(during, false));
+        assert!(node.lock().accepts(nodes.asked(), false));
+    }
+
+    #[test]
+    fn an_answer_that_lacks_what_was_done_here_is_not_kept() {
+        let nodes = Nodes::new(64);
+        let node = nodes.node(Ino(5));
+        node.lock().grant(READ, 1);
+        node.lock().pending = 1;
+        let asked = nodes.asked();
+        assert!(!node.lock().accepts(asked, false), "the leader has not heard of it");
+        node.lock().shipped();
+        assert!(!node.lock().accepts(asked, false), "nor had it when it was asked");
         assert!(node.lock().accepts(nodes.asked(), false));
     }
 

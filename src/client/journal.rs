@@ -147,15 +147,17 @@ impl Journal {
         });
     }
 
-    /// Gives everything up. The records, for what they hold.
+    /// Gives everything up. The records, for what they hold. Who waits goes on waiting until [`Journal::end_loss`]: by then
+    /// everything that was lost says so.
     pub fn lose(&self) -> Vec<Arc<Record>> {
-        let (lost, last) = {
-            let mut queue = self.queue.lock();
-            queue.oldest = None;
-            (std::mem::take(&mut queue.records).into(), queue.last)
-        };
+        let mut queue = self.queue.lock();
+        queue.oldest = None;
+        std::mem::take(&mut queue.records).into()
+    }
+
+    pub fn end_loss(&self) {
+        let last = self.queue.lock().last;
         self.leave(last);
-        lost
     }
 }
 
@@ -201,6 +203,8 @@ mod tests {
         tokio::pin!(drained);
         assert!(poll!(drained.as_mut()).is_pending());
         assert_eq!(journal.lose().len(), 1);
+        assert!(poll!(drained.as_mut()).is_pending(), "what was lost does not say so yet");
+        journal.end_loss();
         drained.await;
         assert!(journal.front(9).is_empty());
     }

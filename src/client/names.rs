@@ -108,6 +108,17 @@ impl Names {
         self.order = BTreeMap::new();
         self.upto = 0;
         self.next_cookie = None;
+        self.doubtful = true;
+    }
+
+    /// Nothing is known, not even what was changed here.
+    pub fn unknown() -> Names {
+        Names { doubtful: true, ..Names::default() }
+    }
+
+    /// The entries up to this cookie are known.
+    pub fn listed_up_to(&self) -> u64 {
+        self.upto
     }
 
     /// A part of a listing, as the leader told it.
@@ -162,9 +173,6 @@ impl Names {
     pub fn remove(&mut self, name: &Name) {
         if let Some(known) = self.known.insert(name.clone(), None).flatten() {
             self.order.remove(&known.cookie);
-        }
-        if self.is_complete() {
-            self.known.remove(name);
         }
     }
 

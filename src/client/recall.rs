@@ -72,6 +72,7 @@ impl Core {
         // makes it go by the one it had (`lseek` to the end).
         if tokio::time::timeout(CLEAN_PAGES_PATIENCE, self.drop_uncovered(&node)).await.is_err() {
             tracing::debug!(ino = %node.ino, "the kernel does not give up its pages yet");
+            self.note_uncovered(&node);
         }
         self.yield_claims(vec![claim]).await;
     }
@@ -148,6 +149,14 @@ impl Core {
             let mut state = node.lock();
             extent_bytes += state.extents.bytes();
             name_bytes += state.dir.bytes();
+            // Nobody can come back for it, and the leader keeps it for as long as anything is held on it.
+            let gone = state.is_idle() && state.base().is_some_and(|attr| attr.nlink == 0);
+            if gone && state.held.hold() != Hold::default() {
+                let hold = state.held.give_back(Hold::default());
+                state.forget();
+                claims.push(Claim { ino: node.ino, hold, grant: state.held.yield_grant() });
+                continue;
+            }
             let idle = state.idle_since.is_some_and(|since| since.elapsed() >= IDLE_OPEN);
             if idle && state.is_idle() && state.held.open() {
                 let keep = Hold { lease: state.held.lease(), open: false };

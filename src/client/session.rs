@@ -216,7 +216,8 @@ fn lose_everything(core: &Arc<Core>) -> usize {
     let mut lost = 0;
     core.dirty.lock().clear();
     core.numbers.lose();
-    for record in core.journal.lose() {
+    let records = core.journal.lose();
+    for record in &records {
         if let Change::Data(data) = &record.change {
             core.lose_sealed(data);
         }
@@ -228,6 +229,11 @@ fn lose_everything(core: &Arc<Core>) -> usize {
         lost += usize::from(bytes > 0);
         node.moved.notify_waiters();
     }
+    if lost > 0 || !records.is_empty() {
+        core.journal.note_failure();
+    }
+    // Not before: who waited for these looks at what failed.
+    core.journal.end_loss();
     lost
 }
 

@@ -179,7 +179,7 @@ impl Core {
             if state.life != *life {
                 continue;
             }
-            state.pending = state.pending.saturating_sub(1);
+            state.shipped();
             let gone = state.pending == 0 && state.opens == 0 && state.base().is_some_and(|attr| attr.nlink == 0);
             if gone {
                 orphans.push(node.clone());

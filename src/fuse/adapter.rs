@@ -18,7 +18,7 @@ use tokio::runtime::Handle as Runtime;
 use super::caller::Caller;
 use super::convert::{ino, set_time, time_in};
 use super::locks::{LockArgument, space};
-use super::names::Place;
+use super::names::{NO_HANDLE, Place};
 use super::open_file_locks::OpenFileLocks;
 use super::tell::Teller;
 use crate::client::api::{Handle, Posix};
@@ -238,8 +238,9 @@ impl<F: Posix> Filesystem for Door<F> {
         self.answer_releasedir(ino(number), handle(fh), reply);
     }
 
-    fn fsyncdir(&self, req: &Request, number: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.answer_fsync(Caller::of(req), ino(number), None, reply);
+    fn fsyncdir(&self, req: &Request, number: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
+        let held = (handle(fh) != NO_HANDLE).then(|| handle(fh));
+        self.answer_fsync(Caller::of(req), ino(number), held, reply);
     }
 
     fn open(&self, req: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {

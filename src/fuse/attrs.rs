@@ -54,7 +54,7 @@ impl<F: Posix> Door<F> {
             Ok(attr)
         };
         let teller = self.teller.clone();
-        serve(&self.runtime, caller, Surrender::Change, work, move |result| teller.attr(result, reply));
+        serve(&self.runtime, caller, Surrender::Change, work, move |result| teller.changed_attr(result, reply));
     }
 
     pub fn answer_readlink(&self, caller: Caller, number: Ino, reply: ReplyData) {

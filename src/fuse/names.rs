@@ -18,7 +18,7 @@ use crate::types::name::Name;
 use crate::types::op::NewNode;
 
 /// The file handle of a directory that is not held open.
-const NO_HANDLE: Handle = Handle(0);
+pub(super) const NO_HANDLE: Handle = Handle(0);
 /// Where a listing goes on after `.` and `..`.
 const COOKIE_DOT: u64 = 1;
 const COOKIE_DOT_DOT: u64 = 2;

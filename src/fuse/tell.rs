@@ -59,6 +59,15 @@ impl<F: Posix> Teller<F> {
         }
     }
 
+    /// Answers with what a change has made of an inode. Older kernels take that for true even if they were told meanwhile that it
+    /// is not, so it holds for no time.
+    pub fn changed_attr(&self, result: Result<Attr>, reply: ReplyAttr) {
+        match result {
+            Ok(attr) => reply.attr(&Duration::ZERO, &attr_out(&attr)),
+            Err(error) => reply.error(errno(&stale(error))),
+        }
+    }
+
     /// The kernel let go of an inode.
     pub fn forgot(&self, ino: Ino) {
         self.special_files.forgot(ino);

@@ -183,10 +183,10 @@ impl Leader {
     /// `SessionExpired` for a session that is not there (any more).
     pub fn reclaim(&self, session: SessionId, claims: &[Claim], done: bool) -> Result<Vec<Claim>, FsError> {
         let tree = self.heard(session)?;
-        let granted = {
-            let mut leases = self.leases.lock();
+        let reclaim = |leases: &mut LeaseTable| {
             claims.iter().map(|claim| leases.reclaim(session, (tree, claim.ino), claim.hold)).collect()
         };
+        let granted = self.with_live(session, reclaim).ok_or(FsError::SessionExpired)?;
         if done {
             if let Some(live) = self.sessions.lock().get_mut(&session) {
                 live.reclaimed = true;
@@ -203,7 +203,14 @@ impl Leader {
         if !self.is_settled() {
             return None;
         }
-        self.leases.lock().grant(session, key, want, self.now_ms())
+        self.with_live(session, |leases| leases.grant(session, key, want, self.now_ms()))?
+    }
+
+    /// Works on the leases of a session that is live and stays so meanwhile: one that was dropped while its request waited must
+    /// not be given anything any more, as nobody would ever take it back.
+    fn with_live<R>(&self, session: SessionId, work: impl FnOnce(&mut LeaseTable) -> R) -> Option<R> {
+        let sessions = self.sessions.lock();
+        sessions.contains_key(&session).then(|| work(&mut self.leases.lock()))
     }
 
     /// The same, but `open` is had for certain (unless the inode is being freed): a recall that the session still owes
@@ -217,9 +224,13 @@ impl Leader {
         }
         loop {
             self.wait_until(SessionId(0), &[key], |leases| !leases.recalling(session, key)).await?;
-            let mut leases = self.leases.lock();
-            if !leases.recalling(session, key) {
-                return Ok(leases.grant(session, key, want, self.now_ms()));
+            let granted = self.with_live(session, |leases| {
+                (!leases.recalling(session, key)).then(|| leases.grant(session, key, want, self.now_ms()))
+            });
+            match granted {
+                None => return Ok(None),
+                Some(Some(granted)) => return Ok(granted),
+                Some(None) => {}
             }
         }
     }
@@ -227,16 +238,16 @@ impl Leader {
     /// Leases on those of these inodes that no other session may have changed; as much of `want` as can be had at once.
     pub fn grant_clear(&self, session: SessionId, tree: TreeId, inos: &[Ino], want: Hold) -> Vec<Option<Claim>> {
         let now_ms = self.now_ms();
-        let mut leases = self.leases.lock();
-        let mut grant = |ino: &Ino| {
-            let key = (tree, *ino);
-            let clear = leases.clear_for_read(session, key);
-            clear
-                .then(|| leases.grant(session, key, want, now_ms))
-                .flatten()
-                .filter(|claim| claim.hold.lease > Lease::None)
-        };
-        inos.iter().map(&mut grant).collect()
+        let granted = self.with_live(session, |leases| {
+            let grant = |ino: &Ino| {
+                let key = (tree, *ino);
+                let clear = leases.clear_for_read(session, key);
+                let claim = clear.then(|| leases.grant(session, key, want, now_ms)).flatten();
+                claim.filter(|claim| claim.hold.lease > Lease::None)
+            };
+            inos.iter().map(grant).collect()
+        });
+        granted.unwrap_or_else(|| vec![None; inos.len()])
     }
 
     /// Those of these inodes on which the session holds a lease.
@@ -253,10 +264,17 @@ impl Leader {
         changed.or_else(|| read.iter().find(|key| !has(key, Lease::Read))).copied()
     }
 
-    /// Notes Write and open holds on inodes that the session is about to make.
-    pub fn grant_made(&self, session: SessionId, keys: &[Key]) -> Vec<Claim> {
-        let mut leases = self.leases.lock();
-        keys.iter().map(|key| leases.grant_made(session, *key)).collect()
+    /// Notes Write and open holds on inodes that the session is about to make, or may have made. Gives back what is held on
+    /// each, and whether that is new.
+    pub fn grant_made(&self, session: SessionId, keys: &[Key]) -> Vec<(Claim, bool)> {
+        let grant = |leases: &mut LeaseTable| keys.iter().map(|key| leases.grant_made(session, *key)).collect();
+        self.with_live(session, grant).unwrap_or_default()
+    }
+
+    /// What a session holds on these, where it holds something.
+    pub fn held(&self, session: SessionId, keys: &[Key]) -> Vec<Claim> {
+        let leases = self.leases.lock();
+        keys.iter().filter_map(|key| leases.held(session, *key)).collect()
     }
 
     /// Undoes a grant whose reply is not sent, or (`keep_open`) sent without the lease. Gives back what is held now.
@@ -495,6 +513,28 @@ mod tests {
         assert_eq!(leader.reclaim(A, &[other], true).expect("alive")[0].hold, WRITE);
         leader.settled().await.expect("settled");
         assert!(leader.grant(B, key(TREE, Ino(10)), WRITE).is_some_and(|claim| claim.hold.lease == Lease::None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_granted_to_who_was_dropped_while_it_waited() {
+        let leader = Leader::new(1, []);
+        leader.add_session(A, TREE);
+        leader.add_session(B, TREE);
+        leader.grant(A, key(TREE, INO), WRITE).expect("free");
+        let read = async {
+            leader.before_read(B, key(TREE, INO)).await.expect("went on");
+            leader.acquire(B, key(TREE, INO), WRITE).await
+        };
+        let drop = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            leader.drop_session(B);
+            leader.drop_session(A);
+        };
+        let (granted, ()) = tokio::join!(read, drop);
+        assert_eq!(granted, Ok(None));
+        assert!(leader.grant_made(B, &[key(TREE, INO)]).is_empty());
+        leader.add_session(A, TREE);
+        leader.begin_change(A, vec![key(TREE, INO)]).await.expect("nobody is in the way");
     }
 
     #[tokio::test(start_paused = true)]

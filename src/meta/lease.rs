@@ -102,12 +102,18 @@ impl LeaseTable {
     }
 
     /// Write and open on an inode that this session makes under a number of its own, or may have made. What it holds
-    /// already stays as it is, under its number: it may have been recalled.
-    pub fn grant_made(&mut self, session: SessionId, key: Key) -> Claim {
-        if let Some(held) = self.inodes.get(&key).and_then(|inode| inode.holding(session)) {
-            return Claim { ino: key.1, hold: held.hold, grant: held.grant };
+    /// already stays as it is, under its number: it may have been recalled. The flag: it is new.
+    pub fn grant_made(&mut self, session: SessionId, key: Key) -> (Claim, bool) {
+        match self.held(session, key) {
+            Some(held) => (held, false),
+            None => (self.set(session, key, Hold { lease: Lease::Write, open: true }), true),
         }
-        self.set(session, key, Hold { lease: Lease::Write, open: true })
+    }
+
+    /// What a session holds on an inode, by which grant.
+    pub fn held(&self, session: SessionId, key: Key) -> Option<Claim> {
+        let held = self.inodes.get(&key)?.holding(session)?;
+        Some(Claim { ino: key.1, hold: held.hold, grant: held.grant })
     }
 
     /// A recall to this session on this inode is unanswered.
@@ -470,9 +476,9 @@ mod tests {
     #[test]
     fn what_was_recalled_before_it_was_shipped_stays_recalled() {
         let mut table = LeaseTable::new(3);
-        let assumed = table.grant_made(A, KEY);
+        let (assumed, _) = table.grant_made(A, KEY);
         assert_eq!(table.begin_read(B, KEY, 0, 500).len(), 1);
-        assert_eq!(table.grant_made(A, KEY), assumed, "the recall names this grant");
+        assert_eq!(table.grant_made(A, KEY), (assumed, false), "the recall names this grant");
         assert_eq!(
             (table.lease_of(A, KEY), table.lease_of(B, KEY)),
             (Lease::Write, Lease::None),
@@ -480,7 +486,7 @@ mod tests {
         );
         table.yield_claim(A, KEY, Claim { hold: Hold::default(), ..assumed }, 0);
         assert!(table.clear_for_read(B, KEY));
-        assert!(table.grant_made(A, KEY).grant > assumed.grant);
+        assert!(table.grant_made(A, KEY).0.grant > assumed.grant);
     }
 
     #[test]

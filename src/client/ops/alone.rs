@@ -14,20 +14,20 @@ use crate::client::core::Core;
 use crate::client::inode::{Locked, Node, State, lock_all};
 use crate::client::journal::Change;
 use crate::client::names::Names;
+use crate::client::ops::write::forget_capability;
 use crate::types::attr::{Attr, FileKind, SetAttr, Time};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
-use crate::types::limits::{FILE_BYTES_MAX, JOURNAL_DATA_BYTES_MAX, LINKS_MAX};
+use crate::types::limits::{INLINE_FILE_BYTES_MAX, JOURNAL_DATA_BYTES_MAX, LINKS_MAX};
 use crate::types::name::Name;
 use crate::types::op::{Create, NewNode, Op, RenameMode};
 
 /// Inodes that must be left of a quota for one to be made without asking.
 const AMPLE_INODES: u64 = 1 << 16;
 
-/// Blocks of the largest file that is emptied here: one command takes them all.
-const EMPTY_BLOCKS_MAX: u64 = 256;
-/// The longest range that is copied here.
-const COPY_BYTES_MAX: u64 = 16 << 20;
+/// Blocks of the largest file that is emptied here, and of the longest range that is copied: hundreds of them go into one
+/// command, and everything waits for it.
+const BLOCKS_MAX: u64 = 16;
 
 type Place<'a> = (Ino, &'a Name);
 
@@ -244,7 +244,7 @@ impl Core {
 
     /// Drops what a file holds, before its size is set to zero. `false`: not here.
     fn empty(&self, state: &mut State) -> bool {
-        let small = |attr: &Attr| attr.kind == FileKind::File && attr.size <= EMPTY_BLOCKS_MAX * self.block_bytes;
+        let small = |attr: &Attr| attr.kind == FileKind::File && attr.size <= BLOCKS_MAX * self.block_bytes;
         if !state.base().is_some_and(small) || state.dirty.has_frozen() {
             return false;
         }
@@ -274,11 +274,15 @@ impl Core {
         if !clean {
             return None;
         }
-        let len = len.min(size.saturating_sub(from.1)).min(COPY_BYTES_MAX);
+        let len = len.min(size.saturating_sub(from.1)).min(BLOCKS_MAX * self.block_bytes);
         if len == 0 {
             return Some(Ok(0));
         }
-        let end = to.1.checked_add(len).filter(|end| *end <= FILE_BYTES_MAX)?;
+        // So short that it can be inline in the source without being too much for the target.
+        let end = to.1.checked_add(len).filter(|end| *end <= INLINE_FILE_BYTES_MAX / 2)?;
+        if !self.space.is_ample(self.memory.dirty_bytes() + len) {
+            return None;
+        }
         let state = locked.of(to.0)?;
         let aligned = from.1.is_multiple_of(self.block_bytes) && to.1.is_multiple_of(self.block_bytes);
         let at_end = |attr: &Attr| attr.kind == FileKind::File && attr.size <= to.1;
@@ -296,6 +300,8 @@ impl Core {
             attr.modified(at);
         });
         state.extents.forget();
+        forget_capability(state);
+        self.space.sent(len);
         let op = Op::CopyRange { from: from.0, from_offset: from.1, to: to.0, to_offset: to.1, len };
         self.append_all(at, op, &[&source, &target], locked);
         Some(Ok(len))

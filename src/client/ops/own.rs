@@ -15,6 +15,9 @@ use crate::types::name::Name;
 use crate::types::op::{BatchReply, Op, OpReply};
 use crate::types::session::{Hold, Lease};
 
+/// Pages of a listing that are asked for to know a directory whole.
+const PAGES_MAX: usize = 16;
+
 impl Core {
     /// Asks for a Write lease on an inode, if there is a prospect of one and it would be of use.
     pub async fn own(&self, node: &Arc<Node>) {
@@ -48,6 +51,19 @@ impl Core {
         };
         if !self.may_act_alone() || !ours && (!wanted || self.list(&node, 0, Lease::Write).await.is_err()) {
             return false;
+        }
+        // What is not there is known of a directory that is known whole.
+        for _ in 1..PAGES_MAX {
+            let after = {
+                let state = node.lock();
+                let goes_on = state.is_ours(&self.life) && state.dir.can_grow() && !state.dir.is_complete();
+                let after = state.dir.listed_up_to();
+                (goes_on && after > 0 && state.pending == 0).then_some(after)
+            };
+            let Some(after) = after else { break };
+            if self.list(&node, after, Lease::Write).await.is_err() {
+                break;
+            }
         }
         for name in names {
             if node.lock().dir.entry(name).is_none() {

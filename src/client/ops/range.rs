@@ -38,6 +38,9 @@ impl Core {
             return Err(FsError::BadHandle);
         }
         if let Some(copied) = self.copy_alone((source.node.ino, from.1), (target.node.ino, to.1), len) {
+            if target.mode.sync {
+                self.fsync_file(&target).await?;
+            }
             return copied;
         }
         self.flush_before(&source.node).await?;

@@ -251,7 +251,7 @@ impl Core {
 }
 
 /// That there is none stays known.
-fn forget_capability(state: &mut State) {
+pub fn forget_capability(state: &mut State) {
     if matches!(state.xattrs.get(CAPABILITY), Some(Some(_))) {
         state.xattrs.remove(CAPABILITY);
     }

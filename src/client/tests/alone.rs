@@ -204,3 +204,28 @@ async fn what_is_leased_is_opened_without_asking_and_outlives_its_name() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(cluster.meta.attr(ino), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_what_is_lost_is_told() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    alone(&client).await;
+    let reading = OpenMode { write: false, ..RW };
+    let dir = client.open(Ino::ROOT, reading).await.unwrap();
+    create(&client, "f").await;
+    cluster.meta.fault(|faults| faults.away = true);
+    let (syncing, closing) = (client.clone(), client.clone());
+    let sync = tokio::spawn(async move { syncing.sync().await });
+    let fsync = tokio::spawn(async move { closing.fsync(Ino::ROOT, Some(dir)).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    cluster.meta.expire_all();
+    cluster.meta.fault(|faults| faults.away = false);
+    assert!(sync.await.unwrap().is_err());
+    assert_eq!(fsync.await.unwrap(), Err(FsError::SessionExpired));
+    create(&client, "third").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    create(&client, "g").await;
+    cluster.meta.expire_all();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(client.fsync(Ino::ROOT, Some(dir)).await, Err(FsError::SessionExpired), "it was lost before the call");
+}

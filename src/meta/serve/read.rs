@@ -10,7 +10,7 @@ use crate::meta::leader::{Leader, key};
 use crate::meta::state::{Extents, Seek, StateError, View};
 use crate::types::attr::Attr;
 use crate::types::error::FsError;
-use crate::types::extent;
+use crate::types::extent::{self, Extent};
 use crate::types::id::{Ino, SessionId, TreeId};
 use crate::types::limits::{
     EXTENTS_BYTES_SOFT_MAX, READDIR_ENTRIES_MAX, SEEK_BLOCKS_MAX, SMALL_FILE_BYTES, SMALL_FILES_MAX,
@@ -33,6 +33,8 @@ impl Shared {
             MetaRequest::Lookup { dir, name, want, .. } => reader.lookup(dir, &name, want).await,
             MetaRequest::Parent { dir, .. } => {
                 reader.leader.before_read(session, key(tree, dir)).await?;
+                let parent = self.read(|view| view.parent(tree, dir)).await?.ino;
+                reader.leader.before_read(session, key(tree, parent)).await?;
                 let attr = self.read(|view| view.parent(tree, dir)).await?;
                 Ok(plain(MetaBody::Attr(attr)))
             }
@@ -173,7 +175,7 @@ impl Reader<'_> {
                 if found.attr.size > SMALL_FILE_BYTES {
                     continue;
                 }
-                bytes += extent::inline_bytes(&found.extents);
+                bytes += extent::inline_bytes(&found.extents) + (found.extents.len() * size_of::<Extent>()) as u64;
                 files.push((found.attr, found.extents));
                 if bytes > EXTENTS_BYTES_SOFT_MAX as u64 {
                     break;

@@ -16,6 +16,7 @@ use crate::types::error::FsError;
 use crate::types::id::{Ino, SessionId, TreeId};
 use crate::types::limits::COMMAND_OPS_MAX;
 use crate::types::op::{BatchReply, Dated, Op};
+use crate::types::session::Claim;
 use crate::wire::meta::{MetaBody, MetaReply};
 
 /// A batch as it came.
@@ -44,19 +45,24 @@ impl Shared {
         }
         let made: Vec<Key> = changes.iter().filter_map(|change| made(tree, &change.op)).collect();
         // What was done before is answered as it was then, whatever is held now.
-        if !answered()? {
+        let claims: Vec<(Claim, bool)> = if answered()? {
+            leader.held(session, &made).into_iter().map(|claim| (claim, false)).collect()
+        } else {
+            self.check(session, &changes)?;
             let used = self.used(tree, &changes, &made)?;
             if let Some((_, ino)) = leader.lacking(session, &used.changed, &used.read) {
                 tracing::warn!(%session, %ino, "a session changed what it has no lease on; refused");
                 return Err(FsError::Stale.into());
             }
-        }
-        let claims = leader.grant_made(session, &made);
+            leader.grant_made(session, &made)
+        };
         let outcome = self.propose(&Command::Ship { session, sequence, acknowledged, changes }).await?;
         match outcome {
-            Outcome::Changed(reply @ BatchReply::Done(_)) => Ok(granting(MetaBody::Changed(reply), claims)),
+            Outcome::Changed(reply @ BatchReply::Done(_)) => {
+                Ok(granting(MetaBody::Changed(reply), claims.into_iter().map(|(claim, _)| claim)))
+            }
             outcome => {
-                for claim in claims {
+                for (claim, _) in claims.into_iter().filter(|(_, is_new)| *is_new) {
                     leader.take_back(session, (tree, claim.ino), claim, false);
                 }
                 match outcome {
@@ -65,6 +71,20 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Nothing but what a client does on its own, each a bounded piece of work; and inodes under numbers that are its own.
+    fn check(&self, session: SessionId, changes: &[Dated]) -> Result<(), Fail> {
+        if !changes.iter().all(|change| change.at.nsec < 1_000_000_000 && is_done_alone(&change.op)) {
+            return Err(FsError::Invalid.into());
+        }
+        let numbers = changes.iter().filter_map(|change| match &change.op {
+            Op::Create(create) => create.ino,
+            _ => None,
+        });
+        let reserved = self.state.view(|view| view.reserved(session))?;
+        let owns = |ino: Ino| reserved.iter().any(|(first, end)| (*first..*end).contains(&ino.0));
+        if numbers.into_iter().all(owns) { Ok(()) } else { Err(FsError::Invalid.into()) }
     }
 
     /// The inodes that a batch concerns, but for those it makes.
@@ -86,5 +106,15 @@ fn made(tree: TreeId, op: &Op) -> Option<Key> {
     match op {
         Op::Create(create) => create.ino.map(|ino: Ino| (tree, ino)),
         _ => None,
+    }
+}
+
+fn is_done_alone(op: &Op) -> bool {
+    match op {
+        Op::Create(create) => create.exclusive && create.ino.is_some(),
+        Op::SetAttr { set, .. } => set.size.is_none_or(|size| size == 0),
+        Op::Link { .. } | Op::Unlink { .. } | Op::Rmdir { .. } | Op::Rename { .. } => true,
+        Op::Write(_) | Op::CopyRange { .. } => true,
+        _ => false,
     }
 }

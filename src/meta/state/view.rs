@@ -233,6 +233,15 @@ impl<'kv> View<'kv> {
         Ok(None)
     }
 
+    /// Inode numbers that a session may use: from, and up to but not including.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn reserved(&self, session: SessionId) -> Result<Vec<(u64, u64)>, StateError> {
+        let reserved: Option<Reserved> = self.tx.get(&schema::reserved_key(session))?;
+        Ok(reserved.unwrap_or_default().ranges)
+    }
+
     /// The reply to this change is remembered.
     ///
     /// # Errors
