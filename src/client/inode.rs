@@ -261,12 +261,6 @@ impl State {
         self.version = 0;
     }
 
-    /// Of a directory: names that were changed here, and are not shipped, may not be known here any more.
-    pub fn may_have_forgotten_names(&mut self) -> bool {
-        self.dir.doubtful &= self.pending > 0;
-        self.dir.doubtful
-    }
-
     /// Space that the leader says is taken.
     pub fn learn_allocated(&mut self, bytes: u64) {
         if let Some(attr) = &mut self.attr {
@@ -343,7 +337,7 @@ impl State {
     pub fn forget(&mut self) {
         self.tenure = self.stamp();
         self.attr = None;
-        self.dir = Names::unknown();
+        self.dir = Names::default();
         self.xattrs = HashMap::new();
         self.xattr_names = None;
         self.target = None;

@@ -34,8 +34,6 @@ pub struct Names {
     upto: u64,
     next_cookie: Option<u64>,
     has_default_acl: bool,
-    /// Names that were changed here may have been forgotten.
-    pub doubtful: bool,
     /// `..`
     pub parent: Option<Ino>,
 }
@@ -108,12 +106,6 @@ impl Names {
         self.order = BTreeMap::new();
         self.upto = 0;
         self.next_cookie = None;
-        self.doubtful = true;
-    }
-
-    /// Nothing is known, not even what was changed here.
-    pub fn unknown() -> Names {
-        Names { doubtful: true, ..Names::default() }
     }
 
     /// The entries up to this cookie are known.
@@ -178,7 +170,6 @@ impl Names {
 
     fn bound(&mut self) {
         if self.known.len() >= NAMES_MAX {
-            self.doubtful = true;
             self.known = HashMap::new();
             self.order = BTreeMap::new();
             self.upto = 0;

@@ -85,7 +85,7 @@ impl Core {
         for (attr, extents) in files {
             let Some(node) = self.nodes.find(attr.ino) else { continue };
             let mut state = node.lock();
-            if state.accepts(asked, false) && state.pending == 0 {
+            if state.accepts(asked, false) {
                 state.extents.learn(0, SMALL_FILE_BYTES, attr.size, &extents);
                 state.learn(&attr);
                 learnt |= Some(&attr.ino) == inos.first();

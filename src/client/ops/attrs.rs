@@ -220,7 +220,7 @@ impl Core {
             state.xattrs.remove(&name);
             state.xattr_names = None;
             // What is made in it may inherit something else from now on.
-            state.dir = Names::unknown();
+            state.dir = Names::default();
         }
         self.change_after_writes(&node, op, false, Box::new(|_, _, _| {})).await.map(|_| ())
     }

@@ -32,9 +32,8 @@ impl Core {
             return known;
         }
         let node = self.nodes.node(dir);
-        while node.lock().may_have_forgotten_names() {
-            self.shipped(&node).await;
-        }
+        // An answer that lacks what was done here would not be kept, and the next change would ask again.
+        self.shipped(&node).await;
         let asked = self.nodes.asked();
         let want = {
             let state = node.lock();
