@@ -91,9 +91,10 @@ pub trait Posix: Send + Sync + 'static {
     /// Buffers a write when that needs nothing from the network and no waiting.
     fn try_write(&self, ino: Ino, handle: Handle, write: WriteRequest<'_>) -> Option<Result<u32>>;
     fn try_open(&self, ino: Ino, mode: OpenMode) -> Option<Result<Handle>>;
-    /// How long the kernel may use these attributes, if they are those of now, without asking again. It is told when that
-    /// ends before.
-    fn validity(&self, attr: &Attr) -> Duration;
+    /// How long the kernel may go by these attributes without asking again; no time if they are not those of now.
+    fn lend_attr(&self, attr: &Attr) -> Duration;
+    /// How long it may go by it that a name leads to this inode.
+    fn lend_name(&self, dir: Ino, name: &Name, ino: Ino) -> Duration;
     /// Nothing can be changed through this client, whatever the kernel's mount says.
     fn read_only(&self) -> bool;
     /// Always from memory.

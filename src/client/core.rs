@@ -20,6 +20,7 @@ use super::inode::{Asked, Node, Nodes};
 use super::journal::Journal;
 use super::kernel::KernelCache;
 use super::lease::Life;
+use super::lent::Lending;
 use super::locks::LockNotes;
 use super::memory::Memory;
 use super::numbers::Numbers;
@@ -51,6 +52,7 @@ pub struct Core {
     pub memory: Arc<Memory>,
     pub locks: LockNotes,
     pub life: Life,
+    pub lending: Lending,
     pub clock: Clock,
     /// Files with something to flush.
     pub dirty: Mutex<BTreeSet<Ino>>,
@@ -190,6 +192,7 @@ impl Core {
             memory,
             locks: LockNotes::default(),
             life: Life::new(),
+            lending: Lending::default(),
             clock: Clock::default(),
             dirty: Mutex::default(),
             touched: Mutex::default(),
@@ -268,10 +271,6 @@ impl Core {
             // Refused what was asked for; while it is quiet nothing is asked for and this says nothing.
             if claim.hold.lease == Lease::None && state.want(Lease::Read) == Lease::Read {
                 state.quiet();
-            }
-            drop(state);
-            if claim.hold.lease == Lease::None {
-                self.drop_attr_soon(&node);
             }
         }
         leased

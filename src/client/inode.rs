@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::dirty::Dirty;
 use super::extents::ExtentMap;
 use super::lease::{Held, Life};
+use super::lent::Lent;
 use super::names::Names;
 use super::siblings::{Misses, Place};
 use crate::types::attr::{Attr, FileKind, Time, mode_without_privileges};
@@ -74,8 +75,7 @@ pub struct State {
     pub idle_since: Option<Instant>,
     /// The kernel has filled pages since they were last dropped.
     pub pages: bool,
-    /// The kernel was told that it may keep attributes for a while.
-    pub kernel_has_attr: bool,
+    pub lent: Lent,
     /// Some of them may have been filled without a lease (see [`super::mapped`]), and a task that sees to it is under way.
     pub uncovered: bool,
     pub covering: bool,
@@ -162,7 +162,7 @@ impl Node {
             writers: 0,
             idle_since: None,
             pages: false,
-            kernel_has_attr: false,
+            lent: Lent::default(),
             uncovered: false,
             covering: false,
             asking: 0,
@@ -429,12 +429,13 @@ impl State {
 
     fn retire(&self, sweep: u64) -> Retired {
         let (ended, stamp) = (self.held.yield_grant(), self.tenure.max(self.crossed));
-        Retired { ended, stamp, version: self.version, sweep }
+        Retired { ended, stamp, version: self.version, lent: self.lent, sweep }
     }
 
     fn resume(&mut self, before: &Retired) {
         self.held.resume(before.ended);
         (self.tenure, self.crossed, self.version) = (before.stamp, before.stamp, before.version);
+        self.lent = before.lent;
     }
 
     /// The session is gone, with every lease and all that was buffered under them, also what a flush has on its way: others
@@ -483,11 +484,12 @@ struct Shard {
 }
 
 /// What must be known of an inode that nothing is held on and nobody uses: an answer from before, with a grant or
-/// attributes that are void by now, may still be on its way.
+/// attributes that are void by now, may still be on its way. And whether others wanted it a moment ago.
 struct Retired {
     ended: u64,
     stamp: u64,
     version: u64,
+    lent: Lent,
     sweep: u64,
 }
 

@@ -12,9 +12,6 @@ pub trait KernelCache: Send + Sync {
     /// No page and no attribute of `ino` that was filled before the call is used after it is done. Cheap when the kernel
     /// holds nothing; done at once when nothing is mounted (any more).
     fn drop_pages(&self, ino: Ino) -> BoxFuture<'static, ()>;
-
-    /// No attribute of `ino` that was told before the call is used after it is done. Waits for no page.
-    fn drop_attr(&self, ino: Ino) -> BoxFuture<'static, ()>;
 }
 
 /// No kernel above: tests, and a client before its door is open.
@@ -22,10 +19,6 @@ pub struct NoKernel;
 
 impl KernelCache for NoKernel {
     fn drop_pages(&self, _: Ino) -> BoxFuture<'static, ()> {
-        Box::pin(std::future::ready(()))
-    }
-
-    fn drop_attr(&self, _: Ino) -> BoxFuture<'static, ()> {
         Box::pin(std::future::ready(()))
     }
 }

@@ -15,6 +15,10 @@ use crate::types::name::Name;
 const NAMES_MAX: usize = 64 << 10;
 /// Rough cost of one of them.
 const NAME_COST_BYTES: usize = 192;
+/// Names asked for one by one before others are listed along with them.
+const ASKED_ALONE: u32 = 4;
+/// And as long as no more are listed than these.
+const LISTED_MAX: usize = 16 << 10;
 /// Of a directory's first entry; the lower ones are `.` and `..`.
 pub const FIRST_COOKIE: u64 = 3;
 
@@ -33,6 +37,8 @@ pub struct Names {
     order: BTreeMap<u64, Name>,
     upto: u64,
     next_cookie: Option<u64>,
+    /// Names that were asked for since the last part of a listing.
+    asked: u32,
     has_default_acl: bool,
     /// `..`
     pub parent: Option<Ino>,
@@ -80,9 +86,16 @@ impl Names {
         self.next_cookie.is_some() && !self.has_default_acl
     }
 
+    /// One name after the other is asked for: from where on to list instead. `None`: they are not, or too many are listed.
+    pub fn lists_from(&self) -> Option<u64> {
+        let goes_on = self.asked >= ASKED_ALONE && !self.is_complete() && self.order.len() < LISTED_MAX;
+        goes_on.then_some(self.upto)
+    }
+
     /// What a look-up, or a change at the leader, has told.
     pub fn learn(&mut self, name: Name, found: Option<(Ino, FileKind)>) {
         self.bound();
+        self.asked = self.asked.saturating_add(1);
         let before = self.known.get(&name).copied().flatten();
         let known = found.map(|(ino, kind)| {
             let cookie = before.filter(|before| before.ino == ino).map_or(0, |before| before.cookie);
@@ -116,6 +129,7 @@ impl Names {
     /// A part of a listing, as the leader told it.
     pub fn learn_page(&mut self, after: u64, page: &[DirItem], end: bool, next_cookie: u64, has_default_acl: bool) {
         self.bound();
+        self.asked = 0;
         self.next_cookie = Some(next_cookie);
         self.has_default_acl = has_default_acl;
         if after < FIRST_COOKIE {
@@ -207,6 +221,24 @@ mod tests {
         names.learn_page(4, &[item("c", 7, 8)], true, 9, false);
         assert_eq!(names.entry(&name("c")), Some(Some(Ino(7))));
         assert_eq!((names.entry(&name("z")), names.page(4, 10)), (None, None));
+    }
+
+    #[test]
+    fn who_asks_for_one_name_after_the_other_is_to_list() {
+        let mut names = Names::default();
+        let ask = |names: &mut Names, from: u64| {
+            (from..from + 4).for_each(|ino| names.learn(name(&format!("n{ino}")), None));
+        };
+        assert_eq!(names.lists_from(), None);
+        ask(&mut names, 0);
+        assert_eq!(names.lists_from(), Some(0));
+        names.learn_page(0, &[item("a", 5, 3), item("b", 6, 4)], false, 9, false);
+        assert_eq!(names.lists_from(), None, "what was listed may do");
+        ask(&mut names, 4);
+        assert_eq!(names.lists_from(), Some(4), "from where it ended");
+        names.learn_page(4, &[item("c", 7, 8)], true, 9, false);
+        ask(&mut names, 8);
+        assert_eq!(names.lists_from(), None, "all of it is known");
     }
 
     #[test]

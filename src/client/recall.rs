@@ -1,6 +1,6 @@
 //! Giving leases back: when the leader recalls them, and when they have not been used for a while.
 //!
-//! A recall of a lease in use winds down in a task of its own, in this order: the kernel drops its pages (what it writes
+//! A recall of a lease in use winds down in a task of its own, in this order: what was lent to the kernel is void; it drops its pages (what it writes
 //! back on that occasion is buffered like any write); what is dirty is flushed, and committed; from the last flush on
 //! writers wait; the lease ends; the leader is told. Pages that the kernel took in the meantime are dropped after.
 
@@ -61,7 +61,7 @@ impl Core {
             (drops && std::mem::take(&mut state.pages), lease, keep)
         };
         if keep != Some(Lease::Read) {
-            self.drop_attr(&node).await;
+            self.outlast_lent(&node).await;
         }
         if pages {
             let patience = if lease == Lease::Write { PAGES_PATIENCE } else { CLEAN_PAGES_PATIENCE };
@@ -91,21 +91,21 @@ impl Core {
     async fn flush_and_end(self: &Arc<Self>, node: &Arc<Node>) -> Option<Claim> {
         let mut round = 0;
         loop {
-            let told = {
+            let lent = {
                 let mut state = node.lock();
                 let keep = state.held.recall_target()?;
-                let told = keep == Lease::None && state.kernel_has_attr;
+                let lent = keep == Lease::None && state.lent.void_at().is_some();
                 // Changes of our own may be parked at the leader behind this recall: they are not waited for. What was
                 // made here is never parked.
-                if state.dirty.is_empty() && state.pending == 0 && !told {
+                if state.dirty.is_empty() && state.pending == 0 && !lent {
                     return Some(end(&mut state, node.ino, keep));
                 }
                 state.writes_blocked = round >= OPEN_ROUNDS;
-                told
+                lent
             };
-            if told {
+            if lent {
                 // It went further down than it was recalled at first.
-                self.drop_attr(node).await;
+                self.outlast_lent(node).await;
                 continue;
             }
             self.shipped(node).await;
@@ -197,11 +197,11 @@ impl Core {
             if had_pages {
                 self.drop_pages(&node, PAGES_PATIENCE).await;
             }
-            self.drop_attr(&node).await;
             {
                 let mut state = node.lock();
-                // Opened again meanwhile, it may have pages again, or is not idle.
-                if state.is_idle() && !state.pages && !state.kernel_has_attr && state.held.hold() != Hold::default() {
+                // Opened again meanwhile, it may have pages again, or is not idle. What is lent is not cold.
+                let unused = state.is_idle() && !state.pages && state.lent.void_at().is_none();
+                if unused && state.held.hold() != Hold::default() {
                     let hold = state.held.give_back(Hold::default());
                     state.forget();
                     claims.push(Claim { ino: node.ino, hold, grant: state.held.yield_grant() });
@@ -241,6 +241,7 @@ fn end(state: &mut State, ino: Ino, keep: Lease) -> Claim {
     let hold = state.held.finish_recall(open, state.opens > 0);
     if hold.lease == Lease::None {
         state.forget();
+        state.lent.is_shared();
         // What was filled since the last drop.
         state.uncovered |= std::mem::take(&mut state.pages);
     }

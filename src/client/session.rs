@@ -168,7 +168,6 @@ async fn watch_life(core: Arc<Core>) {
 
 async fn drop_kernel_pages(core: &Arc<Core>) {
     for node in core.nodes.all() {
-        core.drop_attr_soon(&node);
         let drop_them = {
             let mut state = node.lock();
             state.uncovered |= std::mem::take(&mut state.pages);

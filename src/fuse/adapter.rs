@@ -38,11 +38,11 @@ pub(super) const WRITABLE_IOCTL: u32 = (b'H' as u32) << 8 | 2;
 /// What the kernel should do for us; each is done without where the kernel does not know it.
 ///
 /// Left out on purpose. WRITEBACK_CACHE: the kernel would hold sizes and data that other hosts need. ATOMIC_O_TRUNC:
-/// truncation comes as its own request. READDIRPLUS: attributes are not cached, so they would be fetched for nothing.
+/// truncation comes as its own request. READDIRPLUS_AUTO: only the first part of a listing would come with attributes.
 /// HANDLE_KILLPRIV and its second version: without them the kernel says in a SETATTR what set-id bits a truncation,
 /// a `chown` or an `fallocate` leaves, and with the second it says so in a flag that fuser drops; direct writes carry
 /// their own flag either way.
-const WANTED: [(InitFlags, &str); 10] = [
+const WANTED: [(InitFlags, &str); 11] = [
     (InitFlags::FUSE_POSIX_LOCKS, "fcntl locks are local to this host"),
     (InitFlags::FUSE_FLOCK_LOCKS, "flock locks are local to this host"),
     (InitFlags::FUSE_EXPORT_SUPPORT, "file handles go stale when the kernel drops its caches"),
@@ -52,6 +52,7 @@ const WANTED: [(InitFlags, &str); 10] = [
     (InitFlags::FUSE_MAX_PAGES, "requests are at most 128 KiB"),
     (InitFlags::FUSE_ASYNC_DIO, "asynchronous direct I/O is synchronous"),
     (InitFlags::FUSE_PARALLEL_DIROPS, "directory operations are serialised"),
+    (InitFlags::FUSE_DO_READDIRPLUS, "each name of a listing is asked for"),
     (InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP, "files are opened without direct I/O"),
 ];
 
@@ -230,8 +231,8 @@ impl<F: Posix> Filesystem for Door<F> {
         self.answer_readdir(Caller::of(req), ino(number), Handle(fh.0), offset, reply);
     }
 
-    fn readdirplus(&self, _: &Request, _: INodeNo, _: FileHandle, _: u64, reply: ReplyDirectoryPlus) {
-        reply.error(Errno::ENOSYS);
+    fn readdirplus(&self, req: &Request, number: INodeNo, fh: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {
+        self.answer_readdirplus(Caller::of(req), ino(number), Handle(fh.0), offset, reply);
     }
 
     fn releasedir(&self, _: &Request, number: INodeNo, fh: FileHandle, _: OpenFlags, reply: ReplyEmpty) {

@@ -13,10 +13,6 @@ use crate::types::id::Ino;
 use crate::types::name::Name;
 use crate::types::op::{FallocateMode, NewNode, RenameMode, XattrMode};
 
-/// How long the kernel may use a name without asking again. Not at all: another host may change it the next moment, and names
-/// that the kernel has cannot be taken back without taking down what is mounted below them.
-pub(super) const NAME_VALIDITY: Duration = Duration::ZERO;
-
 /// `st_blksize`, as on ext4.
 pub(super) const BLOCK_BYTES: u32 = 4096;
 

@@ -1,4 +1,4 @@
-//! Tells the kernel to drop what it cached, from threads of its own.
+//! Tells the kernel to drop pages that it has, from threads of its own.
 //!
 //! Never from a request's thread: dropping a page waits for whoever holds it, which may be a request that waits for
 //! that very thread.
@@ -17,32 +17,17 @@ use tokio::sync::oneshot;
 use crate::client::kernel::KernelCache;
 use crate::types::id::Ino;
 
-/// For pages: one that is held blocks a thread for as long as it is. Attributes have a thread of their own, which nothing
-/// blocks.
-const PAGE_THREADS: usize = 4;
+/// A page that is held blocks a thread for as long as it is.
+const THREADS: usize = 4;
 
-/// What is to be dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Order {
-    /// Pages and attributes.
-    Pages(Ino),
-    /// Attributes alone: no page is waited for.
-    Attr(Ino),
-}
-
-/// Whom to tell when something is dropped: everyone who asked before its drop began.
-type Waiting = Arc<Mutex<HashMap<Order, Vec<oneshot::Sender<()>>>>>;
+/// Whom to tell when the pages of an inode are dropped: everyone who asked before the drop began.
+type Waiting = Arc<Mutex<HashMap<Ino, Vec<oneshot::Sender<()>>>>>;
 
 /// The kernel's caches over one mount. Made before the mount, so that a client can be built on it; until the mount is
 /// there, and after it is gone, nothing is cached and every drop is done at once.
 pub struct Invalidator {
-    orders: Mutex<Option<Orders>>,
+    orders: Mutex<Option<Sender<Ino>>>,
     waiting: Waiting,
-}
-
-struct Orders {
-    pages: Sender<Order>,
-    attrs: Sender<Order>,
 }
 
 impl Invalidator {
@@ -55,41 +40,36 @@ impl Invalidator {
     /// # Errors
     /// No thread can be started.
     pub(super) fn mounted(&self, notifier: Notifier) -> io::Result<()> {
-        let (pages, page_orders) = channel();
-        let (attrs, attr_orders) = channel();
-        let page_orders = Arc::new(Mutex::new(page_orders));
-        for _ in 0..PAGE_THREADS {
-            self.start(&notifier, page_orders.clone())?;
+        let (sender, orders) = channel();
+        let orders = Arc::new(Mutex::new(orders));
+        for _ in 0..THREADS {
+            let (notifier, orders, waiting) = (notifier.clone(), orders.clone(), self.waiting.clone());
+            let thread = thread::Builder::new().name("fuse-invalidate".into());
+            thread.spawn(move || run(&notifier, &orders, &waiting))?;
         }
-        self.start(&notifier, Arc::new(Mutex::new(attr_orders)))?;
-        *self.orders.lock() = Some(Orders { pages, attrs });
+        *self.orders.lock() = Some(sender);
         Ok(())
-    }
-
-    fn start(&self, notifier: &Notifier, orders: Arc<Mutex<Receiver<Order>>>) -> io::Result<()> {
-        let (notifier, waiting) = (notifier.clone(), self.waiting.clone());
-        let thread = thread::Builder::new().name("fuse-invalidate".into());
-        thread.spawn(move || run(&notifier, &orders, &waiting)).map(drop)
     }
 
     /// The mount is gone: the threads finish what was ordered and end.
     pub(super) fn unmounted(&self) {
         *self.orders.lock() = None;
     }
+}
 
-    fn order(&self, order: Order) -> BoxFuture<'static, ()> {
+impl KernelCache for Invalidator {
+    fn drop_pages(&self, ino: Ino) -> BoxFuture<'static, ()> {
         let (done, wait) = oneshot::channel();
         if let Some(orders) = &*self.orders.lock() {
             let mut waiting = self.waiting.lock();
-            let ordered = waiting.contains_key(&order);
-            let waiters = waiting.entry(order).or_default();
+            let ordered = waiting.contains_key(&ino);
+            let waiters = waiting.entry(ino).or_default();
             // Nobody waits for some of them any more.
             waiters.retain(|waiter| !waiter.is_closed());
             waiters.push(done);
-            let orders = if matches!(order, Order::Pages(_)) { &orders.pages } else { &orders.attrs };
             // When the threads are gone, so is the mount.
-            if !ordered && orders.send(order).is_err() {
-                waiting.remove(&order);
+            if !ordered && orders.send(ino).is_err() {
+                waiting.remove(&ino);
             }
         }
         Box::pin(async move {
@@ -98,28 +78,13 @@ impl Invalidator {
     }
 }
 
-impl KernelCache for Invalidator {
-    fn drop_pages(&self, ino: Ino) -> BoxFuture<'static, ()> {
-        self.order(Order::Pages(ino))
-    }
-
-    fn drop_attr(&self, ino: Ino) -> BoxFuture<'static, ()> {
-        self.order(Order::Attr(ino))
-    }
-}
-
-fn run(notifier: &Notifier, orders: &Mutex<Receiver<Order>>, waiting: &Waiting) {
+fn run(notifier: &Notifier, orders: &Mutex<Receiver<Ino>>, waiting: &Waiting) {
     loop {
-        let Ok(order) = orders.lock().recv() else { return };
+        let Ok(ino) = orders.lock().recv() else { return };
         // Before the drop: who asks during it is to get another.
-        let waiters = waiting.lock().remove(&order).unwrap_or_default();
-        // The whole file is from its first byte and of length 0, "to the end"; attributes alone are before the first byte.
-        let (ino, offset) = match order {
-            Order::Pages(ino) => (ino, 0),
-            Order::Attr(ino) => (ino, -1),
-        };
-        // Failure means that the mount is gone.
-        if let Err(error) = notifier.inval_inode(INodeNo(ino.0), offset, 0) {
+        let waiters = waiting.lock().remove(&ino).unwrap_or_default();
+        // The whole file is from its first byte and of length 0, "to the end". Failure means that the mount is gone.
+        if let Err(error) = notifier.inval_inode(INodeNo(ino.0), 0, 0) {
             tracing::debug!(%error, %ino, "nothing to drop");
         }
         for waiter in waiters {
@@ -136,7 +101,6 @@ mod tests {
     async fn without_a_mount_there_is_nothing_to_drop() {
         let invalidator = Invalidator::new();
         invalidator.drop_pages(Ino(1)).await;
-        invalidator.drop_attr(Ino(1)).await;
         invalidator.unmounted();
         invalidator.drop_pages(Ino(1)).await;
     }

@@ -29,7 +29,6 @@ mod convert;
 mod data;
 mod interrupt;
 pub mod invalidate;
-mod known;
 mod locks;
 mod mount;
 pub mod mountinfo;

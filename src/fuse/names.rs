@@ -3,13 +3,15 @@
 use std::ffi::OsStr;
 use std::future::Future;
 
-use fuser::{FileHandle, FopenFlags, INodeNo, ReplyCreate, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen};
+use fuser::{
+    FileHandle, FopenFlags, INodeNo, ReplyCreate, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen,
+};
 
 use super::adapter::Door;
 use super::caller::Caller;
-use super::convert::{NAME_VALIDITY, attr_out, errno, ino, kind_out, name, open_mode, rename_mode, stale};
+use super::convert::{attr_out, errno, ino, kind_out, name, open_mode, rename_mode, stale};
 use super::serve::{Surrender, serve, serve_leaving};
-use super::tell::GENERATION;
+use super::tell::{Found, GENERATION, Teller};
 use crate::client::api::{DirItem, Handle, NewInode, OpenMode, Owner, Posix, Result};
 use crate::types::attr::{Attr, FileKind, SetAttr};
 use crate::types::error::FsError;
@@ -32,6 +34,10 @@ pub(super) struct Place {
 impl Place {
     pub fn new(dir: INodeNo, text: &OsStr) -> Place {
         Place { dir: ino(dir), name: name(text) }
+    }
+
+    fn found(&self) -> Found {
+        self.name.as_ref().ok().map(|name| (self.dir, name.clone()))
     }
 }
 
@@ -60,8 +66,8 @@ impl<F: Posix> Door<F> {
     /// `.` and `..` are asked for when a file handle is turned back into a file.
     pub fn answer_lookup(&self, caller: Caller, dir: Ino, text: &OsStr, reply: ReplyEntry) {
         let (fs, teller) = (self.fs.clone(), self.teller.clone());
-        let answer = move |result| teller.entry(result, reply);
         if text == "." {
+            let answer = move |result| teller.entry(&None, result, reply);
             // What lost its last name cannot be opened by its handle any more (who has it open has it in the kernel).
             let find = async move {
                 let attr = fs.getattr(dir).await?;
@@ -70,13 +76,17 @@ impl<F: Posix> Door<F> {
             return serve(&self.runtime, caller, Surrender::Look, find, answer);
         }
         if text == ".." {
+            let answer = move |result| teller.entry(&None, result, reply);
             return serve(&self.runtime, caller, Surrender::Look, async move { fs.parent(dir).await }, answer);
         }
         let name = match name(text) {
             Ok(name) => name,
-            Err(error) => return answer(Err(error)),
+            Err(error) => return reply.error(errno(&error)),
         };
-        if let Some(result) = self.fs.try_lookup(dir, &name) {
+        let known = self.fs.try_lookup(dir, &name);
+        let found = Some((dir, name.clone()));
+        let answer = move |result| teller.entry(&found, result, reply);
+        if let Some(result) = known {
             return answer(result);
         }
         serve(&self.runtime, caller, Surrender::Look, async move { fs.lookup(dir, name).await }, answer);
@@ -106,15 +116,15 @@ impl<F: Posix> Door<F> {
 
     pub fn answer_make(&self, caller: Caller, at: Place, node: NewNode, mode: u32, umask: u32, reply: ReplyEntry) {
         let new = new_inode(caller, node, mode, umask);
-        let (fs, dir, teller) = (self.fs.clone(), at.dir, self.teller.clone());
+        let (fs, dir, teller, found) = (self.fs.clone(), at.dir, self.teller.clone(), at.found());
         let work = async move { fs.make(dir, at.name?, new).await };
-        self.change(caller, [dir, dir], work, move |result| teller.entry(result, reply));
+        self.change(caller, [dir, dir], work, move |result| teller.entry(&found, result, reply));
     }
 
     pub fn answer_link(&self, caller: Caller, number: Ino, at: Place, reply: ReplyEntry) {
-        let (fs, dir, teller) = (self.fs.clone(), at.dir, self.teller.clone());
+        let (fs, dir, teller, found) = (self.fs.clone(), at.dir, self.teller.clone(), at.found());
         let work = async move { fs.link(number, dir, at.name?).await };
-        self.change(caller, [dir, dir], work, move |result| teller.entry(result, reply));
+        self.change(caller, [dir, dir], work, move |result| teller.entry(&found, result, reply));
     }
 
     pub fn answer_unlink(&self, caller: Caller, at: Place, reply: ReplyEmpty) {
@@ -141,6 +151,7 @@ impl<F: Posix> Door<F> {
     pub fn answer_create(&self, caller: Caller, at: Place, mode: u32, umask: u32, flags: i32, reply: ReplyCreate) {
         let new = new_inode(caller, NewNode::File, mode, umask);
         let (fs, sync, dir, open_flags) = (self.fs.clone(), self.sync_names, at.dir, self.open_flags);
+        let (teller, found) = (self.teller.clone(), at.found());
         let work = async move {
             let created = create(&*fs, caller, at, new, flags).await?;
             if sync {
@@ -152,9 +163,7 @@ impl<F: Posix> Door<F> {
         let give_back = move |(attr, handle): (Attr, Handle)| release_later(fs, attr.ino, handle);
         let surrender = Surrender::Obtain(Box::new(give_back));
         serve(&self.runtime, caller, surrender, work, move |result| match result {
-            Ok((attr, handle)) => {
-                reply.created(&NAME_VALIDITY, &attr_out(&attr), GENERATION, FileHandle(handle.0), open_flags);
-            }
+            Ok(created) => teller.created(&found, created, open_flags, reply),
             Err(error) => reply.error(errno(&error)),
         });
     }
@@ -201,6 +210,37 @@ impl<F: Posix> Door<F> {
             Err(error) => reply.error(errno(&error)),
         });
     }
+
+    /// A listing that saves the look-ups after it: of what can be lent, which is in memory.
+    pub fn answer_readdirplus(
+        &self,
+        caller: Caller,
+        dir: Ino,
+        handle: Handle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let (fs, teller) = (self.fs.clone(), self.teller.clone());
+        let handle = (handle != NO_HANDLE).then_some(handle);
+        let work = async move { list(&*fs, dir, handle, offset).await };
+        serve(&self.runtime, caller, Surrender::Look, work, move |result| match result {
+            Ok(lines) => {
+                let _full = lines.iter().any(|line| add_plus(&teller, dir, line, &mut reply));
+                reply.ok();
+            }
+            Err(error) => reply.error(errno(&error)),
+        });
+    }
+}
+
+/// `true`: it does not fit. The kernel makes an entry of what it is told more of than its name, so that has to be true now,
+/// whenever the listing was made.
+fn add_plus<F: Posix>(teller: &Teller<F>, dir: Ino, line: &Line, reply: &mut ReplyDirectoryPlus) -> bool {
+    if let Some((attr, validity)) = teller.lends(dir, &line.name, line.ino) {
+        let (name, out) = (os(&line.name), attr_out(&attr));
+        return reply.add(line.cookie, name, &validity.attr, &validity.name, &out, GENERATION);
+    }
+    reply.add_bare(INodeNo(line.ino.0), line.cookie, kind_out(line.kind), os(&line.name))
 }
 
 fn os(bytes: &[u8]) -> &OsStr {

@@ -1,66 +1,86 @@
-//! Telling the kernel what inodes are, and for how long it may keep that.
+//! Telling the kernel what inodes are, and for how long it may go by that.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use fuser::{Generation, ReplyAttr, ReplyEntry};
+use fuser::{FileHandle, FopenFlags, Generation, ReplyAttr, ReplyCreate, ReplyEntry};
 
-use super::convert::{NAME_VALIDITY, attr_out, errno, stale};
-use super::known::KnownDirs;
+use super::convert::{attr_out, errno, stale};
 use super::special::SpecialFiles;
-use crate::client::api::{Posix, Result};
-use crate::types::attr::{Attr, FileKind};
+use crate::client::api::{Handle, Posix, Result};
+use crate::types::attr::Attr;
 use crate::types::id::Ino;
+use crate::types::name::Name;
 
 /// Inode numbers are never reused.
 pub(super) const GENERATION: Generation = Generation(0);
+
+/// Where an inode was found: a name, or nothing that could be gone by.
+pub(super) type Found = Option<(Ino, Name)>;
+
+/// How long the kernel may go by a name and by attributes.
+pub(super) struct Validity {
+    pub name: Duration,
+    pub attr: Duration,
+}
 
 /// Cheap to clone: an answer that has to wait takes one with it.
 pub(super) struct Teller<F> {
     fs: Arc<F>,
     pub special_files: Arc<SpecialFiles>,
-    dirs: Arc<KnownDirs>,
 }
 
 impl<F> Clone for Teller<F> {
     fn clone(&self) -> Self {
-        Teller { fs: self.fs.clone(), special_files: self.special_files.clone(), dirs: self.dirs.clone() }
+        Teller { fs: self.fs.clone(), special_files: self.special_files.clone() }
     }
 }
 
 impl<F: Posix> Teller<F> {
     pub fn new(fs: Arc<F>) -> Teller<F> {
-        Teller { fs, special_files: Arc::default(), dirs: Arc::default() }
+        Teller { fs, special_files: Arc::default() }
     }
 
     /// Answers with what a name leads to.
-    pub fn entry(&self, result: Result<Attr>, reply: ReplyEntry) {
+    pub fn entry(&self, found: &Found, result: Result<Attr>, reply: ReplyEntry) {
         match result {
             Ok(attr) => {
-                self.special_files.saw(&attr);
-                let known = attr.kind == FileKind::Dir && self.dirs.has(attr.ino);
-                let validity = if known { self.fs.validity(&attr) } else { Duration::ZERO };
-                reply.entry_with_ttls(&validity, &NAME_VALIDITY, &attr_out(&attr), GENERATION);
+                let validity = self.learns(found, &attr);
+                reply.entry_with_ttls(&validity.attr, &validity.name, &attr_out(&attr), GENERATION);
             }
             Err(error) => reply.error(errno(&error)),
         }
     }
 
+    /// Answers with a file that was made and opened.
+    pub fn created(&self, found: &Found, (attr, handle): (Attr, Handle), flags: FopenFlags, reply: ReplyCreate) {
+        let validity = self.learns(found, &attr);
+        reply.created(&validity.attr, &validity.name, &attr_out(&attr), GENERATION, FileHandle(handle.0), flags);
+    }
+
+    /// The kernel is about to learn of an inode, or to see it anew.
+    pub fn learns(&self, found: &Found, attr: &Attr) -> Validity {
+        self.special_files.saw(attr);
+        let name = found.as_ref().map(|(dir, name)| self.fs.lend_name(*dir, name, attr.ino));
+        Validity { name: name.unwrap_or_default(), attr: self.fs.lend_attr(attr) }
+    }
+
+    /// Of a line of a listing: what the kernel may learn of it, if that is known and may be gone by.
+    pub fn lends(&self, dir: Ino, name: &[u8], ino: Ino) -> Option<(Attr, Validity)> {
+        let attr = self.fs.try_getattr(ino)?.ok()?;
+        let validity = self.learns(&Some((dir, Name::new(name).ok()?)), &attr);
+        (!validity.name.is_zero() && !validity.attr.is_zero()).then_some((attr, validity))
+    }
+
     /// Answers with what an inode is that the request named.
     pub fn attr(&self, result: Result<Attr>, reply: ReplyAttr) {
         match result {
-            Ok(attr) => {
-                if attr.kind == FileKind::Dir {
-                    self.dirs.named(attr.ino);
-                }
-                reply.attr(&self.fs.validity(&attr), &attr_out(&attr));
-            }
+            Ok(attr) => reply.attr(&self.fs.lend_attr(&attr), &attr_out(&attr)),
             Err(error) => reply.error(errno(&stale(error))),
         }
     }
 
-    /// Answers with what a change has made of an inode. Older kernels take that for true even if they were told meanwhile that it
-    /// is not, so it holds for no time.
+    /// Answers with what a change has made of an inode. Others may be under way, and the kernel does not see which came first.
     pub fn changed_attr(&self, result: Result<Attr>, reply: ReplyAttr) {
         match result {
             Ok(attr) => reply.attr(&Duration::ZERO, &attr_out(&attr)),
@@ -71,6 +91,5 @@ impl<F: Posix> Teller<F> {
     /// The kernel let go of an inode.
     pub fn forgot(&self, ino: Ino) {
         self.special_files.forgot(ino);
-        self.dirs.forgot(ino);
     }
 }

@@ -346,7 +346,11 @@ impl Posix for Reference {
     fn fills_pages(&self, _: Ino) {}
 
     /// It has no way to take back what the kernel keeps.
-    fn validity(&self, _: &Attr) -> std::time::Duration {
+    fn lend_attr(&self, _: &Attr) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+
+    fn lend_name(&self, _: Ino, _: &Name, _: Ino) -> std::time::Duration {
         std::time::Duration::ZERO
     }
 

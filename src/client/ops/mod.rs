@@ -47,8 +47,12 @@ impl Posix for Client {
         self.core.try_open(ino, mode)
     }
 
-    fn validity(&self, attr: &Attr) -> Duration {
-        self.core.validity(attr)
+    fn lend_attr(&self, attr: &Attr) -> Duration {
+        self.core.lend_attr(attr)
+    }
+
+    fn lend_name(&self, dir: Ino, name: &Name, ino: Ino) -> Duration {
+        self.core.lend_name(dir, name, ino)
     }
 
     fn read_only(&self) -> bool {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::client::api::{DirItem, Handle, NewInode, OpenMode, Result};
 use crate::client::core::{Apply, Core, Touch};
-use crate::client::inode::Node;
+use crate::client::inode::{Node, State};
 use crate::client::names::FIRST_COOKIE;
 use crate::types::attr::Attr;
 use crate::types::error::FsError;
@@ -32,14 +32,17 @@ impl Core {
             return known;
         }
         let node = self.nodes.node(dir);
+        if self.list_instead(&node).await
+            && let Some(known) = self.try_lookup(dir, &name)
+        {
+            return known;
+        }
         // An answer that lacks what was done here would not be kept, and the next change would ask again.
         self.shipped(&node).await;
         let asked = self.nodes.asked();
         let want = {
             let state = node.lock();
-            // What is in a directory of ours is likely to be changed by us.
-            let lease = if state.owned(&self.life) { Lease::Write } else { Lease::Read };
-            Hold { lease: state.want(lease), open: false }
+            Hold { lease: state.want(self.likely_lease(&state)), open: false }
         };
         let told = self
             .ask(|session| {
@@ -112,11 +115,26 @@ impl Core {
         if let Some(page) = known {
             return Ok(page);
         }
-        let lease = {
-            let state = node.lock();
-            if state.owned(&self.life) { Lease::Write } else { Lease::Read }
-        };
+        let lease = self.likely_lease(&node.lock());
         self.list(&node, after, lease).await
+    }
+
+    /// What is in a directory of ours is likely to be changed by us.
+    fn likely_lease(&self, dir: &State) -> Lease {
+        if dir.owned(&self.life) { Lease::Write } else { Lease::Read }
+    }
+
+    /// Whoever asks for one name after the other is told of those to come, and of what they lead to. `false`: nothing was listed.
+    async fn list_instead(&self, node: &Arc<Node>) -> bool {
+        let (from, lease) = {
+            let state = node.lock();
+            let lease = self.likely_lease(&state);
+            (state.dir.lists_from().filter(|_| state.want(lease) > Lease::None), lease)
+        };
+        match from {
+            Some(from) => self.list(node, from, lease).await.is_ok(),
+            None => false,
+        }
     }
 
     /// Asks for a part of a listing, and for leases on what is in it.

@@ -213,7 +213,6 @@ impl Core {
             state.atime = Some(now.max(after(attr.mtime)).max(after(attr.ctime)));
             drop(state);
             self.touched.lock().insert(node.ino);
-            self.drop_attr_soon(node);
         }
     }
 }

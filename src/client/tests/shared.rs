@@ -20,10 +20,6 @@ impl KernelCache for Counting {
         self.drops.fetch_add(1, Ordering::Relaxed);
         Box::pin(std::future::ready(()))
     }
-
-    fn drop_attr(&self, _: Ino) -> BoxFuture<'static, ()> {
-        Box::pin(std::future::ready(()))
-    }
 }
 
 fn exclusive(owner: u64) -> LockCall {

@@ -45,3 +45,6 @@ pub mod kernel_attributes {}
 
 #[doc = include_str!("0015-changes-made-here.md")]
 pub mod changes_made_here {}
+
+#[doc = include_str!("0016-lent-for-a-moment.md")]
+pub mod lent_for_a_moment {}

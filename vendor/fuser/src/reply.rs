@@ -501,7 +501,8 @@ impl ReplyCreate {
     /// When attempting to use kernel passthrough. Use `opened_passthrough()` instead.
     pub fn created(
         self,
-        ttl: &Duration,
+        attr_ttl: &Duration,
+        entry_ttl: &Duration,
         attr: &FileAttr,
         generation: Generation,
         fh: ll::FileHandle,
@@ -509,7 +510,8 @@ impl ReplyCreate {
     ) {
         assert!(!flags.contains(FopenFlags::FOPEN_PASSTHROUGH));
         self.reply.send_ll(&ll::ResponseStruct::new_create(
-            ttl,
+            attr_ttl,
+            entry_ttl,
             &attr.into(),
             generation,
             fh,
@@ -562,6 +564,7 @@ impl ReplyCreate {
         backing_id: &BackingId,
     ) {
         self.reply.send_ll(&ll::ResponseStruct::new_create(
+            ttl,
             ttl,
             &attr.into(),
             generation,
@@ -762,23 +765,35 @@ impl ReplyDirectoryPlus {
     /// value to request the next entries in further readdir calls
     pub fn add<T: AsRef<OsStr>>(
         &mut self,
-        ino: INodeNo,
         offset: u64,
         name: T,
-        ttl: &Duration,
+        attr_ttl: &Duration,
+        entry_ttl: &Duration,
         attr: &FileAttr,
         generation: Generation,
     ) -> bool {
         let name = name.as_ref();
         self.buf.push(&DirEntryPlus::new(
-            ino,
             generation,
             DirEntOffset(offset),
             name,
-            *ttl,
+            *entry_ttl,
             attr.into(),
-            *ttl,
+            *attr_ttl,
         ))
+    }
+
+    /// Add an entry of which the kernel does not learn more than from a plain listing: it is not
+    /// looked up. Returns true if the buffer is full.
+    pub fn add_bare<T: AsRef<OsStr>>(
+        &mut self,
+        ino: INodeNo,
+        offset: u64,
+        kind: FileType,
+        name: T,
+    ) -> bool {
+        self.buf
+            .push_bare(&DirEntry::new(ino, DirEntOffset(offset), kind, name.as_ref()))
     }
 
     /// Reply to a request with the filled directory buffer

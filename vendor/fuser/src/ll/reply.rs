@@ -203,7 +203,8 @@ impl ResponseStruct<abi::fuse_statfs_out> {
 
 impl ResponseStruct<abi::fuse_create_out> {
     pub(crate) fn new_create(
-        ttl: &Duration,
+        attr_ttl: &Duration,
+        entry_ttl: &Duration,
         attr: &Attr,
         generation: Generation,
         fh: FileHandle,
@@ -214,10 +215,10 @@ impl ResponseStruct<abi::fuse_create_out> {
             abi::fuse_entry_out {
                 nodeid: attr.attr.ino,
                 generation: generation.into(),
-                entry_valid: ttl.as_secs(),
-                attr_valid: ttl.as_secs(),
-                entry_valid_nsec: ttl.subsec_nanos(),
-                attr_valid_nsec: ttl.subsec_nanos(),
+                entry_valid: entry_ttl.as_secs(),
+                attr_valid: attr_ttl.as_secs(),
+                entry_valid_nsec: entry_ttl.subsec_nanos(),
+                attr_valid_nsec: attr_ttl.subsec_nanos(),
                 attr: attr.attr,
             },
             abi::fuse_open_out {
@@ -393,17 +394,18 @@ impl EntListBuf {
     /// A transparent offset value can be provided for each entry. The kernel uses these
     /// value to request the next entries in further readdir calls
     #[must_use]
-    pub(crate) fn push(&mut self, ent: [&[u8]; 2]) -> bool {
+    pub(crate) fn push<const N: usize>(&mut self, ent: [&[u8]; N]) -> bool {
         debug_assert!(self.buf.len() % size_of::<u64>() == 0);
 
-        let entlen = ent[0].len() + ent[1].len();
+        let entlen: usize = ent.iter().map(|part| part.len()).sum();
         let entsize = entlen.next_multiple_of(size_of::<u64>()); // 64 bit align
         if self.buf.len() + entsize > self.max_size {
             return true;
         }
         self.buf.reserve(entsize);
-        self.buf.extend_from_slice(ent[0]);
-        self.buf.extend_from_slice(ent[1]);
+        for part in ent {
+            self.buf.extend_from_slice(part);
+        }
         let padlen = entsize - entlen;
         self.buf.resize(self.buf.len() + padlen, 0);
         false
@@ -464,8 +466,6 @@ impl DirEntList {
 
 #[derive(Debug)]
 pub(crate) struct DirEntryPlus<T: AsRef<Path>> {
-    #[allow(unused)] // We use `attr.ino` instead
-    ino: INodeNo,
     generation: Generation,
     offset: DirEntOffset,
     name: T,
@@ -476,7 +476,6 @@ pub(crate) struct DirEntryPlus<T: AsRef<Path>> {
 
 impl<T: AsRef<Path>> DirEntryPlus<T> {
     pub(crate) fn new(
-        ino: INodeNo,
         generation: Generation,
         offset: DirEntOffset,
         name: T,
@@ -485,7 +484,6 @@ impl<T: AsRef<Path>> DirEntryPlus<T> {
         attr_valid: Duration,
     ) -> Self {
         Self {
-            ino,
             generation,
             offset,
             name,
@@ -534,6 +532,20 @@ impl DirEntPlusList {
             },
         };
         self.0.push([header.as_bytes(), name])
+    }
+
+    /// Add an entry without attributes: node 0 stands for "not looked up".
+    #[must_use]
+    pub(crate) fn push_bare<T: AsRef<Path>>(&mut self, x: &DirEntry<T>) -> bool {
+        let name = x.name.as_ref().as_os_str().as_bytes();
+        let entry_out = [0; size_of::<abi::fuse_entry_out>()];
+        let dirent = abi::fuse_dirent {
+            ino: x.ino.into(),
+            off: x.offset.0,
+            namelen: name.len().try_into().expect("Name too long"),
+            typ: mode_from_kind_and_perm(x.kind, 0) >> 12,
+        };
+        self.0.push([&entry_out, dirent.as_bytes(), name])
     }
 }
 
