@@ -98,7 +98,8 @@ fn replay(
     (state.sequence, state.salt) = (sequence, salt);
     let (end, vouched) = replay_records(state, path, &bytes, &salt)?;
     state.offset = end as u32;
-    if end < bytes.len() {
+    // Zeros that were written ahead are not yet anything.
+    if bytes[end..].iter().any(|byte| *byte != 0) {
         if sync.is_none() || is_vouched(&bytes, end, &salt) {
             return Err(LogError::Damaged(path.to_path_buf(), end));
         }

@@ -7,7 +7,12 @@ use super::*;
 const OWNER: u64 = 7;
 
 fn small() -> LogConfig {
-    LogConfig { segment_bytes: 400, recent_bytes: 100 }
+    LogConfig { segment_bytes: 400, recent_bytes: 100, ahead_bytes: 0 }
+}
+
+/// Its file ends with its records.
+fn one_segment() -> LogConfig {
+    LogConfig { ahead_bytes: 0, ..LogConfig::default() }
 }
 
 fn open(dir: &Path) -> Log {
@@ -74,6 +79,34 @@ fn entries_survive_a_reopen() {
     assert_eq!(log.last(), Some(entry(2, 39).point));
     append(&log, entries(2, 40..41));
     assert_eq!(log.range(), 0..41);
+}
+
+#[test]
+fn zeros_written_ahead_are_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = LogConfig { ahead_bytes: 4096, ..small() };
+    let size = |path: &PathBuf| fs::metadata(path).unwrap().len();
+    for turn in 0..3 {
+        let log = Log::open(dir.path(), OWNER, config).unwrap();
+        assert_eq!(all(&log), entries(1, 0..turn * 20));
+        append(&log, entries(1, turn * 20..turn * 20 + 20));
+        append(&log, vec![]);
+        drop(log);
+        assert!(size(files(dir.path()).last().unwrap()) > 4096, "they are meant to be there");
+    }
+    assert!(files(dir.path()).iter().filter(|path| size(path) > 4096).count() > 1, "in earlier segments too");
+    // A record of which only a part came to the disk lies before zeros now.
+    let last = files(dir.path()).pop().unwrap();
+    let bytes = fs::read(&last).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    for cut in 1..20 {
+        let torn = tempfile::tempdir().unwrap();
+        copy(dir.path(), torn.path());
+        let mut bytes = bytes.clone();
+        bytes[end - cut..].fill(0);
+        fs::write(torn.path().join(last.file_name().unwrap()), bytes).unwrap();
+        assert_eq!(all(&Log::open(torn.path(), OWNER, config).unwrap()), entries(1, 0..59));
+    }
 }
 
 #[test]
@@ -181,7 +214,7 @@ fn a_closed_log_refuses() {
 #[test]
 fn every_cut_leaves_a_prefix() {
     let dir = tempfile::tempdir().unwrap();
-    let log = Log::open(dir.path(), OWNER, LogConfig::default()).unwrap();
+    let log = Log::open(dir.path(), OWNER, one_segment()).unwrap();
     let path = files(dir.path()).pop().unwrap();
     let mut acknowledged = vec![fs::metadata(&path).unwrap().len()];
     for index in 0..6 {
@@ -195,7 +228,7 @@ fn every_cut_leaves_a_prefix() {
     let image = tempfile::tempdir().unwrap();
     for cut in 0..=whole.len() {
         fs::write(image.path().join(path.file_name().unwrap()), &whole[..cut]).unwrap();
-        let log = Log::open(image.path(), OWNER, LogConfig::default()).unwrap();
+        let log = Log::open(image.path(), OWNER, one_segment()).unwrap();
         let kept = all(&log);
         let whole_entries = acknowledged.iter().filter(|end| **end <= cut as u64).count().saturating_sub(1);
         let is_prefix = kept == entries(1, 0..kept.len() as u64);
@@ -214,7 +247,7 @@ fn every_cut_leaves_a_prefix() {
 #[test]
 fn damage_in_the_middle_is_refused_and_a_torn_tail_is_cut() {
     let dir = tempfile::tempdir().unwrap();
-    let log = Log::open(dir.path(), OWNER, LogConfig::default()).unwrap();
+    let log = Log::open(dir.path(), OWNER, one_segment()).unwrap();
     for index in 0..4 {
         append(&log, entries(1, index..index + 1));
     }
@@ -410,7 +443,7 @@ fn what_may_be_in_memory_only_is_made_durable_at_open() {
 #[test]
 fn a_record_inside_a_torn_one_vouches_for_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let open = || Log::open(dir.path(), OWNER, LogConfig::default());
+    let open = || Log::open(dir.path(), OWNER, one_segment());
     let log = open().unwrap();
     append(&log, entries(1, 0..3));
     let path = files(dir.path()).pop().unwrap();

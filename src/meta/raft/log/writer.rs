@@ -14,6 +14,8 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     file: Arc<File>,
     offset: u64,
+    /// Where the file ends: at the records, or behind zeros.
+    end: u64,
 }
 
 /// What was taken from the queue at once, and what stood when it was.
@@ -33,7 +35,7 @@ struct After {
 impl Writer {
     pub fn new(shared: Arc<Shared>, file: Arc<File>) -> Writer {
         let offset = shared.state.lock().offset.into();
-        Writer { shared, file, offset }
+        Writer { shared, file, offset, end: offset }
     }
 
     pub fn run(mut self) {
@@ -41,7 +43,9 @@ impl Writer {
         let mut guard = PoisonOnPanic { shared: Arc::clone(&self.shared), armed: true };
         while let Some(turn) = self.take() {
             let mut after = After::default();
+            let before = self.offset;
             let written = self.write(turn.tasks, &mut after);
+            self.write_ahead(self.offset.saturating_sub(before));
             let written = written.and_then(|()| self.file.sync_data());
             if written.is_ok() {
                 self.note_synced(turn.next, turn.truncations);
@@ -90,7 +94,23 @@ impl Writer {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all_at(bytes, self.offset)?;
         self.offset += bytes.len() as u64;
+        self.end = self.end.max(self.offset);
         Ok(())
+    }
+
+    /// Zeros behind the records, when those of a turn would soon reach their end; large turns have nothing to gain. They are
+    /// on disk with the next fsync. Without them, for want of space say, everything is as it was.
+    fn write_ahead(&mut self, turn_bytes: u64) {
+        let ahead_bytes = u64::from(self.shared.config.ahead_bytes);
+        let short_bytes = ahead_bytes / 4;
+        if turn_bytes >= short_bytes || self.end - self.offset >= short_bytes {
+            return;
+        }
+        let upto = self.offset + ahead_bytes;
+        match self.file.write_all_at(&vec![0; (upto - self.end) as usize], self.end) {
+            Ok(()) => self.end = upto,
+            Err(error) => tracing::debug!(%error, "nothing is written ahead of the log"),
+        }
     }
 
     /// The old segment is on disk before the new one is there: only the last one can be torn.
@@ -98,6 +118,7 @@ impl Writer {
         self.file.sync_data()?;
         self.file = create(&self.shared.dir, sequence, head)?;
         self.offset = head.len() as u64;
+        self.end = self.offset;
         let mut state = self.shared.state.lock();
         state.segments.push_back(Segment { sequence, salt, file: Arc::clone(&self.file) });
         Ok(())

@@ -17,7 +17,7 @@ struct Builder;
 impl StoreBuilder<Types, LogStore, MachineStore, tempfile::TempDir> for Builder {
     async fn build(&self) -> Result<(tempfile::TempDir, LogStore, MachineStore), StorageError<Types>> {
         let dir = tempfile::tempdir().unwrap();
-        let config = LogConfig { segment_bytes: 4000, recent_bytes: 200 };
+        let config = LogConfig { segment_bytes: 4000, recent_bytes: 200, ahead_bytes: 512 };
         let log = Log::open(&dir.path().join("log"), 1, config).unwrap();
         let snapshots = Arc::new(SnapshotDir::open(&dir.path().join("snapshots")).unwrap());
         // The suite expects every purge to be carried out.
