@@ -15,6 +15,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::arbiter::Arbiter;
 use super::dirty::Dirty;
 use super::extents::ExtentMap;
 use super::lease::{Held, Life};
@@ -76,6 +77,7 @@ pub struct State {
     /// The kernel has filled pages since they were last dropped.
     pub pages: bool,
     pub lent: Lent,
+    pub arbiter: Arbiter,
     /// Some of them may have been filled without a lease (see [`super::mapped`]), and a task that sees to it is under way.
     pub uncovered: bool,
     pub covering: bool,
@@ -163,6 +165,7 @@ impl Node {
             idle_since: None,
             pages: false,
             lent: Lent::default(),
+            arbiter: Arbiter::default(),
             uncovered: false,
             covering: false,
             asking: 0,
@@ -241,6 +244,7 @@ impl State {
         self.tenure = self.stamp();
         self.version = attr.version;
         self.attr = Some(attr);
+        self.arbiter.made_here();
         self.extents.set_empty();
     }
 
@@ -342,6 +346,9 @@ impl State {
         self.xattr_names = None;
         self.target = None;
         self.extents.forget();
+        if self.arbiter.end() {
+            self.fail(FsError::Io);
+        }
     }
 
     /// A change of our own begins: attributes are not to be answered from here until it is done.
@@ -418,7 +425,7 @@ impl State {
 
     /// Nothing needs it to stay in memory.
     pub fn is_idle(&self) -> bool {
-        let quiet = self.changes == 0 && self.pending == 0 && self.atime.is_none();
+        let quiet = self.changes == 0 && self.pending == 0 && self.atime.is_none() && self.arbiter.is_settled();
         self.opens == 0 && self.dirty.is_empty() && self.held.may_ask() && quiet
     }
 
@@ -443,6 +450,8 @@ impl State {
     pub fn outlive(&mut self) -> u64 {
         self.life += 1;
         self.held.lose();
+        // Its handles are told so, see `Files::lose`.
+        self.arbiter.end();
         self.forget();
         self.writes_blocked = false;
         if std::mem::take(&mut self.pending) > 0 {

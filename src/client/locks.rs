@@ -1,5 +1,6 @@
-//! File locks. They live with the leader, in the replicated state; nothing is cached but a note of which owners may hold
-//! any, which saves a round trip for every close of a file that was never locked.
+//! File locks. They live with the leader, in the replicated state, or here, while this client may decide about them
+//! ([`super::arbiter`]). Which owners may hold any is noted, which saves a round trip for every close of a file that was never
+//! locked.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -8,7 +9,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::api::{LockCall, Result};
+use super::arbiter::AtLeader;
 use super::core::{Core, Touch};
+use super::inode::Node;
 use crate::remote::session::MetaSession;
 use crate::types::error::FsError;
 use crate::types::id::Ino;
@@ -74,20 +77,30 @@ struct Waiting<'a> {
     session: Arc<MetaSession>,
     sequence: u64,
     armed: bool,
+    /// Until the leader has given it up: it may have been granted.
+    call: Option<AtLeader>,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if self.armed {
-            let (session, sequence) = (self.session.clone(), self.sequence);
-            self.core.runtime.spawn(async move { session.cancel_lock(sequence).await });
+            let (session, sequence, call) = (self.session.clone(), self.sequence, self.call.take());
+            self.core.runtime.spawn(async move {
+                session.cancel_lock(sequence).await;
+                drop(call);
+            });
         }
     }
 }
 
 impl Core {
     pub async fn getlk(&self, ino: Ino, call: LockCall) -> Result<Option<Lock>> {
-        self.shipped(&self.nodes.node(ino)).await;
+        let node = self.nodes.node(ino);
+        if let Some(held) = self.test_lock_here(&node, &call) {
+            return Ok(held);
+        }
+        let _call = self.at_leader(&node);
+        self.shipped(&node).await;
         let request = request(ino, call);
         let ask = |session: Arc<MetaSession>| {
             let request = request.clone();
@@ -100,17 +113,40 @@ impl Core {
         if call.mode.is_some() {
             self.locks.note(ino, call.space, call.owner);
         }
-        self.shipped(&self.nodes.node(ino)).await;
+        let node = self.nodes.node(ino);
+        match self.try_here(&node, &call).await {
+            Some(Ok(())) => {
+                self.locks.settle(ino, &call);
+                return Ok(());
+            }
+            Some(Err(_)) if !wait => {
+                self.locks.refused(ino, &call);
+                return Err(FsError::WouldBlock);
+            }
+            _ => {}
+        }
+        let _call = self.at_leader(&node);
+        self.shipped(&node).await;
         let tried = self.change(vec![Op::Lock(request(ino, call))], Touch::default(), Box::new(|_, _, _| {})).await?;
         if let Some(OpReply::LockHeld(_)) = tried.first() {
             self.locks.refused(ino, &call);
             if !wait {
                 return Err(FsError::WouldBlock);
             }
-            self.wait_lock(request(ino, call)).await?;
+            self.wait_lock(&node, request(ino, call)).await?;
         }
         self.locks.settle(ino, &call);
         Ok(())
+    }
+
+    /// As [`Core::lock_here`], after asking for it when that may be had.
+    async fn try_here(&self, node: &Arc<Node>, call: &LockCall) -> Option<std::result::Result<(), Lock>> {
+        let done = self.lock_here(node, call);
+        if done.is_some() || call.mode.is_none() {
+            return done;
+        }
+        self.come_to_decide(node).await;
+        self.lock_here(node, call)
     }
 
     /// A lock on this inode was granted. Who has it sees, in mappings too, what was written under it before.
@@ -120,12 +156,13 @@ impl Core {
         }
     }
 
-    async fn wait_lock(self: &Arc<Self>, request: LockRequest) -> Result<()> {
+    async fn wait_lock(self: &Arc<Self>, node: &Arc<Node>, request: LockRequest) -> Result<()> {
         loop {
             let session = self.session();
             let ticket = session.ticket();
             let sequence = ticket.sequence();
-            let mut waiting = Waiting { core: self, session: session.clone(), sequence, armed: true };
+            let call = Some(self.at_leader(node));
+            let mut waiting = Waiting { core: self, session: session.clone(), sequence, armed: true, call };
             let answer = session.wait_lock(&ticket, request.clone());
             tokio::pin!(answer);
             let mut renewing = false;
@@ -155,8 +192,14 @@ impl Core {
             return Ok(());
         }
         let range = LockRange { start: 0, end: u64::MAX >> 1 };
-        let unlock = LockRequest { ino, space, owner, mode: None, range, pid: 0 };
-        let unlocked = self.change(vec![Op::Lock(unlock)], Touch::default(), Box::new(|_, _, _| {})).await;
+        let unlock = LockCall { space, owner, mode: None, range, pid: 0 };
+        let node = self.nodes.node(ino);
+        if self.lock_here(&node, &unlock).is_some() {
+            return Ok(());
+        }
+        let _call = self.at_leader(&node);
+        let unlocked =
+            self.change(vec![Op::Lock(request(ino, unlock))], Touch::default(), Box::new(|_, _, _| {})).await;
         if unlocked.is_err() {
             self.locks.note(ino, space, owner);
         }

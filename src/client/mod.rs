@@ -3,7 +3,7 @@
 //! # What is kept where
 //!
 //! All coherence is here: the kernel above caches nothing but the pages of mmaps, and goes by names and attributes for a
-//! moment ([`lent`]). An inode on which a read lease is held is answered from memory; a file on which a write lease is held also takes writes into
+//! moment (`client/lent.rs`). An inode on which a read lease is held is answered from memory; a file on which a write lease is held also takes writes into
 //! memory. Chunk bytes are immutable and need no lease. A change of names or attributes of what write leases are held on is
 //! made in memory and goes into the journal, which is shipped in order. Without a lease every operation goes to the
 //! leader alone ("one-shot"), after the journal, exactly once, and is durable when it returns.
@@ -31,6 +31,7 @@
 //! files that were locked in it say EIO to reads and writes from then on, as others may have had the lock since.
 
 pub mod api;
+mod arbiter;
 mod cache;
 pub mod chunks;
 mod core;

@@ -94,6 +94,7 @@ impl Core {
             let lent = {
                 let mut state = node.lock();
                 let keep = state.held.recall_target()?;
+                self.send_locks_home(node, &mut state);
                 let lent = keep == Lease::None && state.lent.void_at().is_some();
                 // Changes of our own may be parked at the leader behind this recall: they are not waited for. What was
                 // made here is never parked.
@@ -126,7 +127,8 @@ impl Core {
         for node in nodes {
             let mut state = node.lock();
             // What is not shipped would be granted once more when it is.
-            if state.opens > 0 || state.pending > 0 || !state.held.may_ask() || state.held.hold() == Hold::default() {
+            let busy = state.opens > 0 || state.pending > 0 || !state.held.may_ask() || !state.arbiter.is_settled();
+            if busy || state.held.hold() == Hold::default() {
                 continue;
             }
             self.memory.give(state.dirty.drop_fresh());
@@ -239,6 +241,7 @@ impl Core {
 fn end(state: &mut State, ino: Ino, keep: Lease) -> Claim {
     let open = state.opens > 0 || keep > Lease::None;
     let hold = state.held.finish_recall(open, state.opens > 0);
+    state.arbiter.end();
     if hold.lease == Lease::None {
         state.forget();
         state.lent.is_shared();

@@ -27,6 +27,7 @@ use crate::types::session::{Hold, Lease};
 mod alone;
 mod bounds;
 mod kernel;
+mod locks;
 mod shared;
 
 #[derive(Default)]

@@ -16,7 +16,7 @@ use crate::types::digest::ChunkId;
 use crate::types::error::FsError;
 use crate::types::extent::{ChunkPart, Source};
 use crate::types::id::{ClusterId, DiskId, Ino, MetaId, SessionId, StoreId};
-use crate::types::lock::{LockMode, LockRange, LockRequest, LockSpace};
+use crate::types::lock::{LockMode, LockRange, LockRequest, LockSpace, OwnLock};
 use crate::types::name::Name;
 use crate::types::op::{
     BatchReply, Create, Dated, FallocateMode, NewNode, Op, OpReply, Piece, RenameMode, Write, WriteAt,
@@ -502,5 +502,38 @@ async fn a_change_that_waited_sees_what_was_shipped_meanwhile() {
     let (removed, ()) = tokio::join!(b.change(unlink("n"), Hold::default()), comes_home);
     let MetaBody::Changed(BatchReply::Done(replies)) = removed.body else { panic!("{:?}", removed.body) };
     assert!(matches!(&replies[..], [OpReply::Removed { gone: Some(gone) }] if gone.ino == new), "{replies:?}");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn who_may_decide_about_locks_tells_what_it_decided_before_another_hears_of_them() {
+    let world = World::new().await;
+    let (a, b) = (world.session().await, world.session().await);
+    let mut told = a.events().await;
+    let write = Hold { lease: Lease::Write, open: true };
+    let (ino, granted) = a.create("f", write).await;
+    assert_eq!(granted[0].hold, write);
+    let decides = async |client: &Client<'_>| {
+        let reply = world.ask(MetaRequest::OwnLocks { session: client.session, ino }).await;
+        let MetaBody::OwnLocks(own) = reply.body else { panic!("{:?}", reply.body) };
+        own
+    };
+    assert_eq!(decides(&b).await, None, "it has no lease");
+    assert_eq!(decides(&a).await, Some(vec![]));
+    let (space, mode, range) = (LockSpace::Range, LockMode::Exclusive, LockRange { start: 0, end: 9 });
+    let own = OwnLock { space, owner: 1, mode, range, pid: 1 };
+    let theirs = LockRequest { ino, space, owner: 1, mode: Some(mode), range: LockRange { start: 9, end: 9 }, pid: 1 };
+    let send_home = async {
+        let Event::Recall { ino: recalled, grant, .. } = next(&mut told).await else { panic!("no recall") };
+        let op = Op::SetLocks { ino, locks: vec![own] };
+        let (session, sequence, changes) = (a.session, 50, vec![Dated { at: Time::default(), op }]);
+        let shipped = world.ask(MetaRequest::Ship { session, sequence, acknowledged: 0, changes }).await;
+        assert_eq!((recalled, shipped.body), (ino, MetaBody::Changed(BatchReply::Done(vec![]))));
+        a.give(Claim { ino, hold: Hold { lease: Lease::Read, open: true }, grant }).await;
+    };
+    let (refused, ()) = tokio::join!(b.change(Op::Lock(theirs), Hold::default()), send_home);
+    let MetaBody::Changed(BatchReply::Done(replies)) = refused.body else { panic!("{:?}", refused.body) };
+    assert!(matches!(&replies[..], [OpReply::LockHeld(held)] if held.range == range), "{replies:?}");
+    assert_eq!(decides(&a).await, None, "a lease for reading is not enough");
     world.stop().await;
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::types::id::{SessionId, TreeId};
+use crate::types::id::{Ino, SessionId, TreeId};
 use crate::types::lock::{LockOwner, LockRequest};
 
 type Place = (SessionId, u64);
@@ -27,6 +27,8 @@ struct Noted {
     places: HashMap<Place, Arc<Notify>>,
     /// The range locks that each owner waits for, by the waiter: a process can have several threads.
     waits: HashMap<LockOwner, HashMap<u64, Wait>>,
+    /// The inodes on which locks of either kind are waited for, by the waiter.
+    inodes: HashMap<u64, (TreeId, Ino)>,
     last: u64,
 }
 
@@ -55,13 +57,20 @@ impl Wait {
 }
 
 impl Waiting {
-    pub fn enter(&self, session: SessionId, sequence: u64) -> Waiter {
+    pub fn enter(&self, session: SessionId, sequence: u64, inode: (TreeId, Ino)) -> Waiter {
         let cancelled = Arc::new(Notify::new());
         let place = (session, sequence);
         let mut noted = self.noted.lock();
         noted.last += 1;
         noted.places.insert(place, Arc::clone(&cancelled));
-        Waiter { waiting: self.clone(), place, cancelled, number: noted.last, owner: None }
+        let number = noted.last;
+        noted.inodes.insert(number, inode);
+        Waiter { waiting: self.clone(), place, cancelled, number, owner: None }
+    }
+
+    /// Whether anybody waits for a lock on an inode.
+    pub fn on(&self, tree: TreeId, ino: Ino) -> bool {
+        self.noted.lock().inodes.values().any(|inode| *inode == (tree, ino))
     }
 
     /// Ends a wait, if it (still) goes on.
@@ -113,6 +122,7 @@ impl Noted {
 impl Drop for Waiter {
     fn drop(&mut self) {
         let mut noted = self.waiting.noted.lock();
+        noted.inodes.remove(&self.number);
         // A retry of the same request may have taken the place over.
         if noted.places.get(&self.place).is_some_and(|waiter| Arc::ptr_eq(waiter, &self.cancelled)) {
             noted.places.remove(&self.place);
@@ -144,19 +154,21 @@ fn is_circular<O: Copy + Eq + Hash, E>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::id::Ino;
     use crate::types::lock::{LockMode, LockRange, LockSpace};
+
+    const PLACE: (TreeId, Ino) = (TreeId(1), Ino(5));
 
     #[tokio::test]
     async fn a_waiter_is_cancelled_by_number_and_leaves() {
         let waiting = Waiting::default();
-        let waiter = waiting.enter(SessionId(1), 5);
+        let waiter = waiting.enter(SessionId(1), 5, PLACE);
+        assert!(waiting.on(PLACE.0, PLACE.1) && !waiting.on(PLACE.0, Ino(6)));
         waiting.cancel(SessionId(1), 6);
         assert!(futures_util::FutureExt::now_or_never(waiter.wait()).is_none());
         waiting.cancel(SessionId(1), 5);
         waiter.wait().await;
         drop(waiter);
-        assert!(waiting.noted.lock().places.is_empty());
+        assert!(waiting.noted.lock().places.is_empty() && !waiting.on(PLACE.0, PLACE.1));
     }
 
     fn circular(one: u8, holders: &[u8], waits: &[(u8, &[u8])]) -> bool {
@@ -181,18 +193,18 @@ mod tests {
         let wait = |owner| {
             let range = LockRange { start: 0, end: 9 };
             let (space, mode) = (LockSpace::Range, Some(LockMode::Exclusive));
-            let request = LockRequest { ino: Ino(5), space, owner, mode, range, pid: 1 };
-            Wait { tree: TreeId(1), session: SessionId(1), request }
+            let request = LockRequest { ino: PLACE.1, space, owner, mode, range, pid: 1 };
+            Wait { tree: PLACE.0, session: SessionId(1), request }
         };
         // 1 waits for 2, and 2 for 1.
         let holders = |wait: &Wait| Ok::<_, ()>(vec![owner(3 - wait.request.owner)]);
-        let (mut one, mut two) = (waiting.enter(SessionId(1), 1), waiting.enter(SessionId(1), 2));
+        let (mut one, mut two) = (waiting.enter(SessionId(1), 1, PLACE), waiting.enter(SessionId(1), 2, PLACE));
         assert_eq!(one.wait_for(wait(1), holders), Ok(true));
         assert_eq!(two.wait_for(wait(2), holders), Ok(false));
         assert_eq!(one.wait_for(wait(1), holders), Ok(true), "the one that is left waits on");
         drop(one);
         assert_eq!(two.wait_for(wait(2), holders), Ok(true));
-        drop((waiting.enter(SessionId(1), 2), two));
+        drop((waiting.enter(SessionId(1), 2, PLACE), two));
         assert!(waiting.noted.lock().waits.is_empty());
     }
 }

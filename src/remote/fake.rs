@@ -16,7 +16,7 @@ use crate::types::error::FsError;
 use crate::types::extent::{Extent, Source};
 use crate::types::id::{Ino, MetaId, SessionId, TreeId, VolumeId};
 use crate::types::limits::LEASE_QUIET_MS;
-use crate::types::lock::LockRequest;
+use crate::types::lock::{Lock, LockSpace};
 use crate::types::name::Name;
 use crate::types::op::{BatchReply, Dated, NewNode, Op, OpReply, WriteAt};
 use crate::types::record::{MetaInfo, SpaceReport, Volume, VolumePolicy};
@@ -62,7 +62,8 @@ struct State {
     holds: BTreeMap<(Ino, SessionId), (Hold, u64)>,
     recalls: BTreeMap<(Ino, SessionId), (Lease, u64)>,
     quiet: BTreeMap<Ino, Instant>,
-    locks: BTreeMap<Ino, (SessionId, LockRequest)>,
+    locks: BTreeMap<(Ino, LockSpace), Vec<Lock>>,
+    waiting: BTreeMap<(SessionId, u64), Ino>,
     cancelled: BTreeSet<(SessionId, u64)>,
     last_grant: u64,
     faults: Faults,
@@ -99,6 +100,7 @@ impl FakeMeta {
             recalls: BTreeMap::new(),
             quiet: BTreeMap::new(),
             locks: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             cancelled: BTreeSet::new(),
             last_grant: 0,
             faults: Faults { free_bytes: 1 << 40, ..Faults::default() },
@@ -295,6 +297,7 @@ impl State {
             | GetSmallExtents { session, .. }
             | Seek { session, .. }
             | TestLock { session, .. }
+            | OwnLocks { session, .. }
             | Change { session, .. }
             | Ship { session, .. }
             | WaitLock { session, .. } => {
@@ -488,6 +491,16 @@ impl State {
                 let granted = self.grant(*session, *dir, *want);
                 (self.page(*dir, *after), granted)
             }
+            TestLock { session, request } => {
+                if !self.clear(*session, request.ino, Lease::Read) {
+                    return None;
+                }
+                (MetaBody::Lock(self.test_lock(*session, request)), Vec::new())
+            }
+            OwnLocks { session, ino } => {
+                self.tally("own-locks");
+                (MetaBody::OwnLocks(self.own_locks(*session, *ino)), Vec::new())
+            }
             Parent { dir, .. } => {
                 let parent = self.inodes.get(dir).map(|inode| inode.parent).ok_or(FsError::NotFound);
                 (parent.and_then(|ino| self.attr(ino)).map_or_else(MetaBody::Error, MetaBody::Attr), Vec::new())
@@ -545,33 +558,7 @@ impl State {
         }
         MetaReply { body, granted }
     }
-
-    fn wait_lock(&mut self, session: SessionId, sequence: u64, request: &LockRequest) -> Option<MetaReply> {
-        if self.cancelled.contains(&(session, sequence)) {
-            return reply(MetaBody::Error(FsError::Interrupted));
-        }
-        match self.lock(session, request) {
-            OpReply::Done => reply(MetaBody::Done),
-            _ => None,
-        }
-    }
-
-    /// One exclusive lock per inode is all the tests need.
-    fn lock(&mut self, session: SessionId, request: &LockRequest) -> OpReply {
-        let key = |session: SessionId, request: &LockRequest| (session, request.space, request.owner);
-        let holder = self.locks.get(&request.ino).map(|(session, held)| key(*session, held));
-        let mine = holder == Some(key(session, request));
-        match request.mode {
-            None if mine => drop(self.locks.remove(&request.ino)),
-            None => {}
-            Some(mode) if holder.is_some() && !mine => {
-                let owner = crate::types::lock::LockOwner { session, owner: request.owner };
-                return OpReply::LockHeld(crate::types::lock::Lock { owner, mode, range: request.range, pid: 0 });
-            }
-            Some(_) => drop(self.locks.insert(request.ino, (session, request.clone()))),
-        }
-        OpReply::Done
-    }
 }
 
 mod change;
+mod locks;

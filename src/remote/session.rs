@@ -19,7 +19,7 @@ use crate::types::attr::Attr;
 use crate::types::error::FsError;
 use crate::types::extent::Extent;
 use crate::types::id::{Ino, SessionId};
-use crate::types::lock::{Lock, LockRequest};
+use crate::types::lock::{Lock, LockRequest, OwnLock};
 use crate::types::name::Name;
 use crate::types::op::{BatchReply, Dated, Op};
 use crate::types::record::SpaceReport;
@@ -237,6 +237,14 @@ impl MetaSession {
     pub async fn test_lock(&self, request: LockRequest) -> Answer<Option<Lock>> {
         self.ask(MetaRequest::TestLock { session: self.id, request }, |body| match body {
             MetaBody::Lock(lock) => Ok(lock),
+            other => Err(failure(other)),
+        })
+        .await
+    }
+
+    pub async fn own_locks(&self, ino: Ino) -> Answer<Option<Vec<OwnLock>>> {
+        self.ask(MetaRequest::OwnLocks { session: self.id, ino }, |body| match body {
+            MetaBody::OwnLocks(locks) => Ok(locks),
             other => Err(failure(other)),
         })
         .await

@@ -42,6 +42,17 @@ pub struct Lock {
     pub pid: u32,
 }
 
+/// A lock of one session on one inode.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnLock {
+    pub space: LockSpace,
+    /// The kernel's owner id.
+    pub owner: u64,
+    pub mode: LockMode,
+    pub range: LockRange,
+    pub pid: u32,
+}
+
 /// A request to lock (`Some(mode)`) or unlock (`None`) a range of a file.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct LockRequest {

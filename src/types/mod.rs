@@ -13,6 +13,7 @@ pub mod extent;
 pub mod id;
 pub mod limits;
 pub mod lock;
+pub mod locking;
 pub mod name;
 pub mod op;
 pub mod record;

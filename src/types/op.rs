@@ -9,7 +9,7 @@ use super::attr::{Attr, SetAttr, Time};
 use super::error::FsError;
 use super::extent::{Extent, Source};
 use super::id::Ino;
-use super::lock::{Lock, LockRequest};
+use super::lock::{Lock, LockRequest, OwnLock};
 use super::name::Name;
 
 /// A change to one tree. Errors are those of the Linux call of the same name on ext4.
@@ -87,6 +87,12 @@ pub enum Op {
     UnlockOwner {
         ino: Ino,
         owner: u64,
+    },
+    /// The locks that this session holds on an inode, in the place of all that it held: how it decided while it held a Write
+    /// lease.
+    SetLocks {
+        ino: Ino,
+        locks: Vec<OwnLock>,
     },
     /// Sets inode numbers aside for this session, for inodes that it makes on its own.
     ReserveInos {

@@ -9,7 +9,7 @@ use crate::types::digest::ChunkId;
 use crate::types::error::FsError;
 use crate::types::extent::Extent;
 use crate::types::id::{Ino, MetaId, SessionId, StoreId};
-use crate::types::lock::{Lock, LockRequest};
+use crate::types::lock::{Lock, LockRequest, OwnLock};
 use crate::types::name::Name;
 use crate::types::op::{BatchReply, Dated, Op};
 use crate::types::record::{
@@ -117,6 +117,11 @@ pub enum MetaRequest {
         session: SessionId,
         request: LockRequest,
     },
+    /// By who has a Write lease: may it decide about the locks of the inode by itself, and which of them are its own?
+    OwnLocks {
+        session: SessionId,
+        ino: Ino,
+    },
 
     /// Change a tree. Retried with the same `sequence` it happens once. `acknowledged`: replies below are not needed
     /// any more. `want` asks for a hold on the inode a `Create` made or a single-inode operation touched.
@@ -219,6 +224,7 @@ impl MetaRequest {
             | MetaRequest::Seek { session, .. }
             | MetaRequest::StatFs { session }
             | MetaRequest::TestLock { session, .. }
+            | MetaRequest::OwnLocks { session, .. }
             | MetaRequest::Change { session, .. }
             | MetaRequest::Ship { session, .. }
             | MetaRequest::WaitLock { session, .. }
@@ -265,6 +271,8 @@ pub enum MetaBody {
     Offset(u64),
     Space(SpaceReport),
     Lock(Option<Lock>),
+    /// `None`: it may not decide.
+    OwnLocks(Option<Vec<OwnLock>>),
     Changed(BatchReply),
     StoreOrders(StoreOrders),
     StoreRegistered(StoreId),

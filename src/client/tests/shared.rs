@@ -102,6 +102,7 @@ async fn who_loses_a_lock_with_the_session_opens_the_file_anew() {
     let client = cluster.client().await;
     let (ino, locked) = create(&client, "locked").await;
     let (other, free) = create(&client, "free").await;
+    client.sync().await.unwrap();
     client.setlk(ino, exclusive(7), false).await.unwrap();
     client.setlk(other, exclusive(8), false).await.unwrap();
     client.setlk(other, LockCall { mode: None, ..exclusive(8) }, false).await.unwrap();
@@ -166,6 +167,7 @@ async fn a_lock_that_was_unlocked_in_parts_is_not_lost() {
     let cluster = Cluster::new();
     let client = cluster.client().await;
     let (ino, handle) = create(&client, "f").await;
+    client.sync().await.unwrap();
     let call =
         |start, end, mode| LockCall { space: LockSpace::Range, range: LockRange { start, end }, mode, ..exclusive(7) };
     client.setlk(ino, call(0, 99, Some(LockMode::Exclusive)), false).await.unwrap();

@@ -48,3 +48,6 @@ pub mod changes_made_here {}
 
 #[doc = include_str!("0016-lent-for-a-moment.md")]
 pub mod lent_for_a_moment {}
+
+#[doc = include_str!("0017-locks-decided-here.md")]
+pub mod locks_decided_here {}

@@ -180,7 +180,7 @@ pub(super) fn is_for_space<'a>(ops: impl IntoIterator<Item = &'a Op>) -> bool {
 
 fn frees(op: &Op) -> bool {
     match op {
-        Op::Unlink { .. } | Op::Rmdir { .. } | Op::Lock(_) | Op::UnlockOwner { .. } => true,
+        Op::Unlink { .. } | Op::Rmdir { .. } | Op::Lock(_) | Op::UnlockOwner { .. } | Op::SetLocks { .. } => true,
         // One that sets nothing rides with a removal, to ask for the directory as it is afterwards.
         Op::SetAttr { set, .. } => set.size.is_some() || *set == SetAttr::default(),
         Op::Fallocate { mode, .. } => *mode == FallocateMode::Punch,

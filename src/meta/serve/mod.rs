@@ -197,6 +197,7 @@ impl Shared {
             MetaRequest::CloseSession { session } => self.close_session(session).await,
             MetaRequest::StatFs { session } => self.statfs(session).await,
             MetaRequest::TestLock { session, request } => self.test_lock(session, &request).await,
+            MetaRequest::OwnLocks { session, ino } => self.own_locks(session, ino).await,
             MetaRequest::Change { session, sequence, acknowledged, ops, want } => {
                 self.change(change::Change { session, sequence, acknowledged, ops, want }).await
             }

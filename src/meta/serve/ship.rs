@@ -56,7 +56,11 @@ impl Shared {
             }
             leader.grant_made(session, &made)
         };
+        let unlocks = changes.iter().any(|change| matches!(change.op, Op::SetLocks { .. }));
         let outcome = self.propose(&Command::Ship { session, sequence, acknowledged, changes }).await?;
+        if unlocks {
+            leader.locks_changed();
+        }
         match outcome {
             Outcome::Changed(reply @ BatchReply::Done(_)) => {
                 Ok(granting(MetaBody::Changed(reply), claims.into_iter().map(|(claim, _)| claim)))
@@ -114,7 +118,7 @@ fn is_done_alone(op: &Op) -> bool {
         Op::Create(create) => create.exclusive && create.ino.is_some(),
         Op::SetAttr { set, .. } => set.size.is_none_or(|size| size == 0),
         Op::Link { .. } | Op::Unlink { .. } | Op::Rmdir { .. } | Op::Rename { .. } => true,
-        Op::Write(_) | Op::CopyRange { .. } => true,
+        Op::Write(_) | Op::CopyRange { .. } | Op::SetLocks { .. } => true,
         _ => false,
     }
 }

@@ -27,7 +27,7 @@ pub fn names(op: &Op) -> Vec<(Ino, &[u8])> {
             vec![(*from_dir, from.as_bytes()), (*to_dir, to.as_bytes())]
         }
         Op::Lock(request) => vec![(request.ino, b"")],
-        Op::UnlockOwner { ino, .. } => vec![(*ino, b"")],
+        Op::UnlockOwner { ino, .. } | Op::SetLocks { ino, .. } => vec![(*ino, b"")],
         Op::SetAttr { .. }
         | Op::SetXattr { .. }
         | Op::RemoveXattr { .. }
@@ -75,7 +75,10 @@ pub fn touch(view: &View<'_>, tree: TreeId, op: &Op, touched: &mut Touched) -> R
             touched.read.push((tree, *from));
             touched.changed.push((tree, *to));
         }
-        // An atime is not worth a recall; locks are not cached.
+        Op::SetLocks { ino, .. } => touched.changed.push((tree, *ino)),
+        // Another session may decide about the locks of what it has a Write lease on. Not while this one has any.
+        Op::Lock(request) if request.mode.is_some() => touched.read.push((tree, request.ino)),
+        // An atime is not worth a recall.
         Op::TouchAtime { .. } | Op::Lock(_) | Op::UnlockOwner { .. } | Op::ReserveInos { .. } => {}
     }
     Ok(())

@@ -7,7 +7,6 @@ use std::fmt;
 
 use super::acl;
 use super::error::StateError;
-use super::lock;
 use super::schema::{
     Block, ChunkRef, ChunkState, ChunkTotals, Collection, Condemned, Cookie, Entry, FIRST_COOKIE, Inode, Locks, Record,
     Session, Table, Tree, VolumeRef, chunk_at_end, dead_tree_key, number_at, numbers, parse_session_lock_key,
@@ -19,6 +18,7 @@ use crate::types::digest::ChunkId;
 use crate::types::extent::{self, Extent, Source};
 use crate::types::id::{Ino, SessionId, TreeId};
 use crate::types::lock::LockSpace;
+use crate::types::locking;
 use crate::types::name::Name;
 use crate::types::record::{Volume, VolumeUsage};
 
@@ -249,7 +249,7 @@ impl Namespace {
             report.expect(self.inodes.contains_key(ino) && !held.is_empty(), || format!("locks of no inode {ino}"));
             for lock in held {
                 let range = lock.range;
-                let other = lock::conflict(held, *space, lock.owner, lock.mode, range);
+                let other = locking::conflict(held, *space, lock.owner, lock.mode, range);
                 report.expect(other.is_none() && range.start <= range.end, || format!("{lock:?} against {other:?}"));
                 holders.insert((lock.owner.session, *ino, *space));
             }

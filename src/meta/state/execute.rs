@@ -195,6 +195,7 @@ fn operate(scope: &mut Scope<'_, '_>, op: &Op) -> Result<OpReply, StateError> {
         Op::Compact { ino, block_offset, before, after } => data::compact(scope, *ino, *block_offset, before, after),
         Op::Lock(request) => lock::lock(scope, request),
         Op::UnlockOwner { ino, owner } => lock::unlock_owner(scope, *ino, *owner),
+        Op::SetLocks { ino, locks } => lock::set(scope, *ino, locks),
         Op::ReserveInos { count } => reserve::reserve(scope, *count),
     }
 }

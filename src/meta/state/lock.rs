@@ -1,8 +1,9 @@
 //! File locks of the whole cluster: byte ranges (`fcntl`) and whole files (`flock`).
 //!
 //! The locks of one inode in one space are one record, sorted; beside it a mark per session that holds some, so that
-//! they can be found when it ends. A lock that cannot be had changes nothing (but a `flock` that converts gives up what
-//! it held first, as on Linux). Waiting is the service's business.
+//! they can be found when it ends. What is in the way of what is said by [`crate::types::locking`]; waiting is the service's
+//! business. A session with a Write lease decides about the locks of an inode by itself, while nobody else has any: it tells
+//! how that came out ([`set`]) before the lease ends.
 
 use super::error::StateError;
 use super::execute::Scope;
@@ -10,31 +11,27 @@ use super::schema::{Locks, Present, lock_key, session_lock_key};
 use super::tx::Tx;
 use crate::types::error::FsError;
 use crate::types::id::{Ino, SessionId, TreeId};
-use crate::types::lock::{Lock, LockMode, LockOwner, LockRange, LockRequest, LockSpace};
+use crate::types::lock::{Lock, LockOwner, LockRequest, LockSpace, OwnLock};
+use crate::types::locking;
 use crate::types::op::OpReply;
 
-/// The last byte a lock can cover.
-const END: u64 = u64::MAX >> 1;
 /// Locks on one inode in one space: bounds the record.
 const LOCKS_MAX: usize = 8192;
 
 pub(super) fn lock(scope: &mut Scope<'_, '_>, ask: &LockRequest) -> Result<OpReply, StateError> {
     scope.tx.inode(scope.tree, ask.ino)?;
-    let range = match ask.space {
-        LockSpace::Flock => LockRange { start: 0, end: END },
-        LockSpace::Range => LockRange { start: ask.range.start, end: ask.range.end.min(END) },
-    };
-    if range.start > range.end {
-        return Err(FsError::Invalid.into());
-    }
+    let range = locking::range(ask.space, ask.range)?;
     let owner = LockOwner { session: scope.session, owner: ask.owner };
     let mut locks: Locks = scope.tx.get(&lock_key(scope.tree, ask.ino, ask.space))?.unwrap_or_default();
     let reply = match ask.mode {
         None => {
-            release(&mut locks.held, owner, range);
+            locking::release(&mut locks.held, owner, range);
             OpReply::Done
         }
-        Some(mode) => acquire(&mut locks.held, ask.space, Lock { owner, mode, range, pid: ask.pid }),
+        Some(mode) => match locking::acquire(&mut locks.held, ask.space, Lock { owner, mode, range, pid: ask.pid }) {
+            Ok(()) => OpReply::Done,
+            Err(other) => OpReply::LockHeld(other),
+        },
     };
     if locks.held.len() > LOCKS_MAX {
         return Err(FsError::NoSpace.into());
@@ -43,16 +40,25 @@ pub(super) fn lock(scope: &mut Scope<'_, '_>, ask: &LockRequest) -> Result<OpRep
     Ok(reply)
 }
 
-fn acquire(held: &mut Vec<Lock>, space: LockSpace, lock: Lock) -> OpReply {
-    let has = held.iter().find(|other| other.owner == lock.owner);
-    if space == LockSpace::Flock && has.is_some_and(|other| other.mode != lock.mode) {
-        release(held, lock.owner, lock.range);
+/// What a session holds on an inode, in the place of all that it held.
+pub(super) fn set(scope: &mut Scope<'_, '_>, ino: Ino, own: &[OwnLock]) -> Result<OpReply, StateError> {
+    scope.tx.inode(scope.tree, ino)?;
+    for space in [LockSpace::Flock, LockSpace::Range] {
+        let mut locks: Locks = scope.tx.get(&lock_key(scope.tree, ino, space))?.unwrap_or_default();
+        locks.held.retain(|lock| lock.owner.session != scope.session);
+        for lock in own.iter().filter(|lock| lock.space == space) {
+            let owner = LockOwner { session: scope.session, owner: lock.owner };
+            let range = locking::range(space, lock.range)?;
+            let lock = Lock { owner, mode: lock.mode, range, pid: lock.pid };
+            // Nobody else has any while the session decides.
+            locking::acquire(&mut locks.held, space, lock).map_err(|_| FsError::Stale)?;
+        }
+        if locks.held.len() > LOCKS_MAX {
+            return Err(FsError::NoSpace.into());
+        }
+        store(scope.tx, scope.tree, ino, space, scope.session, &locks);
     }
-    if let Some(other) = conflict(held, space, lock.owner, lock.mode, lock.range) {
-        return OpReply::LockHeld(*other);
-    }
-    hold(held, lock);
-    OpReply::Done
+    Ok(OpReply::Done)
 }
 
 /// Drops the locks of one owner in both spaces.
@@ -110,72 +116,4 @@ fn store(tx: &mut Tx<'_>, tree: TreeId, ino: Ino, space: LockSpace, session: Ses
     } else {
         tx.put(key, locks);
     }
-}
-
-/// The first lock of another owner that does not allow `mode` on `range` (of the whole file for `flock`).
-pub(super) fn conflict(
-    held: &[Lock],
-    space: LockSpace,
-    owner: LockOwner,
-    mode: LockMode,
-    range: LockRange,
-) -> Option<&Lock> {
-    conflicts(held, space, owner, mode, range).next()
-}
-
-/// All of them.
-pub(super) fn conflicts(
-    held: &[Lock],
-    space: LockSpace,
-    owner: LockOwner,
-    mode: LockMode,
-    range: LockRange,
-) -> impl Iterator<Item = &Lock> {
-    held.iter().filter(move |lock| {
-        lock.owner != owner
-            && (mode == LockMode::Exclusive || lock.mode == LockMode::Exclusive)
-            && (space == LockSpace::Flock || lock.range.start <= range.end && range.start <= lock.range.end)
-    })
-}
-
-/// Takes a range that nobody else is in the way of: it replaces what its owner held there, and joins what it touches.
-fn hold(held: &mut Vec<Lock>, mut lock: Lock) {
-    release(held, lock.owner, lock.range);
-    held.retain(|other| {
-        let joins = other.owner == lock.owner
-            && other.mode == lock.mode
-            && (other.range.end.checked_add(1) == Some(lock.range.start)
-                || lock.range.end.checked_add(1) == Some(other.range.start));
-        if joins {
-            lock.range.start = lock.range.start.min(other.range.start);
-            lock.range.end = lock.range.end.max(other.range.end);
-        }
-        !joins
-    });
-    insert(held, lock);
-}
-
-/// Gives up an owner's part of a range.
-fn release(held: &mut Vec<Lock>, owner: LockOwner, range: LockRange) {
-    let (mut rest, mut parts) = (Vec::with_capacity(held.len() + 1), Vec::new());
-    for lock in held.drain(..) {
-        if lock.owner != owner || lock.range.end < range.start || range.end < lock.range.start {
-            rest.push(lock);
-            continue;
-        }
-        if lock.range.start < range.start {
-            parts.push(Lock { range: LockRange { start: lock.range.start, end: range.start - 1 }, ..lock });
-        }
-        if lock.range.end > range.end {
-            parts.push(Lock { range: LockRange { start: range.end + 1, end: lock.range.end }, ..lock });
-        }
-    }
-    *held = rest;
-    parts.into_iter().for_each(|part| insert(held, part));
-}
-
-fn insert(held: &mut Vec<Lock>, lock: Lock) {
-    let order = |lock: &Lock| (lock.range.start, lock.owner);
-    let at = held.partition_point(|other| order(other) < order(&lock));
-    held.insert(at, lock);
 }

@@ -3,7 +3,6 @@
 //! Changes nothing. Whether the caller may ask, and whether this replica is new enough, was decided before.
 
 use super::error::StateError;
-use super::lock;
 use super::schema::{
     self, Block, ChunkTotals, Collection, Condemned, Cookie, Credential, Inode, Locks, Reserved, Session, Table, Token,
     VolumeRef, Xattr, chunk_at_end, number_at, numbers, unpack,
@@ -17,7 +16,8 @@ use crate::types::error::FsError;
 use crate::types::extent::{Extent, Source};
 use crate::types::id::{Ino, SessionId, StoreId, TreeId, VolumeId};
 use crate::types::limits::{EXTENT_BLOCKS_MAX, EXTENTS_BYTES_SOFT_MAX};
-use crate::types::lock::{Lock, LockOwner, LockRequest};
+use crate::types::lock::{Lock, LockOwner, LockRequest, LockSpace, OwnLock};
+use crate::types::locking;
 use crate::types::name::Name;
 use crate::types::record::{MetaInfo, Role, Volume, VolumeUsage};
 use crate::types::session::{DirEntry, DirPage};
@@ -316,7 +316,25 @@ impl<'kv> View<'kv> {
         self.tx.inode(tree, ask.ino)?;
         let locks: Locks = self.tx.get(&schema::lock_key(tree, ask.ino, ask.space))?.unwrap_or_default();
         let owner = LockOwner { session, owner: ask.owner };
-        Ok(ask.mode.and_then(|mode| lock::conflict(&locks.held, ask.space, owner, mode, ask.range)).copied())
+        Ok(ask.mode.and_then(|mode| locking::conflict(&locks.held, ask.space, owner, mode, ask.range)).copied())
+    }
+
+    /// The locks that a session holds on an inode; `None` when another holds some.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn own_locks(&self, tree: TreeId, session: SessionId, ino: Ino) -> Result<Option<Vec<OwnLock>>, StateError> {
+        self.tx.inode(tree, ino)?;
+        let mut own = Vec::new();
+        for space in [LockSpace::Flock, LockSpace::Range] {
+            let locks: Locks = self.tx.get(&schema::lock_key(tree, ino, space))?.unwrap_or_default();
+            if locks.held.iter().any(|lock| lock.owner.session != session) {
+                return Ok(None);
+            }
+            let of = |Lock { owner, mode, range, pid }| OwnLock { space, owner: owner.owner, mode, range, pid };
+            own.extend(locks.held.into_iter().map(of));
+        }
+        Ok(Some(own))
     }
 
     /// The owners of all locks that stand in the way of a request.
@@ -329,7 +347,7 @@ impl<'kv> View<'kv> {
         let Some(mode) = ask.mode else { return Ok(Vec::new()) };
         let locks: Locks = self.tx.get(&schema::lock_key(tree, ask.ino, ask.space))?.unwrap_or_default();
         let owner = LockOwner { session, owner: ask.owner };
-        Ok(lock::conflicts(&locks.held, ask.space, owner, mode, ask.range).map(|lock| lock.owner).collect())
+        Ok(locking::conflicts(&locks.held, ask.space, owner, mode, ask.range).map(|lock| lock.owner).collect())
     }
 
     /// Whether any lock is held on an inode.

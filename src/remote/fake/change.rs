@@ -19,6 +19,13 @@ impl State {
         for ino in touched {
             clear &= self.clear(session, ino, Lease::None);
         }
+        for op in ops {
+            if let Op::Lock(request) = op
+                && request.mode.is_some()
+            {
+                clear &= self.clear(session, request.ino, Lease::Read);
+            }
+        }
         if !clear {
             return None;
         }
@@ -106,7 +113,7 @@ impl State {
             }
             Op::SetAttr { ino, .. } | Op::SetXattr { ino, .. } | Op::RemoveXattr { ino, .. } => vec![*ino],
             Op::Write(write) => vec![write.ino],
-            Op::Compact { ino, .. } | Op::Fallocate { ino, .. } => vec![*ino],
+            Op::Compact { ino, .. } | Op::Fallocate { ino, .. } | Op::SetLocks { ino, .. } => vec![*ino],
             Op::CopyRange { from, to, .. } => vec![*from, *to],
             Op::TouchAtime { .. } | Op::Lock(_) | Op::UnlockOwner { .. } | Op::ReserveInos { .. } => Vec::new(),
         }
@@ -160,6 +167,10 @@ impl State {
             Op::Write(write) => self.write(write, has_chunk),
             Op::Compact { ino, block_offset, before, after } => self.compact(*ino, *block_offset, before, after),
             Op::Lock(request) => Ok(self.lock(session, request)),
+            Op::SetLocks { ino, locks } => {
+                self.set_locks(session, *ino, locks);
+                Ok(OpReply::Done)
+            }
             Op::ReserveInos { count } => {
                 let first = Ino(self.last_ino + 1);
                 self.last_ino += count;
