@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::cli::failure::{Context, Failure, Outcome};
+use crate::fuse::control::is_dead;
 use crate::fuse::mountinfo::{MountEntry, mounted_at};
 
 /// That a mount of ours is on top at exactly this path, which is absolute and without links.
@@ -19,11 +20,6 @@ pub fn check_ours(path: &Path) -> Outcome {
 
 fn mounted(path: &Path) -> Outcome<Option<MountEntry>> {
     mounted_at(path).or_fail(|| "/proc/self/mountinfo".to_string())
-}
-
-/// Whether the mount's process is gone: every call says "Transport endpoint is not connected".
-pub fn is_dead(path: &Path) -> bool {
-    matches!(std::fs::metadata(path), Err(error) if error.raw_os_error() == Some(libc::ENOTCONN))
 }
 
 /// That a volume can be mounted here, before anything is changed. A dead mount of ours is no obstacle.

@@ -8,8 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::cli::failure::{Context, Failure, Outcome};
-use crate::cli::mountpoint::{check_ours, is_dead};
-use crate::fuse::control::{sync_mount, unmount_as_user};
+use crate::cli::mountpoint::check_ours;
+use crate::fuse::control::{is_dead, sync_mount, unmount_as_user};
 use crate::fuse::mountinfo::resolve_untouched;
 
 /// Serves one call by umount(8); `arguments` without the program's name.

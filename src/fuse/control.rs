@@ -1,5 +1,5 @@
-//! What other processes ask of a mount: make all durable, say whether it may be written. By ioctls of our own on its
-//! root.
+//! What other processes ask of a mount: make all durable, say whether it may be written, by ioctls of our own on its
+//! root; and whether anybody is there.
 
 use std::fs::File;
 use std::io;
@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::adapter::{SYNC_IOCTL, WRITABLE_IOCTL};
 use super::mount::unmount_by_helper;
+use crate::host::space::free_bytes;
 
 /// Makes everything that was done through the mount at `path` durable, as `syncfs` does where the kernel tells the mount
 /// of it.
@@ -24,6 +25,12 @@ pub fn sync_mount(path: &Path) -> io::Result<()> {
 /// EROFS: it was mounted read-only. Others as for [`sync_mount`].
 pub fn check_writable(path: &Path) -> io::Result<()> {
     command(path, WRITABLE_IOCTL)
+}
+
+/// Whether a mount's process is gone: every call says "Transport endpoint is not connected". Asked by what the kernel never
+/// answers itself; attributes of the root it may know for a moment.
+pub fn is_dead(path: &Path) -> bool {
+    matches!(free_bytes(path), Err(error) if error.raw_os_error() == Some(libc::ENOTCONN))
 }
 
 /// Unmounts as an ordinary user may: by fusermount3.

@@ -16,6 +16,7 @@ use std::process::{Command, Stdio};
 
 use super::apart::{check, without_descriptors};
 use super::blockdev::BlockDevice;
+use super::control::is_dead;
 use super::convert::BLOCK_BYTES;
 use super::mountinfo::{MountEntry, ON_BLOCK_DEVICE, PLAIN, SUBTYPE, mounted_at, resolve_untouched};
 use super::options::{AccessTimes, MountOptions, OptionError, SyncCalls};
@@ -72,12 +73,10 @@ fn listed_at(path: &Path) -> Option<MountEntry> {
 
 /// Where to mount, absolute and without links, with a dead mount of ours out of the way and nothing else there.
 fn clear_mountpoint(path: &Path) -> Result<PathBuf, MountError> {
-    let mut found = fs::metadata(path);
-    if matches!(&found, Err(error) if error.raw_os_error() == Some(libc::ENOTCONN)) {
+    if is_dead(path) {
         remove_dead_mount(path)?;
-        found = fs::metadata(path);
     }
-    let metadata = found.map_err(|error| match error.kind() {
+    let metadata = fs::metadata(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => MountError::MountpointMissing(path.into()),
         io::ErrorKind::NotADirectory => MountError::NotDirectory(path.into()),
         _ => MountError::Mountpoint(path.into(), error),

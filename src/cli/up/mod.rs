@@ -26,6 +26,7 @@ use crate::config::layer::Flags;
 use crate::config::roles::{CommonConfig, MountConfig, UpConfig};
 use crate::config::value::HostPorts;
 use crate::crypto::identity::Credential;
+use crate::fuse::control::is_dead;
 use crate::fuse::options::MountOptions;
 use crate::host::chance;
 use crate::host::data_dir::DataDir;
@@ -79,7 +80,7 @@ fn open_known(data: &Path) -> Outcome<Option<DataDir>> {
 /// The mount point, made if it is not there; what a killed predecessor left mounted counts as free.
 fn prepare_mountpoint(path: &Path) -> Outcome {
     mountpoint::check_fuse()?;
-    if !mountpoint::is_dead(path) && !path.exists() {
+    if !is_dead(path) && !path.exists() {
         fs::create_dir_all(path).or_fail(|| format!("the mount point {} cannot be made", path.display()))?;
     }
     mountpoint::check_free(path)
