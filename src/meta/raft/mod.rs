@@ -8,6 +8,7 @@ mod network;
 pub mod node;
 mod receive;
 mod recover;
+mod room;
 mod snapshot;
 mod store;
 #[cfg(test)]

@@ -28,6 +28,7 @@ use super::machine::MachineStore;
 use super::network::{Answer, Call, Network, Request, frame};
 use super::receive::{Receiver, SnapshotPart};
 use super::recover::recover;
+use super::room::{Room, RoomConfig};
 use super::snapshot::SnapshotDir;
 use super::store::LogStore;
 use super::types::{Command, RaftHandle, Types, from_bytes};
@@ -59,6 +60,7 @@ pub struct RaftConfig {
     /// Until when a proposal, a barrier or a change of members has to be through.
     pub patience_ms: u64,
     pub log: LogConfig,
+    pub room: RoomConfig,
 }
 
 impl RaftConfig {
@@ -73,6 +75,7 @@ impl RaftConfig {
             snapshot_after_bytes: 256 << 20,
             patience_ms: 10_000,
             log: LogConfig::default(),
+            room: RoomConfig::default(),
         }
     }
 }
@@ -154,6 +157,13 @@ impl RaftNode {
 
         let spare = Arc::clone(&snapshots);
         let store = LogStore::new(Arc::clone(&log), Arc::new(move || spare.spare()));
+        let room = Room {
+            config: config.room,
+            dir: config.dir.clone(),
+            log: Arc::downgrade(&log),
+            snapshots: Arc::clone(&snapshots),
+            machine: Arc::downgrade(&machine),
+        };
         let machine = MachineStore::new(machine, Arc::clone(&snapshots), position);
         let settings = openraft_config(&config, !has_history)?;
         let raft =
@@ -165,6 +175,7 @@ impl RaftNode {
         tokio::spawn(tell_leadership(raft.metrics(), told, tell_end));
         let due = SnapshotsDue { log: Arc::clone(&log), snapshots: Arc::clone(&snapshots) };
         tokio::spawn(due.watch(raft.clone(), config.snapshot_after_bytes));
+        tokio::spawn(room.watch(raft.clone()));
         let inner = Inner {
             me: config.me,
             raft,

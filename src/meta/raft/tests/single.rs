@@ -7,7 +7,8 @@ use super::{Hub, ToyMachine, config, eventually};
 use crate::meta::raft::node::{ProposeError, RaftConfig, RaftError, RaftNode};
 use crate::meta::raft::types::{Position, log_id, to_bytes};
 
-use crate::meta::raft::log::LogPoint;
+use crate::meta::raft::log::{LogConfig, LogPoint};
+use crate::meta::raft::room::RoomConfig;
 
 async fn start(config: RaftConfig, machine: &Arc<ToyMachine>) -> Result<RaftNode, RaftError> {
     let link = Arc::new(Hub::default()).join("node-1");
@@ -154,5 +155,34 @@ async fn too_large_a_command_is_refused_and_large_ones_pass() {
     assert_eq!(node.propose(vec![0; 6 << 20]).await, Err(ProposeError::TooLarge(6 << 20)));
     node.propose(vec![1; 4 << 20]).await.unwrap();
     assert_eq!(machine.commands(), [vec![1; 4 << 20]]);
+    node.stop().await;
+}
+
+/// Nothing makes a snapshot due, and there is no room: the log is cut all the same, as far as two snapshots allow.
+#[tokio::test]
+async fn a_log_on_a_full_disk_is_cut_before_it_is_due() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = ToyMachine::new();
+    let log = LogConfig { segment_bytes: 1000, ..LogConfig::default() };
+    // Any disk is too small for this one, and no snapshot too large.
+    let room = RoomConfig { low_bytes: u64::MAX, period_ms: 20 };
+    let node = leading(RaftConfig { log, room, ..config(dir.path(), 1) }, &machine).await;
+    let segments = || std::fs::read_dir(dir.path().join("node-1/log")).unwrap().count();
+    propose(&node, 0..100).await;
+    let mut proposed = 100;
+    let grown = segments();
+    assert!(grown > 5, "{grown}");
+    let started = tokio::time::Instant::now();
+    while segments() > 5 {
+        assert!(started.elapsed() < Duration::from_secs(30), "{} segments", segments());
+        propose(&node, proposed..proposed + 1).await;
+        proposed += 1;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    node.stop().await;
+    drop(node);
+    let machine = ToyMachine::new();
+    let node = leading(config(dir.path(), 1), &machine).await;
+    assert_eq!(machine.commands(), commands(proposed));
     node.stop().await;
 }
