@@ -17,6 +17,7 @@ use tokio::runtime::Handle as Runtime;
 
 use super::caller::Caller;
 use super::convert::{ino, set_time, time_in};
+use super::invalidate::Invalidator;
 use super::locks::{LockArgument, space};
 use super::names::{NO_HANDLE, Place};
 use super::open_file_locks::OpenFileLocks;
@@ -69,9 +70,9 @@ pub(super) struct Door<F> {
 }
 
 impl<F: Posix> Door<F> {
-    pub fn new(fs: Arc<F>, runtime: Runtime, sync_names: bool) -> Door<F> {
+    pub fn new(fs: Arc<F>, runtime: Runtime, sync_names: bool, cache: Arc<Invalidator>) -> Door<F> {
         Door {
-            teller: Teller::new(fs.clone()),
+            teller: Teller::new(fs.clone(), runtime.clone(), cache),
             fs,
             runtime,
             sync_names,

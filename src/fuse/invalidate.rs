@@ -1,24 +1,31 @@
-//! Tells the kernel to drop pages that it has, from threads of its own.
+//! Tells the kernel to drop pages that it has, and names that lead elsewhere by now, from threads of its own.
 //!
-//! Never from a request's thread: dropping a page waits for whoever holds it, which may be a request that waits for
-//! that very thread.
+//! Never from a request's thread: dropping a page waits for whoever holds it, and dropping a name for whoever has locked its
+//! directory, which may be a request that waits for that very thread.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+use std::time::Duration;
 
 use fuser::{INodeNo, Notifier};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::places::Place;
 use crate::client::kernel::KernelCache;
 use crate::types::id::Ino;
 
 /// A page that is held blocks a thread for as long as it is.
 const THREADS: usize = 4;
+
+/// The request at hand may hold the lock itself.
+const NAME_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Whom to tell when the pages of an inode are dropped: everyone who asked before the drop began.
 type Waiting = Arc<Mutex<HashMap<Ino, Vec<oneshot::Sender<()>>>>>;
@@ -26,8 +33,13 @@ type Waiting = Arc<Mutex<HashMap<Ino, Vec<oneshot::Sender<()>>>>>;
 /// The kernel's caches over one mount. Made before the mount, so that a client can be built on it; until the mount is
 /// there, and after it is gone, nothing is cached and every drop is done at once.
 pub struct Invalidator {
-    orders: Mutex<Option<Sender<Ino>>>,
+    orders: Mutex<Option<Orders>>,
     waiting: Waiting,
+}
+
+struct Orders {
+    pages: Sender<Ino>,
+    names: Sender<(Place, oneshot::Sender<()>)>,
 }
 
 impl Invalidator {
@@ -40,15 +52,28 @@ impl Invalidator {
     /// # Errors
     /// No thread can be started.
     pub(super) fn mounted(&self, notifier: Notifier) -> io::Result<()> {
-        let (sender, orders) = channel();
+        let (pages, orders) = channel();
         let orders = Arc::new(Mutex::new(orders));
         for _ in 0..THREADS {
             let (notifier, orders, waiting) = (notifier.clone(), orders.clone(), self.waiting.clone());
             let thread = thread::Builder::new().name("fuse-invalidate".into());
             thread.spawn(move || run(&notifier, &orders, &waiting))?;
         }
-        *self.orders.lock() = Some(sender);
+        let (names, orders) = channel();
+        let thread = thread::Builder::new().name("fuse-names".into());
+        thread.spawn(move || drop_names(&notifier, &orders))?;
+        *self.orders.lock() = Some(Orders { pages, names });
         Ok(())
+    }
+
+    /// The kernel forgets that there is something of this name, and with it what is mounted there. Returns when it has, or
+    /// when the directory's lock is not to be had for a while.
+    pub(super) async fn drop_name(&self, place: Place) {
+        let (done, wait) = oneshot::channel();
+        if let Some(orders) = &*self.orders.lock() {
+            let _ = orders.names.send((place, done));
+        }
+        let _ = tokio::time::timeout(NAME_PATIENCE, wait).await;
     }
 
     /// The mount is gone: the threads finish what was ordered and end.
@@ -68,7 +93,7 @@ impl KernelCache for Invalidator {
             waiters.retain(|waiter| !waiter.is_closed());
             waiters.push(done);
             // When the threads are gone, so is the mount.
-            if !ordered && orders.send(ino).is_err() {
+            if !ordered && orders.pages.send(ino).is_err() {
                 waiting.remove(&ino);
             }
         }
@@ -90,6 +115,16 @@ fn run(notifier: &Notifier, orders: &Mutex<Receiver<Ino>>, waiting: &Waiting) {
         for waiter in waiters {
             let _ = waiter.send(());
         }
+    }
+}
+
+fn drop_names(notifier: &Notifier, orders: &Receiver<(Place, oneshot::Sender<()>)>) {
+    while let Ok(((dir, name), done)) = orders.recv() {
+        // Failure means that it is not there (any more), or that the mount is gone.
+        if let Err(error) = notifier.inval_entry(INodeNo(dir.0), OsStr::from_bytes(name.as_bytes())) {
+            tracing::debug!(%error, %dir, "no name to drop");
+        }
+        let _ = done.send(());
     }
 }
 

@@ -35,6 +35,7 @@ pub mod mountinfo;
 mod names;
 mod open_file_locks;
 pub mod options;
+mod places;
 mod serve;
 pub mod session;
 mod special;

@@ -17,7 +17,7 @@ use crate::types::attr::{Attr, FileKind, SetAttr};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
 use crate::types::name::Name;
-use crate::types::op::NewNode;
+use crate::types::op::{NewNode, RenameMode};
 
 /// The file handle of a directory that is not held open.
 pub(super) const NO_HANDLE: Handle = Handle(0);
@@ -67,7 +67,7 @@ impl<F: Posix> Door<F> {
     pub fn answer_lookup(&self, caller: Caller, dir: Ino, text: &OsStr, reply: ReplyEntry) {
         let (fs, teller) = (self.fs.clone(), self.teller.clone());
         if text == "." {
-            let answer = move |result| teller.entry(&None, result, reply);
+            let answer = move |result| teller.entry(None, result, reply);
             // What lost its last name cannot be opened by its handle any more (who has it open has it in the kernel).
             let find = async move {
                 let attr = fs.getattr(dir).await?;
@@ -76,7 +76,7 @@ impl<F: Posix> Door<F> {
             return serve(&self.runtime, caller, Surrender::Look, find, answer);
         }
         if text == ".." {
-            let answer = move |result| teller.entry(&None, result, reply);
+            let answer = move |result| teller.entry(None, result, reply);
             return serve(&self.runtime, caller, Surrender::Look, async move { fs.parent(dir).await }, answer);
         }
         let name = match name(text) {
@@ -85,7 +85,7 @@ impl<F: Posix> Door<F> {
         };
         let known = self.fs.try_lookup(dir, &name);
         let found = Some((dir, name.clone()));
-        let answer = move |result| teller.entry(&found, result, reply);
+        let answer = move |result| teller.entry(found, result, reply);
         if let Some(result) = known {
             return answer(result);
         }
@@ -118,13 +118,13 @@ impl<F: Posix> Door<F> {
         let new = new_inode(caller, node, mode, umask);
         let (fs, dir, teller, found) = (self.fs.clone(), at.dir, self.teller.clone(), at.found());
         let work = async move { fs.make(dir, at.name?, new).await };
-        self.change(caller, [dir, dir], work, move |result| teller.entry(&found, result, reply));
+        self.change(caller, [dir, dir], work, move |result| teller.entry(found, result, reply));
     }
 
     pub fn answer_link(&self, caller: Caller, number: Ino, at: Place, reply: ReplyEntry) {
         let (fs, dir, teller, found) = (self.fs.clone(), at.dir, self.teller.clone(), at.found());
         let work = async move { fs.link(number, dir, at.name?).await };
-        self.change(caller, [dir, dir], work, move |result| teller.entry(&found, result, reply));
+        self.change(caller, [dir, dir], work, move |result| teller.entry(found, result, reply));
     }
 
     pub fn answer_unlink(&self, caller: Caller, at: Place, reply: ReplyEmpty) {
@@ -140,10 +140,13 @@ impl<F: Posix> Door<F> {
     }
 
     pub fn answer_rename(&self, caller: Caller, from: Place, to: Place, flags: u32, reply: ReplyEmpty) {
-        let (fs, dirs) = (self.fs.clone(), [from.dir, to.dir]);
+        let (fs, dirs, teller) = (self.fs.clone(), [from.dir, to.dir], self.teller.clone());
         let work = async move {
             let mode = rename_mode(flags)?;
-            fs.rename((from.dir, from.name?), (to.dir, to.name?), mode).await
+            let (from, to) = ((from.dir, from.name?), (to.dir, to.name?));
+            fs.rename(from.clone(), to.clone(), mode).await?;
+            teller.renamed(&from, &to, mode == RenameMode::Exchange);
+            Ok(())
         };
         self.change(caller, dirs, work, move |result| reply_empty(result, reply));
     }

@@ -47,7 +47,7 @@ impl Mount {
         cache: Arc<Invalidator>,
     ) -> Result<Mount, MountError> {
         let (mounted, device) = Mounted::make(mountpoint, options)?;
-        let door = Door::new(fs, runtime, options.sync || options.dirsync);
+        let door = Door::new(fs, runtime, options.sync || options.dirsync, cache.clone());
         let (ended, end) = watch::channel(None);
         let mount = Mount { mounted, end };
         // From here on an error drops `mount`, which undoes it. Who may use the mount is the kernel's to check.
