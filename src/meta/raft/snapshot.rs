@@ -78,7 +78,7 @@ impl SnapshotDir {
     /// renamed out of the way.
     ///
     /// # Errors
-    /// The directory cannot be read.
+    /// The directory cannot be read; `Unsupported` when a snapshot has a format of a later release.
     pub fn open(dir: &Path) -> io::Result<SnapshotDir> {
         fs::create_dir_all(dir)?;
         let mut files = Vec::new();
@@ -88,6 +88,7 @@ impl SnapshotDir {
                 Some(TEMPORARY) => fs::remove_file(&path)?,
                 Some(SUFFIX) => match check(&path) {
                     Ok(file) => files.push(file),
+                    Err(error) if error.kind() == io::ErrorKind::Unsupported => return Err(error),
                     Err(error) => {
                         tracing::error!(snapshot = %path.display(), %error, "a snapshot is damaged and set aside");
                         fs::rename(&path, path.with_extension("damaged"))?;
@@ -321,9 +322,6 @@ fn read_meta(input: &mut impl Read) -> io::Result<RaftSnapshotMeta> {
         return Err(invalid("not a snapshot"));
     }
     let version = u32_at(&header, 8);
-    if version != VERSION {
-        return Err(invalid(&format!("the snapshot has format {version}; this program knows format {VERSION}")));
-    }
     let length = u32_at(&header, 12) as usize;
     if length > META_BYTES_MAX {
         return Err(invalid("the snapshot's meta is too long"));
@@ -333,6 +331,10 @@ fn read_meta(input: &mut impl Read) -> io::Result<RaftSnapshotMeta> {
     let (checked, crc) = header.split_at(16 + length);
     if crc32c::crc32c(checked) != u32_at(crc, 0) {
         return Err(invalid("the snapshot's header is damaged"));
+    }
+    if version != VERSION {
+        let why = format!("a snapshot has format {version}; this program knows format {VERSION}");
+        return Err(io::Error::new(io::ErrorKind::Unsupported, why));
     }
     from_bytes(&checked[16..])
 }

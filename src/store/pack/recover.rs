@@ -20,7 +20,9 @@ use crate::store::index::{Change, Entry, Index, Position};
 use crate::types::digest::ChunkId;
 
 use super::file::{PackFile, Packs, sync_dir};
-use super::format::{Kind, PAGE_BYTES, RECORD_HEADER_BYTES, RecordHeader, check_pieces, payload_start, table_bytes};
+use super::format::{
+    FormatError, Kind, PAGE_BYTES, RECORD_HEADER_BYTES, RecordHeader, check_pieces, payload_start, table_bytes,
+};
 use super::sys::{Patience, next_data, next_hole, punch, read_at, write_at};
 use super::writer::SyncFile;
 
@@ -36,6 +38,8 @@ pub enum RecoverError {
     Io(#[from] io::Error),
     #[error(transparent)]
     Index(#[from] KvError),
+    #[error("pack {0} holds records of format {1}, which is newer than this program")]
+    Newer(u32, u16),
 }
 
 /// Where writing goes on, and what was met on the way.
@@ -165,6 +169,10 @@ impl Scan<'_> {
                         in_damage = true;
                     }
                     at = next;
+                }
+                // Its checksum is right: it is no damage, and not to be cut off.
+                Err(FormatError::Version(version)) => {
+                    return Err(RecoverError::Newer(self.pack.number, version));
                 }
                 Err(_) if head.iter().all(|byte| *byte == 0) => {
                     // Most likely a hole where a chunk was deleted.
