@@ -298,8 +298,9 @@ impl Core {
 
     /// Asks how much space there is.
     pub async fn refresh_space(&self) {
+        let asked = self.space.asked();
         if let Ok(report) = self.session().statfs().await.result {
-            self.space.told(report);
+            self.space.told(asked, report);
         }
     }
 }

@@ -28,17 +28,33 @@ struct State {
     report: SpaceReport,
     /// Bytes sent to the stores, per round; the newest last.
     sent: VecDeque<u64>,
+    /// And all of them; now, and when the report was asked for.
+    sent_bytes: u64,
+    sent_when_asked: u64,
 }
 
+/// When a report was asked for.
+pub struct Asked(u64);
+
 impl Space {
-    pub fn report(&self) -> SpaceReport {
-        self.state.lock().report
+    /// For `statfs`: less what is to be sent, and what the report lacks for certain.
+    pub fn report(&self, dirty_bytes: u64) -> SpaceReport {
+        let state = self.state.lock();
+        let unheard = state.sent_bytes - state.sent_when_asked;
+        let free_bytes = state.report.free_bytes.saturating_sub(dirty_bytes).saturating_sub(unheard);
+        SpaceReport { free_bytes, ..state.report }
+    }
+
+    /// The leader is asked. What it tells may have everything that was sent before.
+    pub fn asked(&self) -> Asked {
+        Asked(self.state.lock().sent_bytes)
     }
 
     /// The leader has told anew.
-    pub fn told(&self, report: SpaceReport) {
+    pub fn told(&self, asked: Asked, report: SpaceReport) {
         let mut state = self.state.lock();
         state.report = report;
+        state.sent_when_asked = state.sent_when_asked.max(asked.0);
         state.sent.push_back(0);
         if state.sent.len() > ROUNDS {
             state.sent.pop_front();
@@ -48,6 +64,7 @@ impl Space {
     /// So much more is in the stores.
     pub fn sent(&self, bytes: u64) {
         let mut state = self.state.lock();
+        state.sent_bytes += bytes;
         match state.sent.back_mut() {
             Some(round) => *round += bytes,
             None => state.sent.push_back(bytes),
@@ -97,25 +114,39 @@ mod tests {
     fn what_was_sent_counts_until_every_report_has_it() {
         let space = Space::default();
         assert!(space.is_ample(u64::MAX), "before the first report");
-        space.told(report(300 * MIB));
+        space.told(space.asked(), report(300 * MIB));
         assert!(!space.is_low(100 * MIB) && !space.is_ample(0));
         assert!(space.is_low(240 * MIB), "dirty bytes need room too");
         space.sent(240 * MIB);
         assert!(space.is_low(0));
         for _ in 0..ROUNDS - 1 {
-            space.told(report(300 * MIB));
+            space.told(space.asked(), report(300 * MIB));
             assert!(space.is_low(0), "the report may be older than what was sent");
         }
-        space.told(report(300 * MIB));
+        space.told(space.asked(), report(300 * MIB));
         assert!(!space.is_low(0));
-        space.told(report(2 << 30));
+        space.told(space.asked(), report(2 << 30));
         assert!(space.is_ample(MIB));
+    }
+
+    #[test]
+    fn what_was_sent_is_not_free_before_the_leader_says_so() {
+        let space = Space::default();
+        space.told(space.asked(), report(100 * MIB));
+        assert_eq!(space.report(20 * MIB).free_bytes, 80 * MIB);
+        let early = space.asked();
+        space.sent(20 * MIB);
+        assert_eq!(space.report(0).free_bytes, 80 * MIB);
+        space.told(early, report(100 * MIB));
+        assert_eq!(space.report(0).free_bytes, 80 * MIB, "it was asked before");
+        space.told(space.asked(), report(80 * MIB));
+        assert_eq!(space.report(0).free_bytes, 80 * MIB);
     }
 
     #[test]
     fn without_room_for_records_there_is_none_for_bytes() {
         let space = Space::default();
-        space.told(SpaceReport { tight: true, ..report(5 << 30) });
+        space.told(space.asked(), SpaceReport { tight: true, ..report(5 << 30) });
         assert!(space.is_low(0) && !space.is_ample(0));
     }
 }

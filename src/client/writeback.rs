@@ -547,7 +547,7 @@ impl Core {
                     state.keep_atime(*atime);
                 }
             }
-            // One file that is gone refuses the batch; a time of access is not worth another try.
+            // A time of access is not worth another try.
             if let Err(error) = told {
                 tracing::debug!(%error, "times of access were not told");
             }

@@ -60,9 +60,7 @@ impl Posix for Client {
     }
 
     fn statfs(&self) -> SpaceReport {
-        let mut report = self.core.space.report();
-        report.free_bytes = report.free_bytes.saturating_sub(self.core.memory.dirty_bytes());
-        report
+        self.core.space.report(self.core.memory.dirty_bytes())
     }
 
     async fn lookup(&self, dir: Ino, name: Name) -> Result<Attr> {
