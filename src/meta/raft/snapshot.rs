@@ -502,6 +502,21 @@ mod tests {
     }
 
     #[test]
+    fn one_of_a_later_release_is_refused_and_stays() {
+        let place = tempfile::tempdir().unwrap();
+        let path = write(&SnapshotDir::open(place.path()).unwrap(), 5, b"later").path().to_path_buf();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[8..12].copy_from_slice(&(VERSION + 1).to_le_bytes());
+        let checked = 16 + u32_at(&bytes, 12) as usize;
+        let crc = crc32c::crc32c(&bytes[..checked]);
+        bytes[checked..checked + 4].copy_from_slice(&crc.to_le_bytes());
+        fs::write(&path, &bytes).unwrap();
+        let refused = SnapshotDir::open(place.path()).map(drop).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+    }
+
+    #[test]
     fn two_are_kept_and_tell_what_the_log_can_spare() {
         let place = tempfile::tempdir().unwrap();
         let dir = SnapshotDir::open(place.path()).unwrap();

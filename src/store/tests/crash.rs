@@ -4,9 +4,10 @@ use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use super::{get, put};
+use crate::store::Store;
 use crate::store::pack::format::{CheckedChunk, PAGE_BYTES};
 use crate::store::pack::writer::Purpose;
-use crate::store::testing::{chunk, kept_indexes, lost_indexes, open};
+use crate::store::testing::{chunk, config, kept_indexes, lost_indexes, open, parts};
 use crate::wire::store::StoreError;
 
 fn packs(dir: &Path) -> Vec<PathBuf> {
@@ -97,6 +98,27 @@ async fn a_torn_record_among_good_ones_vanishes_alone() {
     }
 }
 
+/// What a later release has written is no tail to be cut off.
+#[tokio::test]
+async fn records_of_a_later_release_are_refused_and_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), &lost_indexes());
+    put(&store, &chunk(1, 9000), 1).await.unwrap();
+    store.close();
+    drop(store);
+    let pack = packs(dir.path()).pop().unwrap();
+    let mut bytes = fs::read(&pack).unwrap();
+    let (salt, at) = (bytes[48..64].to_vec(), PAGE_BYTES);
+    bytes[at + 4] += 1;
+    let sum = crc32c::crc32c_append(crc32c::crc32c(&salt), &(at as u64).to_le_bytes());
+    let sum = crc32c::crc32c_append(sum, &bytes[at..at + 60]);
+    bytes[at + 60..at + 64].copy_from_slice(&sum.to_le_bytes());
+    fs::write(&pack, &bytes).unwrap();
+    let refused = Store::open(config(1, &[dir.path()]), &parts(lost_indexes())).map(drop).unwrap_err();
+    assert!(refused.to_string().contains("newer"), "{refused}");
+    assert_eq!(fs::read(&pack).unwrap(), bytes);
+}
+
 #[tokio::test]
 async fn a_lost_index_is_rebuilt() {
     let dir = tempfile::tempdir().unwrap();
@@ -123,7 +145,7 @@ async fn a_lost_index_is_rebuilt() {
 }
 
 /// Everything the store says it has, with epochs.
-fn slots(store: &crate::store::Store) -> Vec<(crate::types::digest::ChunkId, u64)> {
+fn slots(store: &Store) -> Vec<(crate::types::digest::ChunkId, u64)> {
     let slots = (0..crate::types::digest::SLOTS).map(crate::types::digest::Slot);
     slots.flat_map(|slot| store.list(slot, None, 4096).unwrap()).collect()
 }
