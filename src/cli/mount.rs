@@ -43,6 +43,9 @@ use crate::types::record::Role;
 /// Where a mount's credential is when nobody says.
 const CREDENTIAL_DEFAULT: &str = "/etc/holdfast/client.credential";
 /// Between two tries to unmount what is busy.
+const THREADS_MAX: u32 = 64;
+/// Less holds neither a write of the kernel nor the block that it changes.
+const MEMORY_BYTES_MIN: u64 = 16 << 20;
 const BUSY_PAUSE: Duration = Duration::from_millis(500);
 
 /// # Errors
@@ -50,6 +53,7 @@ const BUSY_PAUSE: Duration = Duration::from_millis(500);
 pub fn run(common: &CommonArgs, args: MountArgs) -> Outcome {
     let settings = settings(common, Flags::from(&args))?;
     let (common, config): (CommonConfig, MountConfig) = (settings.section()?, settings.section()?);
+    check_limits(&config)?;
     let mut words = Words::parse(&args.options)?;
     let options = words.mount_options(&args.metas, &args.volume)?;
     let mountpoint = absolute(&args.mountpoint)?;
@@ -158,6 +162,20 @@ impl Access {
             }
         }
     }
+}
+
+/// That a mount can work within what it is allowed.
+///
+/// # Errors
+/// It cannot; nothing was changed.
+pub fn check_limits(config: &MountConfig) -> Outcome {
+    if config.threads > THREADS_MAX {
+        return Err(Failure::new(format!("{} threads are more than {THREADS_MAX}", config.threads)));
+    }
+    if config.memory.0 < MEMORY_BYTES_MIN {
+        return Err(Failure::new(format!("a mount needs {} MiB of memory at least", MEMORY_BYTES_MIN >> 20)));
+    }
+    Ok(())
 }
 
 /// What to mount, and how.

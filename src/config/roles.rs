@@ -98,7 +98,7 @@ section! {
 section! {
     /// A mount.
     MountConfig = "mount" {
-        /// What a mount may use for buffers and caches together.
+        /// What a mount may use for buffers and caches together (16 MiB at least).
         memory: ByteSize = "256MiB",
         /// Threads that take requests from the kernel (at most 64); 0 is one per core, two at least and eight at most.
         threads: u32 = 0,

@@ -14,7 +14,7 @@ use std::path::Path;
 use crate::cli::args::{CommonArgs, UpArgs};
 use crate::cli::detach::{Report, Side, detach};
 use crate::cli::failure::{Context, Failure, Outcome};
-use crate::cli::mount::{Mounted, Plan, Signals};
+use crate::cli::mount::{Mounted, Plan, Signals, check_limits};
 use crate::cli::mount_helper::format_source;
 use crate::cli::mountpoint;
 use crate::cli::out::print;
@@ -40,16 +40,25 @@ pub fn run(common: &CommonArgs, args: UpArgs) -> Outcome {
     let settings = settings(common, Flags::from(&args))?;
     let config: UpConfig = settings.section()?;
     let (mut common, mount): (CommonConfig, MountConfig) = (settings.section()?, settings.section()?);
+    check_limits(&mount)?;
     if !args.detach && settings.is_default("common", "log") {
         common.log = LOG_ON_TERMINAL.to_string();
     }
     let data = place::data_dir(&config)?;
     let known = open_known(&data)?;
     let mountpoint = place::mount_dir(&config)?;
-    prepare_mountpoint(&mountpoint)?;
+    if mountpoint.starts_with(&data) {
+        return Err(Failure::new(format!("the mount point {} is inside the data directory", mountpoint.display())));
+    }
+    let made = prepare_mountpoint(&mountpoint)?;
     let mut dir = match known {
         Some(dir) => dir,
-        None => DataDir::create(&data, place::KIND, chance::cluster_id(), 0).map_err(Failure::new)?,
+        None => DataDir::create(&data, place::KIND, chance::cluster_id(), 0).map_err(|error| {
+            if made {
+                let _ = fs::remove_dir(&mountpoint);
+            }
+            Failure::new(error)
+        })?,
     };
     let mut report = Report::foreground();
     if args.detach {
@@ -77,13 +86,15 @@ fn open_known(data: &Path) -> Outcome<Option<DataDir>> {
     }
 }
 
-/// The mount point, made if it is not there; what a killed predecessor left mounted counts as free.
-fn prepare_mountpoint(path: &Path) -> Outcome {
+/// The mount point, made if it is not there (then `true`); what a killed predecessor left mounted counts as free.
+fn prepare_mountpoint(path: &Path) -> Outcome<bool> {
     mountpoint::check_fuse()?;
-    if !is_dead(path) && !path.exists() {
+    let missing = !is_dead(path) && !path.exists();
+    if missing {
         fs::create_dir_all(path).or_fail(|| format!("the mount point {} cannot be made", path.display()))?;
     }
-    mountpoint::check_free(path)
+    mountpoint::check_free(path)?;
+    Ok(missing)
 }
 
 fn work(common: &CommonConfig, mount: MountConfig, dir: &DataDir, mountpoint: &Path, report: &mut Report) -> Outcome {
