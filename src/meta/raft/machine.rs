@@ -24,6 +24,9 @@ use crate::types::record::MetaInfo;
 const BATCH_ENTRIES: usize = 1024;
 const BATCH_BYTES: usize = 4 << 20;
 
+/// So little is applied by the task that has it, in the time that it takes to wake a thread for it.
+const SOON_BYTES: usize = 32 << 10;
+
 type RaftSnapshot = Snapshot<Leader, u64, MetaInfo, SnapshotFile>;
 
 /// The machine, its snapshots, and where it stands.
@@ -73,7 +76,11 @@ impl MachineStore {
         let gate = self.gate.lock().await;
         let expected = gathered.commands.len();
         let commands = gathered.commands;
-        let replies = blocking(move || machine.apply(&position, &commands)).await?;
+        let replies = if gathered.bytes <= SOON_BYTES {
+            machine.apply(&position, &commands)?
+        } else {
+            blocking(move || machine.apply(&position, &commands)).await?
+        };
         drop(gate);
         if replies.len() != expected {
             return Err(io::Error::other(format!("the machine gave {} replies to {expected} commands", replies.len())));

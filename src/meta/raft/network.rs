@@ -9,11 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, Snapshot};
 use serde::{Deserialize, Serialize};
@@ -27,6 +30,10 @@ use crate::types::limits::BULK_BYTES_MAX;
 use crate::types::record::MetaInfo;
 use crate::wire::codec::KIND_RAFT;
 
+/// How long the news of a commit waits for entries to go with. Nobody reads at followers; what they have not heard of by then
+/// they apply a little later. Sent at once, it is a call to each follower for each command: 520 and 700 writes with `fsync` a
+/// second, without and with the wait.
+const COMMIT_GATHERING: Duration = Duration::from_millis(20);
 /// One part of a snapshot.
 const PART_BYTES: usize = 4 << 20;
 /// A peer that has entries to write may take this long; heartbeats have their own, shorter deadline.
@@ -165,6 +172,25 @@ impl Peer {
     }
 }
 
+type AppendResults<'s> = BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>;
+
+/// Lets a request that brings nothing but the news of a commit wait for the next, which brings it too.
+fn gather<S>(input: S) -> impl Stream<Item = AppendEntriesRequest<Types>>
+where
+    S: Stream<Item = AppendEntriesRequest<Types>> + Unpin,
+{
+    stream::unfold(input.fuse(), |mut input| async move {
+        let mut request = input.next().await?;
+        while request.entries.is_empty() {
+            match tokio::time::timeout(COMMIT_GATHERING, input.next()).await {
+                Ok(Some(next)) => request = next,
+                Ok(None) | Err(_) => break,
+            }
+        }
+        Some((request, input))
+    })
+}
+
 fn unreachable(error: &io::Error) -> RPCError<Types> {
     RPCError::Unreachable(Unreachable::new(error))
 }
@@ -186,6 +212,17 @@ impl RaftNetworkV2<Types> for Peer {
             Answer::Append(response) => Ok(response),
             _ => Err(unexpected()),
         }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<AppendResults<'s>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        stream_append_sequential(self, Box::pin(gather(input)), option)
     }
 
     async fn vote(
@@ -232,5 +269,51 @@ impl RaftNetworkV2<Types> for Peer {
             Answer::TransferLeader(response) => Ok(response),
             _ => Err(unexpected()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::EntryPayload;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::meta::raft::log::LogPoint;
+    use crate::meta::raft::types::{RaftEntry, log_id, vote};
+
+    fn request(commit: u64, entries: u64) -> AppendEntriesRequest<Types> {
+        let id = |index| log_id(LogPoint { term: 1, leader: 1, index });
+        let entry = |index| RaftEntry { log_id: id(index), payload: EntryPayload::Blank };
+        AppendEntriesRequest {
+            vote: vote(crate::meta::raft::log::VoteRecord { term: 1, leader: 1, committed: true }),
+            prev_log_id: Some(id(9)),
+            entries: (10..10 + entries).map(entry).collect(),
+            leader_commit: Some(id(commit)),
+        }
+    }
+
+    /// The commit of each request that was sent, and how many entries it brought.
+    async fn sent(gathered: &mut (impl Stream<Item = AppendEntriesRequest<Types>> + Unpin)) -> Option<(u64, usize)> {
+        let request = gathered.next().await?;
+        Some((request.leader_commit.unwrap().index, request.entries.len()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_news_of_a_commit_goes_with_entries_or_after_a_while() {
+        let (ask, asked) = mpsc::unbounded_channel();
+        let input = stream::unfold(asked, |mut asked| async move { Some((asked.recv().await?, asked)) });
+        let mut gathered = Box::pin(gather(Box::pin(input)));
+        ask.send(request(7, 0)).unwrap();
+        ask.send(request(8, 0)).unwrap();
+        ask.send(request(8, 2)).unwrap();
+        assert_eq!(sent(&mut gathered).await, Some((8, 2)), "all in one");
+        let began = tokio::time::Instant::now();
+        ask.send(request(9, 0)).unwrap();
+        assert_eq!(sent(&mut gathered).await, Some((9, 0)));
+        assert_eq!(began.elapsed(), COMMIT_GATHERING);
+        ask.send(request(10, 0)).unwrap();
+        drop(ask);
+        assert_eq!(sent(&mut gathered).await, Some((10, 0)), "the last is not forgotten");
+        assert_eq!(sent(&mut gathered).await, None);
     }
 }
