@@ -43,6 +43,7 @@ fn to_json(status: &ClusterStatus) -> Value {
             "volume": session.volume,
             "client": session.client,
             "silent_ms": session.silent_ms,
+            "memory_high_bytes": session.memory_bytes,
         }))),
         "chunks": status.chunks,
         "chunk_bytes": status.chunk_bytes,
@@ -95,10 +96,11 @@ fn to_text(status: &ClusterStatus) -> String {
         parts.push(volume::table(&status.volumes).to_string());
     }
     if !status.sessions.is_empty() {
-        let mut sessions = Table::new(&["SESSION", "VOLUME", "CLIENT", "SILENT"]);
+        let mut sessions = Table::new(&["SESSION", "VOLUME", "CLIENT", "SILENT", "MEMORY PEAK"]);
         for session in &status.sessions {
             let silent = format!("{} ms", session.silent_ms);
-            sessions.row([session.id.to_string(), session.volume.clone(), session.client.clone(), silent]);
+            let (id, peak) = (session.id.to_string(), bytes(session.memory_bytes));
+            sessions.row([id, session.volume.clone(), session.client.clone(), silent, peak]);
         }
         parts.push(sessions.to_string());
     }

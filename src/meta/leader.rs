@@ -44,10 +44,18 @@ pub struct Leader {
     deposed: watch::Sender<bool>,
 }
 
+/// What is known of a live session, for people to look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Told {
+    pub silence: Duration,
+    pub memory_bytes: u64,
+}
+
 /// A session that is alive as far as this leader knows.
 struct Live {
     tree: TreeId,
     heard: Instant,
+    memory_bytes: u64,
     /// Did not answer a recall in time.
     overdue: bool,
     reclaimed: bool,
@@ -57,7 +65,7 @@ struct Live {
 impl Leader {
     pub fn new(term: u64, sessions: impl IntoIterator<Item = (SessionId, TreeId)>) -> Leader {
         let now = Instant::now();
-        let live = |tree| Live { tree, heard: now, overdue: false, reclaimed: false, events: None };
+        let live = |tree| Live { tree, heard: now, memory_bytes: 0, overdue: false, reclaimed: false, events: None };
         let sessions: HashMap<_, _> = sessions.into_iter().map(|(id, tree)| (id, live(tree))).collect();
         Leader {
             term,
@@ -113,7 +121,7 @@ impl Leader {
     // Sessions.
 
     pub fn add_session(&self, session: SessionId, tree: TreeId) {
-        let live = Live { tree, heard: Instant::now(), overdue: false, reclaimed: true, events: None };
+        let live = Live { tree, heard: Instant::now(), memory_bytes: 0, overdue: false, reclaimed: true, events: None };
         self.sessions.lock().insert(session, live);
     }
 
@@ -136,9 +144,17 @@ impl Leader {
         self.sessions.lock().get(&session).map(|live| live.tree).ok_or(FsError::SessionExpired)
     }
 
-    /// How long each session has been silent.
-    pub fn silences(&self) -> Vec<(SessionId, Duration)> {
-        self.sessions.lock().iter().map(|(id, live)| (*id, live.heard.elapsed())).collect()
+    /// What a session says of its memory.
+    pub fn note_memory(&self, session: SessionId, memory_bytes: u64) {
+        if let Some(live) = self.sessions.lock().get_mut(&session) {
+            live.memory_bytes = memory_bytes;
+        }
+    }
+
+    /// When each session was heard of, and what it said.
+    pub fn told(&self) -> Vec<(SessionId, Told)> {
+        let told = |live: &Live| Told { silence: live.heard.elapsed(), memory_bytes: live.memory_bytes };
+        self.sessions.lock().iter().map(|(id, live)| (*id, told(live))).collect()
     }
 
     /// Sessions to expire: silent for longer than `ttl`, not answering a recall, or heard of and yet without a whole

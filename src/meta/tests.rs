@@ -201,7 +201,9 @@ async fn the_same_sequence_happens_once() {
 async fn what_is_reclaimed_of_an_older_term_is_to_be_begun_anew() {
     let world = World::new().await;
     let a = world.session().await;
-    let MetaBody::Heartbeat(beat) = world.ask(MetaRequest::Heartbeat { session: a.session }).await.body else {
+    let MetaBody::Heartbeat(beat) =
+        world.ask(MetaRequest::Heartbeat { session: a.session, memory_bytes: 5 }).await.body
+    else {
         panic!("no heartbeat")
     };
     let reclaim = |term| world.ask(MetaRequest::Reclaim { session: a.session, term, leases: Vec::new(), done: true });
@@ -216,12 +218,15 @@ async fn a_session_is_its_owners_alone() {
     let a = world.session().await;
     for role in [Role::Client, Role::Store, Role::Meta] {
         let namesake = Peer { role, ..ADMIN };
-        let reply = world.ask_as(namesake, MetaRequest::Heartbeat { session: a.session }).await;
+        let reply = world.ask_as(namesake, MetaRequest::Heartbeat { session: a.session, memory_bytes: 5 }).await;
         assert_eq!(reply.body, MetaBody::Error(FsError::SessionExpired));
         let open = MetaRequest::OpenSession { volume: "main".into(), client: "test".into(), read_only: true };
         assert_eq!(world.ask_as(namesake, open).await.body, MetaBody::Error(FsError::AccessDenied));
     }
-    assert!(matches!(world.ask(MetaRequest::Heartbeat { session: a.session }).await.body, MetaBody::Heartbeat(_)));
+    assert!(matches!(
+        world.ask(MetaRequest::Heartbeat { session: a.session, memory_bytes: 5 }).await.body,
+        MetaBody::Heartbeat(_)
+    ));
     world.stop().await;
 }
 

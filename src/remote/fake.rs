@@ -276,7 +276,7 @@ impl State {
         use MetaRequest::*;
         match request {
             OpenSession { read_only, .. } => return reply(self.open_session(*read_only)),
-            Heartbeat { session }
+            Heartbeat { session, .. }
             | StatFs { session }
             | CloseSession { session }
             | Yield { session, .. }

@@ -119,12 +119,12 @@ impl MetaSession {
         self.id
     }
 
-    /// The instant is when the heartbeat was sent.
+    /// The instant is when the heartbeat was sent. `memory_bytes` is for people to look at.
     ///
     /// # Errors
     /// `SessionExpired`, or `Unreachable` when nobody answered for `patience`.
-    pub async fn heartbeat(&self, patience: Duration) -> Result<(HeartbeatReply, Instant), FsError> {
-        let request = MetaRequest::Heartbeat { session: self.id };
+    pub async fn heartbeat(&self, patience: Duration, memory_bytes: u64) -> Result<(HeartbeatReply, Instant), FsError> {
+        let request = MetaRequest::Heartbeat { session: self.id, memory_bytes };
         let answered = self.meta.call(&request, Some(patience)).await.map_err(|_| FsError::Unreachable)?;
         match answered.reply.body {
             MetaBody::Heartbeat(reply) => Ok((reply, answered.sent)),

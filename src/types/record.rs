@@ -122,6 +122,8 @@ pub struct SessionStatus {
     pub client: String,
     /// Since the last heartbeat, in milliseconds.
     pub silent_ms: u64,
+    /// The most that it has held in buffers and caches so far, as it says.
+    pub memory_bytes: u64,
 }
 
 /// A store's own id with the disks it joined with.

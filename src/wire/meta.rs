@@ -25,8 +25,10 @@ pub enum MetaRequest {
         client: String,
         read_only: bool,
     },
+    /// `memory_bytes`: the most that the client has held in buffers and caches so far.
     Heartbeat {
         session: SessionId,
+        memory_bytes: u64,
     },
     /// Opens the stream of events of this session; one at a time, a new one replaces the old.
     Subscribe {
@@ -207,7 +209,7 @@ impl MetaRequest {
     /// Whose request it is, of those that belong to a session.
     pub fn session(&self) -> Option<SessionId> {
         match self {
-            MetaRequest::Heartbeat { session }
+            MetaRequest::Heartbeat { session, .. }
             | MetaRequest::Subscribe { session }
             | MetaRequest::Reclaim { session, .. }
             | MetaRequest::CloseSession { session }

@@ -6,6 +6,7 @@ use super::room::LogRoom;
 use super::{Fail, Shared, plain, unexpected};
 use crate::crypto::token::JoinToken;
 use crate::meta::command::{Command, Outcome};
+use crate::meta::leader::Told;
 use crate::meta::state::{StateError, View};
 use crate::meta::stores::Room;
 use crate::net::Peer;
@@ -93,10 +94,10 @@ impl Shared {
 
     async fn status(&self) -> Result<MetaReply, Fail> {
         let leader = self.lead()?;
-        let silences = leader.silences();
+        let told = leader.told();
         let counted = self
             .read(|view| {
-                let sessions = silences.iter().map(|(id, silence)| session_status(view, *id, *silence));
+                let sessions = told.iter().map(|(id, told)| session_status(view, *id, *told));
                 let sessions: Vec<_> = sessions.collect::<Result<_, StateError>>()?;
                 Ok((view.map()?, view.volumes()?, view.chunk_totals()?, sessions))
             })
@@ -135,15 +136,15 @@ impl Shared {
     }
 }
 
-fn session_status(view: &View<'_>, id: SessionId, silence: Duration) -> Result<Option<SessionStatus>, StateError> {
+fn session_status(view: &View<'_>, id: SessionId, told: Told) -> Result<Option<SessionStatus>, StateError> {
     let session = match view.session(id) {
         Ok(session) => session,
         Err(StateError::Fs(_)) => return Ok(None),
         Err(error) => return Err(error),
     };
     let volume = view.volume(session.volume)?.name;
-    let silent_ms = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
-    Ok(Some(SessionStatus { id, volume, client: session.client, silent_ms }))
+    let silent_ms = u64::try_from(told.silence.as_millis()).unwrap_or(u64::MAX);
+    Ok(Some(SessionStatus { id, volume, client: session.client, silent_ms, memory_bytes: told.memory_bytes }))
 }
 
 fn space_report(volume: &Volume, usage: VolumeUsage, room: Room) -> SpaceReport {

@@ -191,7 +191,7 @@ impl Shared {
         self.lead()?;
         self.may_use(peer, session).await?;
         match request {
-            MetaRequest::Heartbeat { session } => self.heartbeat(session).await,
+            MetaRequest::Heartbeat { session, memory_bytes } => self.heartbeat(session, memory_bytes).await,
             MetaRequest::Reclaim { session, term, leases, done } => self.reclaim(session, term, &leases, done),
             MetaRequest::Yield { session, leases } => self.yielded(session, &leases),
             MetaRequest::CloseSession { session } => self.close_session(session).await,

@@ -58,11 +58,12 @@ impl Shared {
         }
     }
 
-    pub(super) async fn heartbeat(&self, session: SessionId) -> Result<MetaReply, Fail> {
+    pub(super) async fn heartbeat(&self, session: SessionId, memory_bytes: u64) -> Result<MetaReply, Fail> {
         let leader = self.lead()?;
         // The client counts its time to live from this answer: only a leader that still is one may give it.
         self.raft.read_barrier().await?;
         leader.heard(session)?;
+        leader.note_memory(session, memory_bytes);
         Ok(plain(MetaBody::Heartbeat(self.heartbeat_reply(leader.term)?)))
     }
 
