@@ -62,6 +62,8 @@ pub enum Command {
     Join(JoinArgs),
     /// Show the cluster at a glance
     Status(StatusArgs),
+    /// Measure how fast a directory is, on a mount or anywhere else
+    Bench(BenchArgs),
     /// Show the settings and where they come from
     Config(ConfigArgs),
 }
@@ -77,6 +79,25 @@ pub struct UpArgs {
     /// Go to the background once mounted
     #[arg(long)]
     pub detach: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Where to measure; everything happens in a directory made there, which is gone afterwards
+    #[arg(value_name = "DIR")]
+    pub path: PathBuf,
+    /// Size of the large file, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    pub size_mib: u64,
+    /// How many small files
+    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
+    pub files: u64,
+    /// How long each random load goes on, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 4)]
+    pub seconds: u64,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

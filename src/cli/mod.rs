@@ -4,6 +4,7 @@
 //! nothing about data. Every command checks all it can before its first side effect, and fails with one sentence.
 
 pub mod args;
+mod bench;
 mod cluster;
 mod config;
 mod daemon;
@@ -77,6 +78,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Outcome {
         Command::Token(args) => token::run(common, args),
         Command::Join(args) => join::run(common, args),
         Command::Status(args) => status::run(common, args),
+        Command::Bench(args) => bench::run(&args),
         Command::Config(args) => config::run(common, args),
     }
 }
