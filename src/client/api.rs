@@ -95,6 +95,8 @@ pub trait Posix: Send + Sync + 'static {
     fn lend_attr(&self, attr: &Attr) -> Duration;
     /// How long it may go by it that a name leads to this inode.
     fn lend_name(&self, dir: Ino, name: &Name, ino: Ino) -> Duration;
+    /// The kernel may be going by something that it was told of this inode, or is about to.
+    fn is_lent(&self, ino: Ino) -> bool;
     /// Nothing can be changed through this client, whatever the kernel's mount says.
     fn read_only(&self) -> bool;
     /// Always from memory.

@@ -121,8 +121,14 @@ impl Arbiter {
     fn leave(&mut self) -> Option<Vec<OwnLock>> {
         self.turns += 1;
         let table = self.here.take()?;
+        let home = (table.at_leader || table.len() > 0).then(|| table.own());
+        self.rest();
+        home
+    }
+
+    /// The leader decides for a while.
+    fn rest(&mut self) {
         self.not_before = Some(Instant::now() + PAUSE);
-        (table.at_leader || table.len() > 0).then(|| table.own())
     }
 
     /// The lease has ended. `true`: with locks that the leader does not know of.
@@ -198,10 +204,11 @@ impl Core {
         let ino: Ino = node.ino;
         let told = self.ask(|session| async move { session.own_locks(ino).await }).await;
         let mut state = node.lock();
-        if let Ok(Some(own)) = told.result
-            && self.may_decide(&state)
-        {
-            state.arbiter.come(turn, &own);
+        match told.result {
+            Ok(Some(own)) if self.may_decide(&state) => state.arbiter.come(turn, &own),
+            // Others have locks: not to be asked with every lock.
+            Ok(None) => state.arbiter.rest(),
+            _ => {}
         }
     }
 

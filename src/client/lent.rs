@@ -110,6 +110,11 @@ impl Core {
         VALIDITY
     }
 
+    /// Something of it is lent.
+    pub fn is_lent(&self, ino: Ino) -> bool {
+        self.nodes.find(ino).is_some_and(|node| node.lock().lent.void_at().is_some())
+    }
+
     /// Before a lease ends: returns when the kernel goes by nothing that it was told under it.
     pub async fn outlast_lent(&self, node: &Node) {
         let void_at = node.lock().lent.void_at();

@@ -3,16 +3,16 @@
 //! locked.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::task::JoinHandle;
 
 use super::api::{LockCall, Result};
-use super::arbiter::AtLeader;
 use super::core::{Core, Touch};
 use super::inode::Node;
-use crate::remote::session::MetaSession;
+use crate::remote::session::{Answer, MetaSession};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
 use crate::types::lock::{Lock, LockRange, LockRequest, LockSpace};
@@ -21,6 +21,7 @@ use crate::types::op::{Op, OpReply};
 /// A wait whose sequence has fallen this far behind is renewed: the servers keep the replies of all later ones.
 const BEHIND_MAX: u64 = 4_096;
 const CHECK: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_millis(50);
 
 type OwnerKey = (Ino, LockSpace, u64);
 
@@ -71,24 +72,76 @@ impl LockNotes {
     }
 }
 
-/// Gives up a wait when the waiter goes away.
-struct Waiting<'a> {
-    core: &'a Arc<Core>,
+/// A wait at the leader. Given up when the waiter goes away, and counted as under way until the leader has answered: it may
+/// have been granted.
+struct Waiting {
+    core: Arc<Core>,
     session: Arc<MetaSession>,
-    sequence: u64,
-    armed: bool,
-    /// Until the leader has given it up: it may have been granted.
-    call: Option<AtLeader>,
+    /// Once it has set out.
+    sequence: Arc<OnceLock<u64>>,
+    task: Option<JoinHandle<Waited>>,
 }
 
-impl Drop for Waiting<'_> {
+/// What came of a wait, and whether it was cancelled to be begun again.
+struct Waited {
+    answer: Answer<()>,
+    renewing: bool,
+}
+
+impl Waiting {
+    fn begin(core: &Arc<Core>, node: &Arc<Node>, request: LockRequest) -> Waiting {
+        let (session, sequence) = (core.session(), Arc::new(OnceLock::new()));
+        let (call, told) = (core.at_leader(node), sequence.clone());
+        let asking = session.clone();
+        let task = core.runtime.spawn(async move {
+            let waited = wait_at_leader(&asking, &told, request).await;
+            drop(call);
+            waited
+        });
+        Waiting { core: core.clone(), session, sequence, task: Some(task) }
+    }
+
+    async fn end(mut self) -> Option<Waited> {
+        let task = self.task.as_mut()?;
+        let waited = task.await.ok();
+        self.task = None;
+        waited
+    }
+}
+
+impl Drop for Waiting {
     fn drop(&mut self) {
-        if self.armed {
-            let (session, sequence, call) = (self.session.clone(), self.sequence, self.call.take());
-            self.core.runtime.spawn(async move {
-                session.cancel_lock(sequence).await;
-                drop(call);
-            });
+        let Some(mut task) = self.task.take() else { return };
+        let (session, sequence) = (self.session.clone(), self.sequence.clone());
+        self.core.runtime.spawn(async move {
+            // A cancellation that comes before the request finds nothing.
+            loop {
+                if let Some(sequence) = sequence.get() {
+                    session.cancel_lock(*sequence).await;
+                }
+                if tokio::time::timeout(AGAIN, &mut task).await.is_ok() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+async fn wait_at_leader(session: &Arc<MetaSession>, told: &OnceLock<u64>, request: LockRequest) -> Waited {
+    let ticket = session.ticket();
+    let sequence = *told.get_or_init(|| ticket.sequence());
+    let answer = session.wait_lock(&ticket, request);
+    tokio::pin!(answer);
+    let mut renewing = false;
+    loop {
+        tokio::select! {
+            answer = &mut answer => return Waited { answer, renewing },
+            () = tokio::time::sleep(CHECK), if !renewing => {
+                if ticket.behind() > BEHIND_MAX {
+                    renewing = true;
+                    session.cancel_lock(sequence).await;
+                }
+            }
         }
     }
 }
@@ -125,9 +178,7 @@ impl Core {
             }
             _ => {}
         }
-        let _call = self.at_leader(&node);
-        self.shipped(&node).await;
-        let tried = self.change(vec![Op::Lock(request(ino, call))], Touch::default(), Box::new(|_, _, _| {})).await?;
+        let tried = self.lock_at_leader(&node, request(ino, call)).await?;
         if let Some(OpReply::LockHeld(_)) = tried.first() {
             self.locks.refused(ino, &call);
             if !wait {
@@ -137,6 +188,14 @@ impl Core {
         }
         self.locks.settle(ino, &call);
         Ok(())
+    }
+
+    /// After what was decided here, which may be on its way: the last word about a lock is the last that was said.
+    async fn lock_at_leader(self: &Arc<Self>, node: &Arc<Node>, request: LockRequest) -> Result<Vec<OpReply>> {
+        let call = self.at_leader(node);
+        self.shipped(node).await;
+        // Under way for as long as the change is, whoever still waits for it.
+        self.change(vec![Op::Lock(request)], Touch::default(), Box::new(move |_, _, _| drop(call))).await
     }
 
     /// As [`Core::lock_here`], after asking for it when that may be had.
@@ -158,26 +217,9 @@ impl Core {
 
     async fn wait_lock(self: &Arc<Self>, node: &Arc<Node>, request: LockRequest) -> Result<()> {
         loop {
-            let session = self.session();
-            let ticket = session.ticket();
-            let sequence = ticket.sequence();
-            let call = Some(self.at_leader(node));
-            let mut waiting = Waiting { core: self, session: session.clone(), sequence, armed: true, call };
-            let answer = session.wait_lock(&ticket, request.clone());
-            tokio::pin!(answer);
-            let mut renewing = false;
-            let answer = loop {
-                tokio::select! {
-                    answer = &mut answer => break answer,
-                    () = tokio::time::sleep(CHECK), if !renewing => {
-                        if ticket.behind() > BEHIND_MAX {
-                            renewing = true;
-                            session.cancel_lock(sequence).await;
-                        }
-                    }
-                }
-            };
-            waiting.armed = false;
+            let waiting = Waiting::begin(self, node, request.clone());
+            let session = waiting.session.clone();
+            let Some(Waited { answer, renewing }) = waiting.end().await else { return Err(FsError::Io) };
             match answer.result {
                 Err(FsError::Interrupted) if renewing => {}
                 Err(FsError::SessionExpired) if !answer.uncertain => self.renewed(&session).await,

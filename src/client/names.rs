@@ -92,6 +92,11 @@ impl Names {
         goes_on.then_some(self.upto)
     }
 
+    /// A part of a listing came, and could not be kept.
+    pub fn listed_in_vain(&mut self) {
+        self.asked = 0;
+    }
+
     /// What a look-up, or a change at the leader, has told.
     pub fn learn(&mut self, name: Name, found: Option<(Ino, FileKind)>) {
         self.bound();

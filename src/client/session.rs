@@ -14,6 +14,7 @@ use tokio::time::MissedTickBehavior;
 use super::core::Core;
 use super::inode::{Asked, Node};
 use super::journal::Change;
+use super::lent::VOID_AFTER;
 use crate::remote::meta::Events;
 use crate::remote::session::MetaSession;
 use crate::types::error::FsError;
@@ -23,6 +24,7 @@ use crate::types::session::{Claim, Event, Hold, Lease};
 
 const HOLD_TRIES: u32 = 1_000;
 const RETRY: Duration = Duration::from_millis(50);
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Starts the tasks that keep the session; they end when the client stops.
 pub fn start(core: &Arc<Core>, term: u64) {
@@ -188,6 +190,7 @@ async fn replace(core: &Arc<Core>, expired: &Arc<MetaSession>) {
     let lost = lose_everything(core);
     tracing::error!(session = %expired.id(), files = lost, "the session has expired; unsynced writes are lost");
     drop_kernel_pages(core).await;
+    close_soon(core, expired.clone());
     let (volume, name) = (core.config.volume.clone(), core.config.name.clone());
     loop {
         let opening = MetaSession::open(core.meta.clone(), &volume, &name, core.config.read_only, None);
@@ -208,6 +211,17 @@ async fn replace(core: &Arc<Core>, expired: &Arc<MetaSession>) {
     }
     let core = core.clone();
     core.runtime.clone().spawn(async move { take_up_open_files(&core).await });
+}
+
+/// The leader may wait for the end of a session that it has condemned. Nothing is held under it any more; what was lent to the
+/// kernel is void a moment later.
+fn close_soon(core: &Arc<Core>, expired: Arc<MetaSession>) {
+    core.runtime.spawn(async move {
+        tokio::time::sleep(VOID_AFTER).await;
+        if let Err(error) = expired.close(CLOSE_PATIENCE).await {
+            tracing::debug!(%error, "the expired session was not closed; it ends by itself");
+        }
+    });
 }
 
 /// Returns how many files lost data.

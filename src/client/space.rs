@@ -53,8 +53,12 @@ impl Space {
     /// The leader has told anew.
     pub fn told(&self, asked: Asked, report: SpaceReport) {
         let mut state = self.state.lock();
+        if asked.0 < state.sent_when_asked {
+            // A later one was told before.
+            return;
+        }
         state.report = report;
-        state.sent_when_asked = state.sent_when_asked.max(asked.0);
+        state.sent_when_asked = asked.0;
         state.sent.push_back(0);
         if state.sent.len() > ROUNDS {
             state.sent.pop_front();

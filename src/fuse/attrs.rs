@@ -100,10 +100,12 @@ impl<F: Posix> Door<F> {
 
     pub fn answer_setxattr(&self, caller: Caller, number: Ino, pair: (&[u8], &[u8]), flags: i32, reply: ReplyEmpty) {
         let (fs, name, value) = (self.fs.clone(), pair.0.to_vec(), pair.1.to_vec());
+        let teller = self.teller.clone();
         let work = async move {
             let is_access_acl = name == ACCESS_ACL;
             check_name(&name)?;
             fs.setxattr(number, name, value, xattr_mode(flags)?).await?;
+            teller.changed(&[number]);
             if is_access_acl { drop_setgid(&*fs, caller, number).await } else { Ok(()) }
         };
         let answer = move |result: Result<()>| reply_empty(result.map_err(stale), reply);

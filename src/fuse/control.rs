@@ -1,14 +1,16 @@
 //! What other processes ask of a mount: make all durable, say whether it may be written, by ioctls of our own on its
 //! root; and whether anybody is there.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::adapter::{SYNC_IOCTL, WRITABLE_IOCTL};
 use super::mount::unmount_by_helper;
-use crate::host::space::free_bytes;
 
 /// Makes everything that was done through the mount at `path` durable, as `syncfs` does where the kernel tells the mount
 /// of it.
@@ -30,7 +32,11 @@ pub fn check_writable(path: &Path) -> io::Result<()> {
 /// Whether a mount's process is gone: every call says "Transport endpoint is not connected". Asked by what the kernel never
 /// answers itself; attributes of the root it may know for a moment.
 pub fn is_dead(path: &Path) -> bool {
-    matches!(free_bytes(path), Err(error) if error.raw_os_error() == Some(libc::ENOTCONN))
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    let mut found = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: `path` is a NUL-terminated string and `found` room for the answer, which is not looked at.
+    let failed = unsafe { libc::statfs(path.as_ptr(), found.as_mut_ptr()) } != 0;
+    failed && io::Error::last_os_error().raw_os_error() == Some(libc::ENOTCONN)
 }
 
 /// Unmounts as an ordinary user may: by fusermount3.

@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::places::Place;
+use super::places::{Place, Places};
 use crate::client::kernel::KernelCache;
 use crate::types::id::Ino;
 
@@ -38,8 +38,15 @@ pub struct Invalidator {
 }
 
 struct Orders {
+    notifier: Notifier,
     pages: Sender<Ino>,
-    names: Sender<(Place, oneshot::Sender<()>)>,
+    names: Sender<NameOrder>,
+}
+
+struct NameOrder {
+    place: Place,
+    places: Arc<Places>,
+    done: oneshot::Sender<()>,
 }
 
 impl Invalidator {
@@ -61,17 +68,28 @@ impl Invalidator {
         }
         let (names, orders) = channel();
         let thread = thread::Builder::new().name("fuse-names".into());
-        thread.spawn(move || drop_names(&notifier, &orders))?;
-        *self.orders.lock() = Some(Orders { pages, names });
+        let sender = notifier.clone();
+        thread.spawn(move || drop_names(&sender, &orders))?;
+        *self.orders.lock() = Some(Orders { notifier, pages, names });
         Ok(())
     }
 
-    /// The kernel forgets that there is something of this name, and with it what is mounted there. Returns when it has, or
-    /// when the directory's lock is not to be had for a while.
-    pub(super) async fn drop_name(&self, place: Place) {
+    /// Answers about attributes that are on their way to the kernel are of no use to it. Takes no lock of the kernel's and waits
+    /// for no page, so from any thread.
+    pub(super) fn outdate_attr(&self, ino: Ino) {
+        let notifier = self.orders.lock().as_ref().map(|orders| orders.notifier.clone());
+        // From before the first byte on there are attributes, and no pages.
+        if let Some(Err(error)) = notifier.map(|notifier| notifier.inval_inode(INodeNo(ino.0), -1, 0)) {
+            tracing::debug!(%error, %ino, "no attributes to drop");
+        }
+    }
+
+    /// The kernel forgets that there is something of this name, and with it what is mounted there; unless `places` says by then
+    /// that something else is there. Returns when it has, or when the directory's lock is not to be had for a while.
+    pub(super) async fn drop_name(&self, place: Place, places: Arc<Places>) {
         let (done, wait) = oneshot::channel();
         if let Some(orders) = &*self.orders.lock() {
-            let _ = orders.names.send((place, done));
+            let _ = orders.names.send(NameOrder { place, places, done });
         }
         let _ = tokio::time::timeout(NAME_PATIENCE, wait).await;
     }
@@ -118,8 +136,13 @@ fn run(notifier: &Notifier, orders: &Mutex<Receiver<Ino>>, waiting: &Waiting) {
     }
 }
 
-fn drop_names(notifier: &Notifier, orders: &Receiver<(Place, oneshot::Sender<()>)>) {
-    while let Ok(((dir, name), done)) = orders.recv() {
+fn drop_names(notifier: &Notifier, orders: &Receiver<NameOrder>) {
+    while let Ok(NameOrder { place, places, done }) = orders.recv() {
+        // Who asked has gone on without, and what is there now may be where it should be.
+        if done.is_closed() || !places.is_vacant(&place) {
+            continue;
+        }
+        let (dir, name) = place;
         // Failure means that it is not there (any more), or that the mount is gone.
         if let Err(error) = notifier.inval_entry(INodeNo(dir.0), OsStr::from_bytes(name.as_bytes())) {
             tracing::debug!(%error, %dir, "no name to drop");

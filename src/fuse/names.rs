@@ -100,9 +100,10 @@ impl<F: Posix> Door<F> {
         work: impl Future<Output = Result<T>> + Send + 'static,
         reply: impl FnOnce(Result<T>) + Send + 'static,
     ) {
-        let sync = self.sync_names.then(|| self.fs.clone());
+        let (sync, teller) = (self.sync_names.then(|| self.fs.clone()), self.teller.clone());
         let work = async move {
             let done = work.await?;
+            teller.changed(&dirs);
             if let Some(fs) = sync {
                 fs.fsync(dirs[0], None).await?;
                 if dirs[1] != dirs[0] {
@@ -124,7 +125,7 @@ impl<F: Posix> Door<F> {
     pub fn answer_link(&self, caller: Caller, number: Ino, at: Place, reply: ReplyEntry) {
         let (fs, dir, teller, found) = (self.fs.clone(), at.dir, self.teller.clone(), at.found());
         let work = async move { fs.link(number, dir, at.name?).await };
-        self.change(caller, [dir, dir], work, move |result| teller.entry(found, result, reply));
+        self.change(caller, [dir, dir], work, move |result| teller.linked(&found, result, reply));
     }
 
     pub fn answer_unlink(&self, caller: Caller, at: Place, reply: ReplyEmpty) {
@@ -155,8 +156,10 @@ impl<F: Posix> Door<F> {
         let new = new_inode(caller, NewNode::File, mode, umask);
         let (fs, sync, dir, open_flags) = (self.fs.clone(), self.sync_names, at.dir, self.open_flags);
         let (teller, found) = (self.teller.clone(), at.found());
+        let changing = self.teller.clone();
         let work = async move {
             let created = create(&*fs, caller, at, new, flags).await?;
+            changing.changed(&[dir]);
             if sync {
                 fs.fsync(dir, None).await?;
             }

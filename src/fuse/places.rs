@@ -31,20 +31,27 @@ impl Places {
     /// directory: within one it can move it.
     pub fn found(&self, dir: Ino, place: &Place) -> Option<Place> {
         let mut known = self.known.lock();
-        match known.put(dir, place) {
-            Some(before) if before.0 != place.0 => Some(before),
-            _ => None,
+        let before = known.of.get(&dir).filter(|before| before.0 != place.0).cloned();
+        known.put(dir, place);
+        before
+    }
+
+    /// The kernel is about to learn that there is no directory at this place: whatever it had there it lets go of by itself.
+    pub fn is_no_dir(&self, place: &Place) {
+        let mut known = self.known.lock();
+        if let Some(dir) = known.at.get(place).copied() {
+            known.forget(dir);
         }
     }
 
-    /// Takes note that the kernel is about to learn of a directory, unless it has it elsewhere.
-    pub fn has_at(&self, dir: Ino, place: &Place) -> bool {
-        let mut known = self.known.lock();
-        let is_here = known.of.get(&dir).is_none_or(|has| has.0 == place.0);
-        if is_here {
-            known.put(dir, place);
-        }
-        is_here
+    /// Whether the kernel has a directory in another directory than this.
+    pub fn is_elsewhere(&self, dir: Ino, place: &Place) -> bool {
+        self.known.lock().of.get(&dir).is_some_and(|has| has.0 != place.0)
+    }
+
+    /// Whether this is (still) where the kernel has something else by now, or nothing.
+    pub fn is_vacant(&self, place: &Place) -> bool {
+        !self.known.lock().at.contains_key(place)
     }
 
     /// The kernel has moved something; what was at the new place may be at the old one now.
@@ -52,8 +59,8 @@ impl Places {
         let mut known = self.known.lock();
         let (moved, replaced) = (known.at.get(from).copied(), known.at.get(to).copied());
         replaced.iter().for_each(|dir| known.forget(*dir));
-        moved.iter().for_each(|dir| drop(known.put(*dir, to)));
-        replaced.iter().filter(|_| exchanged).for_each(|dir| drop(known.put(*dir, from)));
+        moved.iter().for_each(|dir| known.put(*dir, to));
+        replaced.iter().filter(|_| exchanged).for_each(|dir| known.put(*dir, from));
     }
 
     /// The kernel let go of the inode.
@@ -63,25 +70,21 @@ impl Places {
 }
 
 impl Known {
-    fn put(&mut self, dir: Ino, place: &Place) -> Option<Place> {
-        let before = self.of.insert(dir, place.clone());
-        if before.as_ref() != Some(place) {
-            before.iter().for_each(|before| self.leave(before, dir));
-            self.at.insert(place.clone(), dir);
+    /// Whatever was there before is there no more.
+    fn put(&mut self, dir: Ino, place: &Place) {
+        if self.of.get(&dir) == Some(place) {
+            return;
         }
-        before
+        self.forget(dir);
+        if let Some(other) = self.at.insert(place.clone(), dir) {
+            self.of.remove(&other);
+        }
+        self.of.insert(dir, place.clone());
     }
 
     fn forget(&mut self, dir: Ino) {
         if let Some(place) = self.of.remove(&dir) {
-            self.leave(&place, dir);
-        }
-    }
-
-    /// Another may be there by now.
-    fn leave(&mut self, place: &Place, dir: Ino) {
-        if self.at.get(place) == Some(&dir) {
-            self.at.remove(place);
+            self.at.remove(&place);
         }
     }
 }
@@ -106,6 +109,20 @@ mod tests {
         assert_eq!(places.found(x, &place(3, "b")), None);
         places.forgot(x);
         assert!(places.known.lock().at.is_empty());
+    }
+
+    #[test]
+    fn a_place_that_has_something_else_by_now_is_left_alone() {
+        let places = Places::default();
+        let (x, y) = (Ino(8), Ino(9));
+        places.found(x, &place(1, "a"));
+        places.found(y, &place(1, "a"));
+        assert_eq!(places.found(x, &place(2, "b")), None, "y is there now");
+        places.found(y, &place(1, "a"));
+        places.is_no_dir(&place(1, "a"));
+        assert_eq!(places.found(y, &place(2, "c")), None, "a file is");
+        assert!(places.is_vacant(&place(1, "a")) && !places.is_vacant(&place(2, "c")));
+        assert!(places.is_elsewhere(y, &place(1, "z")) && !places.is_elsewhere(y, &place(2, "z")));
     }
 
     #[test]

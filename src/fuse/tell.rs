@@ -12,6 +12,7 @@ use super::places::{Place, Places};
 use super::special::SpecialFiles;
 use crate::client::api::{Handle, Posix, Result};
 use crate::types::attr::{Attr, FileKind};
+use crate::types::error::FsError;
 use crate::types::id::Ino;
 use crate::types::name::Name;
 
@@ -55,13 +56,10 @@ impl<F: Posix> Teller<F> {
 
     /// Answers with what a name leads to. A directory that another host has moved is first taken from where the kernel has it.
     pub fn entry(&self, found: Found, result: Result<Attr>, reply: ReplyEntry) {
+        let before = self.place(&found, &result);
         let attr = match result {
             Ok(attr) => attr,
             Err(error) => return reply.error(errno(&error)),
-        };
-        let before = match &found {
-            Some(place) if attr.kind == FileKind::Dir => self.places.found(attr.ino, place),
-            _ => None,
         };
         let teller = self.clone();
         let answer = move || {
@@ -69,11 +67,42 @@ impl<F: Posix> Teller<F> {
             reply.entry_with_ttls(&validity.attr, &validity.name, &attr_out(&attr), GENERATION);
         };
         let Some(before) = before else { return answer() };
-        let cache = self.cache.clone();
+        let (cache, places) = (self.cache.clone(), self.places.clone());
         self.runtime.spawn(async move {
-            cache.drop_name(before).await;
+            cache.drop_name(before, places).await;
             answer();
         });
+    }
+
+    /// Takes note of where the kernel is about to have a directory. Where it has it now, if it cannot move it from there.
+    fn place(&self, found: &Found, result: &Result<Attr>) -> Option<Place> {
+        let place = found.as_ref()?;
+        match result {
+            Ok(attr) if attr.kind == FileKind::Dir => {
+                // An answer from before a rename, told after it, says nothing of where the directory is.
+                let leads_elsewhere = |now: Result<Attr>| now.map(|now| now.ino) != Ok(attr.ino);
+                if self.fs.try_lookup(place.0, &place.1).is_some_and(leads_elsewhere) {
+                    return None;
+                }
+                self.places.found(attr.ino, place)
+            }
+            Ok(_) | Err(FsError::NotFound) => {
+                self.places.is_no_dir(place);
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Answers with another name of a file that others may be writing to: the kernel does not see which came first.
+    pub fn linked(&self, found: &Found, result: Result<Attr>, reply: ReplyEntry) {
+        match result {
+            Ok(attr) => {
+                let name = self.learns(found, &attr).name;
+                reply.entry_with_ttls(&Duration::ZERO, &name, &attr_out(&attr), GENERATION);
+            }
+            Err(error) => reply.error(errno(&error)),
+        }
     }
 
     /// The kernel is told that it has moved something.
@@ -90,19 +119,35 @@ impl<F: Posix> Teller<F> {
     /// The kernel is about to learn of an inode, or to see it anew.
     pub fn learns(&self, found: &Found, attr: &Attr) -> Validity {
         self.special_files.saw(attr);
-        let name = found.as_ref().map(|(dir, name)| self.fs.lend_name(*dir, name, attr.ino));
-        Validity { name: name.unwrap_or_default(), attr: self.fs.lend_attr(attr) }
+        let validity = self.fs.lend_attr(attr);
+        // A name is taken along when it is moved to another directory. Then what is lent of the inode is what a change of the
+        // name there waits for.
+        let place = found.as_ref().filter(|_| !validity.is_zero());
+        let name = place.map(|(dir, name)| self.fs.lend_name(*dir, name, attr.ino));
+        Validity { name: name.unwrap_or_default(), attr: validity }
     }
 
     /// Of a line of a listing: what the kernel may learn of it, if that is known and may be gone by.
     pub fn lends(&self, dir: Ino, name: &[u8], ino: Ino) -> Option<(Attr, Validity)> {
         let attr = self.fs.try_getattr(ino)?.ok()?;
         let place = (dir, Name::new(name).ok()?);
-        if attr.kind == FileKind::Dir && !self.places.has_at(ino, &place) {
+        let is_dir = attr.kind == FileKind::Dir;
+        if is_dir && self.places.is_elsewhere(ino, &place) {
             return None;
         }
-        let validity = self.learns(&Some(place), &attr);
-        (!validity.name.is_zero() && !validity.attr.is_zero()).then_some((attr, validity))
+        let found = Some(place);
+        let validity = self.learns(&found, &attr);
+        if validity.name.is_zero() {
+            return None;
+        }
+        found.iter().filter(|_| is_dir).for_each(|place| drop(self.places.found(ino, place)));
+        Some((attr, validity))
+    }
+
+    /// These were changed, and the kernel is about to hear of it. It drops what it knows of them when it does, and takes note again
+    /// of an answer from before that comes late, unless that is made void first.
+    pub fn changed(&self, inos: &[Ino]) {
+        inos.iter().filter(|ino| self.fs.is_lent(**ino)).for_each(|ino| self.cache.outdate_attr(*ino));
     }
 
     /// Answers with what an inode is that the request named.

@@ -19,7 +19,7 @@ use super::names::NameLocks;
 use super::stores::StoreReports;
 use crate::types::error::FsError;
 use crate::types::id::{Ino, SessionId, TreeId};
-use crate::types::limits::LEASE_QUIET_MS;
+use crate::types::limits::{LEASE_QUIET_MS, SESSION_TTL_MS};
 use crate::types::session::{Claim, Event, Hold, Lease};
 
 /// A client that answers heartbeats but not a recall holds everybody up: after this long it is expired.
@@ -55,6 +55,8 @@ pub struct Told {
 struct Live {
     tree: TreeId,
     heard: Instant,
+    /// The last heartbeat that was confirmed: the client counts its life from there.
+    confirmed: Instant,
     memory_bytes: u64,
     /// Did not answer a recall in time.
     overdue: bool,
@@ -65,7 +67,15 @@ struct Live {
 impl Leader {
     pub fn new(term: u64, sessions: impl IntoIterator<Item = (SessionId, TreeId)>) -> Leader {
         let now = Instant::now();
-        let live = |tree| Live { tree, heard: now, memory_bytes: 0, overdue: false, reclaimed: false, events: None };
+        let live = |tree| Live {
+            tree,
+            heard: now,
+            confirmed: now,
+            memory_bytes: 0,
+            overdue: false,
+            reclaimed: false,
+            events: None,
+        };
         let sessions: HashMap<_, _> = sessions.into_iter().map(|(id, tree)| (id, live(tree))).collect();
         Leader {
             term,
@@ -121,7 +131,9 @@ impl Leader {
     // Sessions.
 
     pub fn add_session(&self, session: SessionId, tree: TreeId) {
-        let live = Live { tree, heard: Instant::now(), memory_bytes: 0, overdue: false, reclaimed: true, events: None };
+        let now = Instant::now();
+        let live =
+            Live { tree, heard: now, confirmed: now, memory_bytes: 0, overdue: false, reclaimed: true, events: None };
         self.sessions.lock().insert(session, live);
     }
 
@@ -144,11 +156,22 @@ impl Leader {
         self.sessions.lock().get(&session).map(|live| live.tree).ok_or(FsError::SessionExpired)
     }
 
-    /// What a session says of its memory.
-    pub fn note_memory(&self, session: SessionId, memory_bytes: u64) {
-        if let Some(live) = self.sessions.lock().get_mut(&session) {
-            live.memory_bytes = memory_bytes;
-        }
+    /// A heartbeat, and what the session says of its memory. One that is to be expired is told so, and lives no longer than
+    /// it was told before.
+    ///
+    /// # Errors
+    /// `SessionExpired`: it is not there (any more), owes an answer, or has not reclaimed.
+    pub fn confirm(&self, session: SessionId, memory_bytes: u64) -> Result<(), FsError> {
+        self.heard(session)?;
+        let mut sessions = self.sessions.lock();
+        let live = sessions.get_mut(&session).filter(|live| !self.is_condemned(live)).ok_or(FsError::SessionExpired)?;
+        (live.confirmed, live.memory_bytes) = (Instant::now(), memory_bytes);
+        Ok(())
+    }
+
+    fn is_condemned(&self, live: &Live) -> bool {
+        let late = self.started.elapsed() > Duration::from_millis(SESSION_TTL_MS).saturating_mul(RECLAIM_TTLS);
+        live.overdue || (late && !live.reclaimed)
     }
 
     /// When each session was heard of, and what it said.
@@ -157,11 +180,13 @@ impl Leader {
         self.sessions.lock().iter().map(|(id, live)| (*id, told(live))).collect()
     }
 
-    /// Sessions to expire: silent for longer than `ttl`, not answering a recall, or heard of and yet without a whole
-    /// reclaim when `RECLAIM_TTLS` have passed.
-    pub fn overdue(&self, ttl: Duration) -> Vec<SessionId> {
-        let late = self.started.elapsed() > ttl.saturating_mul(RECLAIM_TTLS);
-        let overdue = |live: &Live| live.overdue || live.heard.elapsed() > ttl || (late && !live.reclaimed);
+    /// Sessions to expire, which by now know it themselves: silent for longer than their time to live; or without a
+    /// confirmed heartbeat for so long, because they do not answer a recall, or were heard of and had not reclaimed all when
+    /// `RECLAIM_TTLS` had passed.
+    pub fn overdue(&self) -> Vec<SessionId> {
+        let ttl = Duration::from_millis(SESSION_TTL_MS);
+        let overdue =
+            |live: &Live| live.heard.elapsed() > ttl || (self.is_condemned(live) && live.confirmed.elapsed() > ttl);
         self.sessions.lock().iter().filter(|(_, live)| overdue(live)).map(|(id, _)| *id).collect()
     }
 
@@ -508,9 +533,15 @@ mod tests {
         leader.add_session(B, TREE);
         leader.grant(A, key(TREE, INO), WRITE).expect("free");
         let expire = async {
-            while leader.overdue(Duration::from_secs(3600)) != [A] {
+            let mut confirmed = tokio::time::Instant::now();
+            while leader.overdue() != [A] {
+                leader.confirm(B, 0).expect("alive");
+                if leader.confirm(A, 0).is_ok() {
+                    confirmed = tokio::time::Instant::now();
+                }
                 tokio::time::advance(Duration::from_millis(100)).await;
             }
+            assert!(confirmed.elapsed() > Duration::from_millis(SESSION_TTL_MS), "it may go by its leases until then");
             leader.drop_session(A);
         };
         let (guard, ()) = tokio::join!(leader.begin_change(B, vec![key(TREE, INO)]), expire);
@@ -555,18 +586,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_beats_and_never_reclaims_stands_in_nobodys_way() {
-        let ttl = Duration::from_secs(10);
         let leader = Leader::new(2, [(A, TREE), (B, TREE)]);
         leader.reclaim(A, &[], true).expect("alive");
         leader.reclaim(B, &[Claim { ino: INO, hold: WRITE, grant: 77 }], false).expect("alive");
         for _ in 0..20 {
-            assert!(leader.overdue(ttl).is_empty());
+            assert!(leader.overdue().is_empty());
             tokio::time::advance(Duration::from_secs(1)).await;
-            leader.heard(A).expect("alive");
-            leader.heard(B).expect("alive");
+            leader.confirm(A, 0).expect("alive");
+            leader.confirm(B, 0).expect("alive");
         }
-        tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!(leader.overdue(ttl), [B]);
+        for _ in 0..10 {
+            tokio::time::advance(Duration::from_millis(1_001)).await;
+            leader.confirm(A, 0).expect("alive");
+            assert_eq!(leader.confirm(B, 0), Err(FsError::SessionExpired));
+        }
+        assert_eq!(leader.overdue(), [B]);
         leader.drop_session(B);
         leader.settled().await.expect("settled");
         assert!(leader.grant(A, key(TREE, Ino(10)), WRITE).is_some());

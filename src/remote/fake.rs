@@ -491,16 +491,6 @@ impl State {
                 let granted = self.grant(*session, *dir, *want);
                 (self.page(*dir, *after), granted)
             }
-            TestLock { session, request } => {
-                if !self.clear(*session, request.ino, Lease::Read) {
-                    return None;
-                }
-                (MetaBody::Lock(self.test_lock(*session, request)), Vec::new())
-            }
-            OwnLocks { session, ino } => {
-                self.tally("own-locks");
-                (MetaBody::OwnLocks(self.own_locks(*session, *ino)), Vec::new())
-            }
             Parent { dir, .. } => {
                 let parent = self.inodes.get(dir).map(|inode| inode.parent).ok_or(FsError::NotFound);
                 (parent.and_then(|ino| self.attr(ino)).map_or_else(MetaBody::Error, MetaBody::Attr), Vec::new())
@@ -511,7 +501,7 @@ impl State {
                 let value = self.inodes[ino].xattrs.get(name).cloned().ok_or(FsError::NoAttribute);
                 (value.map_or_else(MetaBody::Error, MetaBody::Value), Vec::new())
             }
-            _ => (MetaBody::Error(FsError::NotSupported), Vec::new()),
+            other => return self.read_locks(other),
         };
         Some(MetaReply { body, granted })
     }

@@ -88,15 +88,15 @@ pub enum Op {
         ino: Ino,
         owner: u64,
     },
+    /// Sets inode numbers aside for this session, for inodes that it makes on its own.
+    ReserveInos {
+        count: u64,
+    },
     /// The locks that this session holds on an inode, in the place of all that it held: how it decided while it held a Write
     /// lease.
     SetLocks {
         ino: Ino,
         locks: Vec<OwnLock>,
-    },
-    /// Sets inode numbers aside for this session, for inodes that it makes on its own.
-    ReserveInos {
-        count: u64,
     },
 }
 

@@ -354,6 +354,10 @@ impl Posix for Reference {
         std::time::Duration::ZERO
     }
 
+    fn is_lent(&self, _: Ino) -> bool {
+        false
+    }
+
     fn try_lookup(&self, dir: Ino, name: &Name) -> Option<Result<Attr>> {
         self.my_turn().then(|| self.state.lock().lookup(dir, name))
     }

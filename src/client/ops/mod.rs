@@ -55,6 +55,10 @@ impl Posix for Client {
         self.core.lend_name(dir, name, ino)
     }
 
+    fn is_lent(&self, ino: Ino) -> bool {
+        self.core.is_lent(ino)
+    }
+
     fn read_only(&self) -> bool {
         self.core.read_only
     }

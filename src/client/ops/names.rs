@@ -158,6 +158,8 @@ impl Core {
         if state.accepts(asked, told.brought(dir)) {
             state.learn(&page.dir);
             state.dir.learn_page(after, &items, page.end, page.next_cookie, page.has_default_acl);
+        } else {
+            state.dir.listed_in_vain();
         }
         if lease == Lease::Write && state.held.lease() < Lease::Write {
             state.is_shared();

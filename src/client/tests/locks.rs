@@ -86,6 +86,27 @@ async fn a_waiter_elsewhere_hears_of_an_unlock() {
     waiter.await.unwrap().unwrap();
 }
 
+/// The lease is on its way back, held up by what was lent: the locks go home, and a close must not overtake them.
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_is_dropped_while_it_goes_home_is_dropped() {
+    let cluster = Cluster::new();
+    let (a, b) = (cluster.client().await, cluster.client().await);
+    let (ino, handle) = create(&a, "f").await;
+    a.sync().await.unwrap();
+    a.setlk(ino, call(1, EXCLUSIVE, 0, 9), false).await.unwrap();
+    assert!(a.lend_attr(&a.getattr(ino).await.unwrap()) > Duration::ZERO);
+    let changing = tokio::spawn({
+        let b = b.clone();
+        async move { b.setattr(ino, SetAttr { mode: Some(0o600), ..SetAttr::default() }).await }
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!changing.is_finished());
+    a.flush(ino, handle, 1).await.unwrap();
+    changing.await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(b.getlk(ino, call(1, EXCLUSIVE, 0, 9)).await, Ok(None));
+}
+
 #[tokio::test(start_paused = true)]
 async fn two_processes_of_one_host_wait_for_one_another() {
     let cluster = Cluster::new();

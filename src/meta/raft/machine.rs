@@ -76,7 +76,8 @@ impl MachineStore {
         let gate = self.gate.lock().await;
         let expected = gathered.commands.len();
         let commands = gathered.commands;
-        let replies = if gathered.bytes <= SOON_BYTES {
+        let brief = gathered.bytes <= SOON_BYTES && commands.iter().all(|command| machine.is_brief(command));
+        let replies = if brief {
             machine.apply(&position, &commands)?
         } else {
             blocking(move || machine.apply(&position, &commands)).await?

@@ -37,6 +37,11 @@ pub trait Machine: Send + Sync + 'static {
     /// The index under the machine failed (never: a command was refused; that is a reply).
     fn apply(&self, position: &[u8], commands: &[Vec<u8>]) -> io::Result<Vec<Vec<u8>>>;
 
+    /// A command that is applied in the time that it takes to wake a thread for it, if it is short. The others get one.
+    fn is_brief(&self, _command: &[u8]) -> bool {
+        false
+    }
+
     /// Writes everything (but the position) as a stream. Nothing is applied meanwhile.
     ///
     /// # Errors

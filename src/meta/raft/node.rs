@@ -160,6 +160,7 @@ impl RaftNode {
         let room = Room {
             config: config.room,
             dir: config.dir.clone(),
+            segment_bytes: config.log.segment_bytes.into(),
             log: Arc::downgrade(&log),
             snapshots: Arc::clone(&snapshots),
             machine: Arc::downgrade(&machine),
@@ -303,6 +304,12 @@ impl RaftNode {
             Some((_, true, _)) => self.change(ChangeMembers::RemoveVoters(BTreeSet::from([id.0]))).await,
             Some((_, false, _)) => self.change(ChangeMembers::RemoveNodes(BTreeSet::from([id.0]))).await,
         }
+    }
+
+    /// More of the log is there than the segment that is written to: some can be cut off when there are snapshots.
+    pub fn can_be_cut(&self) -> bool {
+        let log = &self.inner.log;
+        log.bytes_from(log.range().start) > u64::from(log.segment_bytes())
     }
 
     /// Every member, whether it votes, and how many entries it is behind the leader; the last is known to the leader

@@ -13,7 +13,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 
 use super::Machine;
 use super::log::Log;
-use super::snapshot::SnapshotDir;
+use super::snapshot::{KEPT, SnapshotDir};
 use super::types::RaftHandle;
 use crate::host::space::free_bytes;
 
@@ -37,6 +37,8 @@ impl Default for RoomConfig {
 pub struct Room {
     pub config: RoomConfig,
     pub dir: PathBuf,
+    /// Of a whole segment of the log: what can be cut off at least.
+    pub segment_bytes: u64,
     pub log: Weak<Log>,
     pub snapshots: Arc<SnapshotDir>,
     pub machine: Weak<dyn Machine>,
@@ -64,7 +66,13 @@ impl Room {
                 tracing::info!(upto = spare, free, "little room: cutting the log");
                 let _ = raft.trigger().purge_log(spare).await;
             }
-            if applied > snapshot && snapshot_bytes(machine).await.is_some_and(|bytes| bytes + MARGIN_BYTES <= free) {
+            // With less than that nothing but the segment that is written to would be left.
+            if applied <= snapshot || log.bytes_from(log.range().start) <= self.segment_bytes {
+                continue;
+            }
+            let missing = KEPT.saturating_sub(self.snapshots.all().len()).max(1) as u64;
+            let fits = |bytes: u64| bytes.saturating_mul(missing).saturating_add(MARGIN_BYTES) <= free;
+            if snapshot_bytes(machine).await.is_some_and(fits) {
                 let _ = raft.trigger().snapshot().await;
             }
         }

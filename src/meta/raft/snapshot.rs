@@ -49,7 +49,7 @@ const BLOCK_BYTES: usize = 256 << 10;
 const SUFFIX: &str = "snapshot";
 const TEMPORARY: &str = "tmp";
 /// How many are kept.
-const KEPT: usize = 2;
+pub const KEPT: usize = 2;
 
 /// A snapshot that is whole on disk, held open: it can be read on after its name is gone.
 #[derive(Clone, Debug)]

@@ -62,8 +62,7 @@ impl Shared {
         let leader = self.lead()?;
         // The client counts its time to live from this answer: only a leader that still is one may give it.
         self.raft.read_barrier().await?;
-        leader.heard(session)?;
-        leader.note_memory(session, memory_bytes);
+        leader.confirm(session, memory_bytes)?;
         Ok(plain(MetaBody::Heartbeat(self.heartbeat_reply(leader.term)?)))
     }
 

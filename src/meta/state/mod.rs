@@ -135,6 +135,10 @@ impl Machine for State {
         })
     }
 
+    fn is_brief(&self, command: &[u8]) -> bool {
+        matches!(Command::decode(command), Ok(Command::Change { .. } | Command::Ship { .. }))
+    }
+
     fn dump(&self, out: &mut dyn io::Write) -> io::Result<()> {
         let _gate = self.gate.read();
         dump::dump(self.kv.scan(&dump::first_key(), None), out)

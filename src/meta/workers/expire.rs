@@ -1,15 +1,13 @@
 //! Expires sessions that are silent for their time to live, that owe an answer to a recall, or that do not reclaim.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::meta::command::Command;
 use crate::meta::leader::Leader;
 use crate::meta::serve::{Fail, Shared};
-use crate::types::limits::SESSION_TTL_MS;
 
 pub async fn round(shared: Arc<Shared>, leader: Arc<Leader>) -> Result<(), Fail> {
-    for session in leader.overdue(Duration::from_millis(SESSION_TTL_MS)) {
+    for session in leader.overdue() {
         tracing::warn!(
             session = session.0,
             "the client has not been heard of, has not answered or has not reclaimed for too long; its session expires"

@@ -17,6 +17,8 @@ use crate::meta::serve::room::LogRoom;
 use crate::types::id::TreeId;
 
 const PERIOD: Duration = Duration::from_secs(1);
+/// With less nothing is written that need not be: a log that cannot be written to ends its server.
+const NUDGE_BYTES_MIN: u64 = 16 << 20;
 /// Between two entries that change nothing.
 const NUDGE: Duration = Duration::from_secs(5);
 
@@ -30,7 +32,8 @@ pub async fn watch(shared: Arc<Shared>, dir: PathBuf) {
                 if changed && room != LogRoom::Ample {
                     tracing::error!(free_bytes = free, dir = %dir.display(), "the metadata disk is nearly full");
                 }
-                if room == LogRoom::Full && nudged.elapsed() >= NUDGE && shared.lead().is_ok() {
+                let helps = room == LogRoom::Full && free >= NUDGE_BYTES_MIN && shared.raft.can_be_cut();
+                if helps && nudged.elapsed() >= NUDGE && shared.lead().is_ok() {
                     nudged = Instant::now();
                     let nothing = Command::Reap { tree: TreeId(0), inos: Vec::new() };
                     if shared.propose(&nothing).await.is_err() {

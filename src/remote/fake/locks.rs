@@ -34,13 +34,27 @@ impl State {
         OpReply::Done
     }
 
-    pub(super) fn test_lock(&self, session: SessionId, request: &LockRequest) -> Option<Lock> {
+    pub(super) fn read_locks(&mut self, request: &MetaRequest) -> Option<MetaReply> {
+        match request {
+            MetaRequest::TestLock { session, request } => {
+                let clear = self.clear(*session, request.ino, Lease::Read);
+                clear.then(|| MetaReply { body: MetaBody::Lock(self.test_lock(*session, request)), granted: vec![] })
+            }
+            MetaRequest::OwnLocks { session, ino } => {
+                self.tally("own-locks");
+                reply(MetaBody::OwnLocks(self.own_locks(*session, *ino)))
+            }
+            _ => reply(MetaBody::Error(FsError::NotSupported)),
+        }
+    }
+
+    fn test_lock(&self, session: SessionId, request: &LockRequest) -> Option<Lock> {
         let LockRequest { ino, space, owner, mode, range, .. } = request.clone();
         let held = self.locks.get(&(ino, space))?;
         locking::conflict(held, space, LockOwner { session, owner }, mode?, range).copied()
     }
 
-    pub(super) fn own_locks(&self, session: SessionId, ino: Ino) -> Option<Vec<OwnLock>> {
+    fn own_locks(&self, session: SessionId, ino: Ino) -> Option<Vec<OwnLock>> {
         let decides = self.holds.get(&(ino, session)).is_some_and(|(hold, _)| hold.lease == Lease::Write);
         let waited_for = self.waiting.values().any(|waited| *waited == ino);
         let held = || {

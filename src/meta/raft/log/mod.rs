@@ -244,6 +244,11 @@ impl Log {
         Ok(Log { shared, writer: Mutex::new(Some(writer)) })
     }
 
+    /// A segment that has reached this is full.
+    pub fn segment_bytes(&self) -> u32 {
+        self.shared.config.segment_bytes
+    }
+
     /// The indexes of the entries.
     pub fn range(&self) -> Range<u64> {
         self.shared.state.lock().range()
