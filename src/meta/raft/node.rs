@@ -306,10 +306,15 @@ impl RaftNode {
         }
     }
 
-    /// More of the log is there than the segment that is written to: some can be cut off when there are snapshots.
-    pub fn can_be_cut(&self) -> bool {
+    /// Bytes of the log that is there.
+    pub fn log_bytes(&self) -> u64 {
         let log = &self.inner.log;
-        log.bytes_from(log.range().start) > u64::from(log.segment_bytes())
+        log.bytes_from(log.range().start)
+    }
+
+    /// There is more than the segment that is written to: some can be cut off when there are snapshots.
+    pub fn can_be_cut(&self) -> bool {
+        self.log_bytes() > u64::from(self.inner.log.segment_bytes())
     }
 
     /// Every member, whether it votes, and how many entries it is behind the leader; the last is known to the leader

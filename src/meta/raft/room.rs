@@ -17,8 +17,9 @@ use super::snapshot::{KEPT, SnapshotDir};
 use super::types::RaftHandle;
 use crate::host::space::free_bytes;
 
-/// Left free behind a snapshot.
-const MARGIN_BYTES: u64 = 16 << 20;
+/// A snapshot, and a second if there is none, takes no more than one part in so many of what is free. What makes room is one of
+/// a state from which much was deleted; on a disk that is filling up it would take the room that is set aside for deleting.
+const SHARE: u64 = 4;
 
 /// When there is little room, and how often that is looked at.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +72,7 @@ impl Room {
                 continue;
             }
             let missing = KEPT.saturating_sub(self.snapshots.all().len()).max(1) as u64;
-            let fits = |bytes: u64| bytes.saturating_mul(missing).saturating_add(MARGIN_BYTES) <= free;
+            let fits = |bytes: u64| bytes.saturating_mul(missing).saturating_mul(SHARE) <= free;
             if snapshot_bytes(machine).await.is_some_and(fits) {
                 let _ = raft.trigger().snapshot().await;
             }
