@@ -164,14 +164,17 @@ async fn a_log_on_a_full_disk_is_cut_before_it_is_due() {
     let dir = tempfile::tempdir().unwrap();
     let machine = ToyMachine::new();
     let log = LogConfig { segment_bytes: 1000, ..LogConfig::default() };
+    let node = leading(RaftConfig { log, ..config(dir.path(), 1) }, &machine).await;
+    propose(&node, 0..100).await;
+    node.stop().await;
+    drop(node);
+    let segments = || std::fs::read_dir(dir.path().join("node-1/log")).unwrap().count();
+    let grown = segments();
+    assert!(grown > 5, "{grown}");
     // Any disk is too small for this one, and no snapshot too large.
     let room = RoomConfig { low_bytes: u64::MAX, period_ms: 20 };
     let node = leading(RaftConfig { log, room, ..config(dir.path(), 1) }, &machine).await;
-    let segments = || std::fs::read_dir(dir.path().join("node-1/log")).unwrap().count();
-    propose(&node, 0..100).await;
     let mut proposed = 100;
-    let grown = segments();
-    assert!(grown > 5, "{grown}");
     let started = tokio::time::Instant::now();
     while segments() > 5 {
         assert!(started.elapsed() < Duration::from_secs(30), "{} segments", segments());
