@@ -92,8 +92,10 @@ impl Waiting {
     fn begin(core: &Arc<Core>, node: &Arc<Node>, request: LockRequest) -> Waiting {
         let (session, sequence) = (core.session(), Arc::new(OnceLock::new()));
         let (call, told) = (core.at_leader(node), sequence.clone());
-        let asking = session.clone();
+        let (asking, waiter, node) = (session.clone(), core.clone(), node.clone());
         let task = core.runtime.spawn(async move {
+            // What was decided here since the lock was tried goes ahead: it stands in the place of all that is held.
+            waiter.shipped(&node).await;
             let waited = wait_at_leader(&asking, &told, request).await;
             drop(call);
             waited

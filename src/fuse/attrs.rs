@@ -105,18 +105,23 @@ impl<F: Posix> Door<F> {
             let is_access_acl = name == ACCESS_ACL;
             check_name(&name)?;
             fs.setxattr(number, name, value, xattr_mode(flags)?).await?;
+            if is_access_acl {
+                drop_setgid(&*fs, caller, number).await?;
+            }
             teller.changed(&[number]);
-            if is_access_acl { drop_setgid(&*fs, caller, number).await } else { Ok(()) }
+            Ok(())
         };
         let answer = move |result: Result<()>| reply_empty(result.map_err(stale), reply);
         serve(&self.runtime, caller, Surrender::Change, work, answer);
     }
 
     pub fn answer_removexattr(&self, caller: Caller, number: Ino, name: &[u8], reply: ReplyEmpty) {
-        let (fs, name) = (self.fs.clone(), name.to_vec());
+        let (fs, name, teller) = (self.fs.clone(), name.to_vec(), self.teller.clone());
         let work = async move {
             check_name(&name)?;
-            fs.removexattr(number, name).await
+            fs.removexattr(number, name).await?;
+            teller.changed(&[number]);
+            Ok(())
         };
         let answer = move |result: Result<()>| reply_empty(result.map_err(stale), reply);
         serve(&self.runtime, caller, Surrender::Change, work, answer);
