@@ -81,7 +81,8 @@ impl<F: Posix> Teller<F> {
             Ok(attr) if attr.kind == FileKind::Dir => {
                 // An answer from before a rename, told after it, says nothing of where the directory is.
                 let leads_elsewhere = |now: Result<Attr>| now.map(|now| now.ino) != Ok(attr.ino);
-                if self.fs.try_lookup(place.0, &place.1).is_some_and(leads_elsewhere) {
+                let moves = self.places.is_elsewhere(attr.ino, place);
+                if moves && self.fs.try_lookup(place.0, &place.1).is_some_and(leads_elsewhere) {
                     return None;
                 }
                 self.places.found(attr.ino, place)
