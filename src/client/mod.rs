@@ -32,6 +32,7 @@
 
 pub mod api;
 mod arbiter;
+mod atime;
 mod cache;
 pub mod chunks;
 mod core;

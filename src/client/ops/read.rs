@@ -11,10 +11,11 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::try_join_all;
 
 use crate::client::api::{Handle, Result};
+use crate::client::atime;
 use crate::client::core::Core;
 use crate::client::files::OpenFile;
 use crate::client::inode::{Node, State};
-use crate::types::attr::{Attr, Time};
+use crate::types::attr::Attr;
 use crate::types::error::FsError;
 use crate::types::extent::{ChunkPart, Extent, Source};
 use crate::types::id::Ino;
@@ -24,7 +25,6 @@ use crate::types::session::{Hold, Lease};
 const EXTENT_BLOCKS_AHEAD: u64 = 256;
 /// How often a read whose extents changed under it starts again before it takes what it was told.
 const TRIES: u32 = 4;
-const DAY_S: i64 = 86_400;
 
 /// What a read consists of.
 struct Plan {
@@ -202,15 +202,8 @@ impl Core {
         }
         let mut state = node.lock();
         let Some(attr) = state.visible().or_else(|| seen.map(|attr| state.overlay(attr.clone()))) else { return };
-        let unread = attr.atime <= attr.mtime || attr.atime <= attr.ctime;
-        if !unread && state.atime.is_some() {
-            return;
-        }
-        let now = self.clock.now();
-        if unread || attr.atime.sec.saturating_add(DAY_S) <= now.sec {
-            // Past both, so that one read after a change is enough.
-            let after = |time: Time| Time { nsec: (time.nsec + 1).min(999_999_999), ..time };
-            state.atime = Some(now.max(after(attr.mtime)).max(after(attr.ctime)));
+        if let Some(time) = atime::of_access(&attr, self.clock.now(), state.atime.is_some()) {
+            state.atime = Some(time);
             drop(state);
             self.touched.lock().insert(node.ino);
         }
