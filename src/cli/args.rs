@@ -285,8 +285,17 @@ pub struct VolumeCreateArgs {
     /// How long I/O waits while the cluster is away before it fails; 0 waits for ever
     #[arg(long, value_name = "SPAN")]
     pub patience: Option<Span>,
+    /// On how many hosts it is mounted at once: any number (rwx), or one, whose kernel then caches all it likes (rwo)
+    #[arg(long, value_enum, default_value = "rwx")]
+    pub access: AccessArg,
     #[command(flatten)]
     pub admin: AdminArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AccessArg {
+    Rwx,
+    Rwo,
 }
 
 #[derive(Debug, Args)]

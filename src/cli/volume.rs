@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use crate::cli::args::{CommonArgs, VolumeArgs, VolumeCommand, VolumeCreateArgs};
+use crate::cli::args::{AccessArg, CommonArgs, VolumeArgs, VolumeCommand, VolumeCreateArgs};
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::operator::{self, Operator, misfit};
 use crate::cli::out::{print, print_line};
 use crate::cli::table::Table;
 use crate::config::value::{ByteSize, Span};
 use crate::remote::meta::{MetaBody, MetaRequest};
-use crate::types::record::{Volume, VolumePolicy, VolumeUsage};
+use crate::types::record::{Access, Volume, VolumePolicy, VolumeUsage};
 
 /// # Errors
 /// The cluster refused or did not answer.
@@ -35,6 +35,7 @@ pub fn to_json(volume: &Volume, usage: &VolumeUsage) -> Value {
         "quota_bytes": volume.policy.quota_bytes,
         "quota_inodes": volume.policy.quota_inodes,
         "patience_ms": volume.policy.patience_ms,
+        "access": volume.policy.access,
         "inodes": usage.inodes,
         "allocated_bytes": usage.allocated_bytes,
     })
@@ -42,11 +43,12 @@ pub fn to_json(volume: &Volume, usage: &VolumeUsage) -> Value {
 
 /// Volumes for people, one a line.
 pub fn table<'a>(volumes: impl IntoIterator<Item = &'a (Volume, VolumeUsage)>) -> Table {
-    let mut table = Table::new(&["VOLUME", "COPIES", "CHUNK", "QUOTA", "USED", "INODES"]);
+    let mut table = Table::new(&["VOLUME", "ACCESS", "COPIES", "CHUNK", "QUOTA", "USED", "INODES"]);
     for (volume, usage) in volumes {
         let policy = &volume.policy;
         table.row([
             volume.name.clone(),
+            policy.access.name().to_string(),
             policy.replicas.to_string(),
             ByteSize(policy.chunk_bytes.into()).to_string(),
             limit(policy.quota_bytes),
@@ -74,6 +76,10 @@ fn policy(args: &VolumeCreateArgs) -> Outcome<VolumePolicy> {
         quota_bytes: args.quota.unwrap_or_default().0,
         quota_inodes: args.quota_inodes.unwrap_or(defaults.quota_inodes),
         patience_ms: u64::try_from(patience.0.as_millis()).unwrap_or(u64::MAX),
+        access: match args.access {
+            AccessArg::Rwx => Access::Many,
+            AccessArg::Rwo => Access::One,
+        },
     })
 }
 
@@ -116,8 +122,13 @@ fn details(volume: &Volume, usage: &VolumeUsage) -> String {
     let waits = std::time::Duration::from_millis(policy.patience_ms);
     let patience = if waits.is_zero() { "for ever".to_string() } else { Span(waits).to_string() };
     let inodes = if policy.quota_inodes == 0 { "any number of".to_string() } else { policy.quota_inodes.to_string() };
+    let access = match policy.access {
+        Access::Many => "rwx: any number of hosts at once",
+        Access::One => "rwo: one host at a time",
+    };
     let lines = [
         format!("volume       {} (number {})", volume.name, volume.id),
+        format!("access       {access}"),
         format!("copies       {}", policy.replicas),
         format!("chunk size   {}", ByteSize(policy.chunk_bytes.into())),
         format!("quota        {} bytes, {inodes} inodes", limit(policy.quota_bytes)),

@@ -97,6 +97,8 @@ pub trait Posix: Send + Sync + 'static {
     fn lend_name(&self, dir: Ino, name: &Name, ino: Ino) -> Duration;
     /// The kernel may be going by something that it was told of this inode, or is about to.
     fn is_lent(&self, ino: Ino) -> bool;
+    /// No other host has this mounted: the kernel may keep what is read, written and locked.
+    fn exclusive(&self) -> bool;
     /// Nothing can be changed through this client, whatever the kernel's mount says.
     fn read_only(&self) -> bool;
     /// Always from memory.

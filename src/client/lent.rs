@@ -24,6 +24,8 @@ use crate::types::name::Name;
 /// How long the kernel goes by what it was told. Long enough for all the steps of a path, and for the second and the third
 /// question about the same thing.
 pub const VALIDITY: Duration = Duration::from_millis(100);
+/// The same on a volume that no other host has mounted, where nobody waits for it but who takes the volume over.
+pub const EXCLUSIVE_VALIDITY: Duration = Duration::from_millis(500);
 /// When it certainly does so no longer. It counts from when the process that asked takes note of the answer, in ticks of
 /// its clock; that process may have to wait for a processor.
 pub const VOID_AFTER: Duration = Duration::from_secs(1);
@@ -107,7 +109,7 @@ impl Core {
             return Duration::ZERO;
         }
         state.lent.lend();
-        VALIDITY
+        if self.is_exclusive() { EXCLUSIVE_VALIDITY } else { VALIDITY }
     }
 
     /// Something of it is lent.

@@ -29,6 +29,10 @@
 //! last heartbeat that was acknowledged; when it has run out no lease is used and the kernel's pages are dropped.
 //! When the session turns out to have expired, dirty data is lost: every handle of such a file reports it once. Handles of
 //! files that were locked in it say EIO to reads and writes from then on, as others may have had the lock since.
+//!
+//! On a volume for one host at a time the kernel keeps what it likes, and what it keeps cannot be told from what was lost. So
+//! when something was lost there, or another host has had the volume since, the client stops: everything says EIO until
+//! the volume is unmounted and mounted again.
 
 pub mod api;
 mod arbiter;
@@ -121,8 +125,8 @@ impl Client {
         meta: Arc<MetaClient>,
         store: Arc<dyn ChunkStore>,
     ) -> std::result::Result<Client, CallError> {
-        let opening =
-            MetaSession::open(meta.clone(), &config.volume, &config.name, config.read_only, config.start_patience);
+        let (volume, name, patience) = (&config.volume, &config.name, config.start_patience);
+        let opening = MetaSession::open(meta.clone(), volume, name, config.read_only, None, patience);
         let (session, opened, sent) = opening.await?;
         let (volume, read_only) = (opened.volume, opened.read_only || config.read_only);
         let heartbeat = opened.heartbeat;

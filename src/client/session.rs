@@ -15,7 +15,7 @@ use super::core::Core;
 use super::inode::{Asked, Node};
 use super::journal::Change;
 use super::lent::VOID_AFTER;
-use crate::remote::meta::Events;
+use crate::remote::meta::{CallError, Events};
 use crate::remote::session::MetaSession;
 use crate::types::error::FsError;
 use crate::types::id::Ino;
@@ -188,12 +188,15 @@ async fn replace(core: &Arc<Core>, expired: &Arc<MetaSession>) {
     core.life.end();
     core.next_era();
     let lost = lose_everything(core);
-    tracing::error!(session = %expired.id(), files = lost, "the session has expired; unsynced writes are lost");
+    tracing::error!(session = %expired.id(), lost, "the session has expired; unsynced writes are lost");
     drop_kernel_pages(core).await;
     close_soon(core, expired.clone());
-    let (volume, name) = (core.config.volume.clone(), core.config.name.clone());
+    if core.is_exclusive() && (lost > 0 || has_lost(core)) {
+        return give_up(core, "what the kernel keeps of it is not what is stored");
+    }
+    let (volume, name, after) = (&core.config.volume, &core.config.name, Some(expired.id()));
     loop {
-        let opening = MetaSession::open(core.meta.clone(), &volume, &name, core.config.read_only, None);
+        let opening = MetaSession::open(core.meta.clone(), volume, name, core.config.read_only, after, None);
         match opening.await {
             Ok((session, opened, sent)) => {
                 core.epoch.fetch_max(opened.heartbeat.collection_epoch, Ordering::AcqRel);
@@ -203,6 +206,7 @@ async fn replace(core: &Arc<Core>, expired: &Arc<MetaSession>) {
                 core.life.confirm(sent);
                 break;
             }
+            Err(CallError::TakenOver) => return give_up(core, "another host has taken it over"),
             Err(error) => {
                 tracing::warn!(%error, "no new session yet");
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -211,6 +215,18 @@ async fn replace(core: &Arc<Core>, expired: &Arc<MetaSession>) {
     }
     let core = core.clone();
     core.runtime.clone().spawn(async move { take_up_open_files(&core).await });
+}
+
+/// Something was lost that was on its way already.
+fn has_lost(core: &Core) -> bool {
+    core.nodes.all().iter().any(|node| node.lock().failure.error == Some(FsError::SessionExpired))
+}
+
+/// Nothing of this volume can be trusted here any more. No session follows, so that everything fails.
+fn give_up(core: &Arc<Core>, why: &str) {
+    let volume = &core.config.volume;
+    tracing::error!(%volume, "{why}: everything says EIO until the volume is unmounted and mounted again");
+    core.stopping.send_replace(true);
 }
 
 /// The leader may wait for the end of a session that it has condemned. Nothing is held under it any more; what was lent to the
@@ -224,7 +240,7 @@ fn close_soon(core: &Arc<Core>, expired: Arc<MetaSession>) {
     });
 }
 
-/// Returns how many files lost data.
+/// Returns of how many files and names something is lost.
 fn lose_everything(core: &Arc<Core>) -> usize {
     let mut lost = 0;
     core.dirty.lock().clear();
@@ -242,7 +258,8 @@ fn lose_everything(core: &Arc<Core>) -> usize {
         lost += usize::from(bytes > 0);
         node.moved.notify_waiters();
     }
-    if lost > 0 || !records.is_empty() {
+    let lost = lost + records.len();
+    if lost > 0 {
         core.journal.note_failure();
     }
     // Not before: who waited for these looks at what failed.

@@ -26,6 +26,7 @@ use crate::types::session::{Hold, Lease};
 
 mod alone;
 mod bounds;
+mod exclusive;
 mod kernel;
 mod locks;
 mod shared;

@@ -38,24 +38,31 @@ pub(super) const WRITABLE_IOCTL: u32 = (b'H' as u32) << 8 | 2;
 
 /// What the kernel should do for us; each is done without where the kernel does not know it.
 ///
-/// Left out on purpose. WRITEBACK_CACHE: the kernel would hold sizes and data that other hosts need. ATOMIC_O_TRUNC:
-/// truncation comes as its own request. READDIRPLUS_AUTO: only the first part of a listing would come with attributes.
+/// Left out on purpose. ATOMIC_O_TRUNC: truncation comes as its own request. READDIRPLUS_AUTO: only the first part of a listing would come with attributes.
 /// HANDLE_KILLPRIV and its second version: without them the kernel says in a SETATTR what set-id bits a truncation,
 /// a `chown` or an `fallocate` leaves, and with the second it says so in a flag that fuser drops; direct writes carry
 /// their own flag either way.
-const WANTED: [(InitFlags, &str); 11] = [
-    (InitFlags::FUSE_POSIX_LOCKS, "fcntl locks are local to this host"),
-    (InitFlags::FUSE_FLOCK_LOCKS, "flock locks are local to this host"),
+const WANTED: [(InitFlags, &str); 7] = [
     (InitFlags::FUSE_EXPORT_SUPPORT, "file handles go stale when the kernel drops its caches"),
     (InitFlags::FUSE_DONT_MASK, "default ACLs are subject to the umask"),
     (InitFlags::FUSE_POSIX_ACL, "ACLs are not enforced"),
-    (InitFlags::FUSE_AUTO_INVAL_DATA, "mapped pages are dropped on request only"),
     (InitFlags::FUSE_MAX_PAGES, "requests are at most 128 KiB"),
     (InitFlags::FUSE_ASYNC_DIO, "asynchronous direct I/O is synchronous"),
     (InitFlags::FUSE_PARALLEL_DIROPS, "directory operations are serialised"),
     (InitFlags::FUSE_DO_READDIRPLUS, "each name of a listing is asked for"),
+];
+
+/// And where other hosts may have it mounted too. No WRITEBACK_CACHE: the kernel would hold sizes and data that they need.
+const WANTED_SHARED: [(InitFlags, &str); 4] = [
+    (InitFlags::FUSE_POSIX_LOCKS, "fcntl locks are local to this host"),
+    (InitFlags::FUSE_FLOCK_LOCKS, "flock locks are local to this host"),
+    (InitFlags::FUSE_AUTO_INVAL_DATA, "mapped pages are dropped on request only"),
     (InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP, "files are opened without direct I/O"),
 ];
+
+/// And where they may not: pages are written back when the kernel sees fit, and locks are its own.
+const WANTED_EXCLUSIVE: [(InitFlags, &str); 1] =
+    [(InitFlags::FUSE_WRITEBACK_CACHE, "writes are not gathered in the kernel")];
 
 /// A mounted namespace as fuser sees it.
 pub(super) struct Door<F> {
@@ -88,15 +95,19 @@ fn handle(fh: FileHandle) -> Handle {
 
 impl<F: Posix> Filesystem for Door<F> {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        for (flag, without) in WANTED {
+        let exclusive = self.fs.exclusive();
+        let more: &[_] = if exclusive { &WANTED_EXCLUSIVE } else { &WANTED_SHARED };
+        for (flag, without) in WANTED.iter().chain(more).copied() {
             if config.add_capabilities(flag).is_err() {
                 tracing::warn!(?flag, "this kernel is too old: {without}");
             }
         }
-        // Direct I/O keeps file data out of the page cache; without shared mappings of such files programs would break,
+        // On a volume of ours alone pages are as good at the next open. Elsewhere direct I/O keeps file data out of the page cache; without shared mappings of such files programs would break,
         // so an old kernel gets pages that are dropped at every open. Writes to one file may go on in parallel: each
         // request is applied as a whole, and appends and extensions are serialised by the kernel all the same.
-        if config.capabilities().contains(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP) {
+        if exclusive {
+            self.open_flags = FopenFlags::FOPEN_KEEP_CACHE;
+        } else if config.capabilities().contains(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP) {
             self.open_flags = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES;
         }
         // The nearest value that is allowed will do.
@@ -279,7 +290,12 @@ impl<F: Posix> Filesystem for Door<F> {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let write = super::data::write_request(offset, data, write_flags, flags.0);
+        if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+            self.fs.fills_pages(ino(number));
+        }
+        let mut write = super::data::write_request(offset, data, write_flags, flags.0);
+        // Where the end is only the kernel knows, if it gathers writes.
+        write.append &= !self.fs.exclusive();
         self.answer_write(Caller::of(req), ino(number), handle(fh), write, reply);
     }
 

@@ -15,7 +15,7 @@ use crate::types::record::{ClientGrant, MetaInfo, Role, Volume, VolumePolicy};
 use crate::wire::codec::{self, DecodeError};
 
 /// The layout of [`Command`] and [`Outcome`]; the last byte of either's encoding.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// One change of the replicated state.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub enum Command {
         role: Role,
         credential: u64,
         read_only: bool,
+        /// The expired session that it goes on from.
+        after: Option<SessionId>,
         now: Time,
     },
     /// The client leaves: its locks and its reply table go; later commands of it are refused. Idempotent.

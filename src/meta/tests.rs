@@ -75,7 +75,8 @@ impl World {
     }
 
     async fn session(&self) -> Client<'_> {
-        let request = MetaRequest::OpenSession { volume: "main".into(), client: "test".into(), read_only: false };
+        let request =
+            MetaRequest::OpenSession { volume: "main".into(), client: "test".into(), read_only: false, after: None };
         let MetaBody::Session(opened) = self.ask(request).await.body else { panic!("no session") };
         Client { world: self, session: opened.session, sequence: 0.into() }
     }
@@ -220,7 +221,8 @@ async fn a_session_is_its_owners_alone() {
         let namesake = Peer { role, ..ADMIN };
         let reply = world.ask_as(namesake, MetaRequest::Heartbeat { session: a.session, memory_bytes: 5 }).await;
         assert_eq!(reply.body, MetaBody::Error(FsError::SessionExpired));
-        let open = MetaRequest::OpenSession { volume: "main".into(), client: "test".into(), read_only: true };
+        let open =
+            MetaRequest::OpenSession { volume: "main".into(), client: "test".into(), read_only: true, after: None };
         assert_eq!(world.ask_as(namesake, open).await.body, MetaBody::Error(FsError::AccessDenied));
     }
     assert!(matches!(

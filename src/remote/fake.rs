@@ -19,7 +19,7 @@ use crate::types::limits::LEASE_QUIET_MS;
 use crate::types::lock::{Lock, LockSpace};
 use crate::types::name::Name;
 use crate::types::op::{BatchReply, Dated, NewNode, Op, OpReply, WriteAt};
-use crate::types::record::{MetaInfo, SpaceReport, Volume, VolumePolicy};
+use crate::types::record::{Access, MetaInfo, SpaceReport, Volume, VolumePolicy};
 use crate::types::session::{Claim, DirEntry, DirPage, Event, HeartbeatReply, Hold, Lease, SessionOpened};
 use crate::wire::codec::{KIND_META, decode, encode};
 use crate::wire::meta::{MetaBody, MetaReply, MetaRequest};
@@ -47,6 +47,10 @@ pub struct Faults {
     pub free_bytes: u64,
     /// The policy of the volume; 0 is for ever.
     pub patience_ms: u64,
+    /// The volume is for one host at a time.
+    pub exclusive: bool,
+    /// Another host had it since.
+    pub taken_over: bool,
     /// Chunks of earlier epochs are to be put again, once.
     pub put_again: bool,
 }
@@ -275,7 +279,7 @@ impl State {
     fn serve(&mut self, request: &MetaRequest, has_chunk: &dyn Fn(&ChunkId) -> bool) -> Option<MetaReply> {
         use MetaRequest::*;
         match request {
-            OpenSession { read_only, .. } => return reply(self.open_session(*read_only)),
+            OpenSession { read_only, after, .. } => return reply(self.open_session(*read_only, *after)),
             Heartbeat { session, .. }
             | StatFs { session }
             | CloseSession { session }
@@ -360,13 +364,17 @@ impl State {
         SpaceReport { total_bytes: 1 << 41, free_bytes, inodes: 1, inodes_free: 1 << 20, tight: self.faults.tight }
     }
 
-    fn open_session(&mut self, read_only: bool) -> MetaBody {
+    fn open_session(&mut self, read_only: bool, after: Option<SessionId>) -> MetaBody {
+        if after.is_some() && self.faults.taken_over {
+            return MetaBody::Error(FsError::TakenOver);
+        }
         self.last_session += 1;
         let session = SessionId(self.last_session);
         self.sessions.insert(session, Session::default());
         self.reclaimed.insert(session);
         let patience_ms = self.faults.patience_ms;
-        let policy = VolumePolicy { chunk_bytes: CHUNK_BYTES, patience_ms, ..VolumePolicy::default() };
+        let access = if self.faults.exclusive { Access::One } else { Access::Many };
+        let policy = VolumePolicy { chunk_bytes: CHUNK_BYTES, patience_ms, access, ..VolumePolicy::default() };
         let volume = Volume { id: VolumeId(1), name: "v".into(), tree: TreeId(1), policy };
         MetaBody::Session(SessionOpened { session, volume, read_only, heartbeat: self.heartbeat() })
     }

@@ -41,6 +41,9 @@ pub enum CallError {
     Unreachable(String),
     #[error("{0}")]
     Refused(String),
+    /// Of opening a session.
+    #[error("another host has taken the volume over")]
+    TakenOver,
     #[error("a metadata server sent what is not a message: {0}")]
     Malformed(String),
 }

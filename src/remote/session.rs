@@ -62,6 +62,9 @@ struct Sequences {
     in_flight: BTreeSet<u64>,
 }
 
+/// Until it is asked again for a volume that may be free soon.
+const IN_USE_PAUSE: Duration = Duration::from_millis(500);
+
 /// A sequence in use; given back when dropped.
 pub struct Ticket<'a> {
     session: &'a MetaSession,
@@ -87,21 +90,32 @@ impl Drop for Ticket<'_> {
 }
 
 impl MetaSession {
-    /// Opens a session on a volume. The instant is when the request was sent: the session's life counts from there.
+    /// Opens a session on a volume. The instant is when the request was sent: the session's life counts from there. `after`: the
+    /// expired session that this one goes on from. Who has a volume for one host and is not heard of is waited for.
     ///
     /// # Errors
-    /// Nobody answered, or the volume or our right to it is not there.
+    /// Nobody answered, or the volume or our right to it is not there. `TakenOver`: another host had it since `after`.
     pub async fn open(
         meta: Arc<MetaClient>,
         volume: &str,
         client: &str,
         read_only: bool,
+        after: Option<SessionId>,
         patience: Option<Duration>,
     ) -> Result<(MetaSession, SessionOpened, Instant), CallError> {
-        let request = MetaRequest::OpenSession { volume: volume.into(), client: client.into(), read_only };
-        let answered = meta.call(&request, patience).await?;
+        let request = MetaRequest::OpenSession { volume: volume.into(), client: client.into(), read_only, after };
+        let begun = Instant::now();
+        let answered = loop {
+            let answered = meta.call(&request, patience).await?;
+            let is_final = answered.reply.body != MetaBody::Error(FsError::InUse);
+            if is_final || patience.is_some_and(|patience| begun.elapsed() >= patience) {
+                break answered;
+            }
+            tokio::time::sleep(IN_USE_PAUSE).await;
+        };
         let opened = match answered.reply.body {
             MetaBody::Session(opened) => opened,
+            MetaBody::Error(FsError::TakenOver) => return Err(CallError::TakenOver),
             MetaBody::Error(error) => return Err(CallError::Refused(format!("volume {volume}: {error}"))),
             MetaBody::Refused(why) => return Err(CallError::Refused(why)),
             other => return Err(CallError::Malformed(format!("{other:?}"))),
@@ -308,6 +322,7 @@ impl MetaSession {
                 tracing::warn!(%why, "the metadata service refuses this client");
                 Answer::failed(FsError::AccessDenied)
             }
+            Err(CallError::TakenOver) => Answer::failed(FsError::TakenOver),
             Err(CallError::Malformed(why)) => {
                 tracing::warn!(%why, "an answer of the metadata service was not understood");
                 Answer::failed(FsError::Io)

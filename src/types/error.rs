@@ -74,6 +74,12 @@ pub enum FsError {
     /// A block's list of extents is at its bound: the block has to be rewritten first.
     #[error("the file is too scattered there")]
     Scattered,
+    /// A volume for one host at a time has one.
+    #[error("the volume is mounted elsewhere, and is for one host at a time")]
+    InUse,
+    /// A volume for one host at a time had another since.
+    #[error("another host has taken the volume over")]
+    TakenOver,
 }
 
 impl FsError {
@@ -111,6 +117,8 @@ impl FsError {
             FsError::ChunkLost(_) => libc::EIO,
             FsError::PutAgain { .. } => libc::EIO,
             FsError::Unreachable => libc::EIO,
+            FsError::InUse => libc::EBUSY,
+            FsError::TakenOver => libc::EIO,
         }
     }
 }

@@ -16,6 +16,29 @@ pub struct Volume {
     pub policy: VolumePolicy,
 }
 
+/// On how many hosts a volume is mounted at once. Kubernetes' words: ReadWriteMany and ReadWriteOnce.
+#[derive(
+    Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq,
+)]
+pub enum Access {
+    /// On any number; what one did, the next call on another sees.
+    #[default]
+    #[serde(rename = "rwx")]
+    Many,
+    /// On one, whose kernel may then keep what it likes.
+    #[serde(rename = "rwo")]
+    One,
+}
+
+impl Access {
+    pub fn name(self) -> &'static str {
+        match self {
+            Access::Many => "rwx",
+            Access::One => "rwo",
+        }
+    }
+}
+
 #[derive(Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct VolumePolicy {
     pub replicas: u8,
@@ -25,6 +48,7 @@ pub struct VolumePolicy {
     pub quota_inodes: u64,
     /// What blocked I/O does while the cluster is away: wait (0), or fail with EIO after this many milliseconds.
     pub patience_ms: u64,
+    pub access: Access,
 }
 
 impl VolumePolicy {
@@ -141,6 +165,7 @@ impl Default for VolumePolicy {
             quota_bytes: 0,
             quota_inodes: 0,
             patience_ms: 0,
+            access: Access::Many,
         }
     }
 }

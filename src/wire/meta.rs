@@ -20,10 +20,13 @@ use crate::types::session::{Claim, DirPage, HeartbeatReply, Hold, SessionOpened}
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub enum MetaRequest {
     // Sessions.
+    /// `after`: the session that this one goes on from, which has expired. On a volume for one host at a time it is refused
+    /// (`TakenOver`) if another had the volume since.
     OpenSession {
         volume: String,
         client: String,
         read_only: bool,
+        after: Option<SessionId>,
     },
     /// `memory_bytes`: the most that the client has held in buffers and caches so far.
     Heartbeat {

@@ -378,6 +378,10 @@ impl Posix for Reference {
         self.my_turn().then(|| self.state.lock().open(ino))
     }
 
+    fn exclusive(&self) -> bool {
+        false
+    }
+
     fn read_only(&self) -> bool {
         false
     }

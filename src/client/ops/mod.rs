@@ -59,6 +59,10 @@ impl Posix for Client {
         self.core.is_lent(ino)
     }
 
+    fn exclusive(&self) -> bool {
+        self.core.is_exclusive()
+    }
+
     fn read_only(&self) -> bool {
         self.core.read_only
     }
@@ -162,6 +166,10 @@ impl Posix for Client {
 
     async fn seek(&self, _: Ino, handle: Handle, offset: u64, hole: bool) -> Result<u64> {
         let node = self.core.files.find(handle)?.node.clone();
+        if self.core.is_exclusive() {
+            // Linux asks where data is without having written it back.
+            self.core.kernel().drop_pages(node.ino).await;
+        }
         self.core.flush_before(&node).await?;
         self.core.seek(&node, offset, hole).await
     }

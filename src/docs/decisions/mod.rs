@@ -51,3 +51,6 @@ pub mod lent_for_a_moment {}
 
 #[doc = include_str!("0017-locks-decided-here.md")]
 pub mod locks_decided_here {}
+
+#[doc = include_str!("0018-one-host-at-a-time.md")]
+pub mod one_host_at_a_time {}

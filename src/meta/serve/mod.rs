@@ -178,8 +178,8 @@ impl Shared {
             | MetaRequest::DeleteVolume { .. }
             | MetaRequest::CreateToken { .. }
             | MetaRequest::Status => self.administer(peer, request).await,
-            MetaRequest::OpenSession { volume, client, read_only } => {
-                self.open_session(peer, volume, client, read_only).await
+            MetaRequest::OpenSession { volume, client, read_only, after } => {
+                self.open_session(peer, volume, client, (read_only, after)).await
             }
             other => self.answer_session(peer, other, replier).await,
         }

@@ -1,18 +1,26 @@
 //! Sessions: opening, heartbeats, the stream of events, reclaiming after an election, closing.
 
 use std::cmp::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{Fail, Shared, granting, plain, unexpected};
 use crate::meta::command::{Command, Outcome};
+use crate::meta::leader::{Leader, Told};
 use crate::net::{Frame, Peer, Replier};
 use crate::types::error::FsError;
 use crate::types::id::SessionId;
+use crate::types::limits::SESSION_HEARTBEAT_MS;
 use crate::types::record::{ClientGrant, Role};
 use crate::types::session::{Claim, Event, HeartbeatReply, SessionOpened};
 use crate::wire::codec::{KIND_META, encode};
 use crate::wire::meta::{MetaBody, MetaReply};
+
+/// A host that is there is heard of within so long.
+const HEARD_WITHIN: Duration = Duration::from_millis(2 * SESSION_HEARTBEAT_MS);
+const HEARD_TICK: Duration = Duration::from_millis(50);
 
 impl Shared {
     pub(super) async fn open_session(
@@ -20,7 +28,7 @@ impl Shared {
         peer: Peer,
         volume: String,
         client: String,
-        read_only: bool,
+        (read_only, after): (bool, Option<SessionId>),
     ) -> Result<MetaReply, Fail> {
         let leader = self.lead()?;
         let grant = self.grant_of(peer).await?;
@@ -32,18 +40,43 @@ impl Shared {
         }
         let Peer { role, id: credential } = peer;
         let now = self.now();
-        let command = Command::OpenSession { volume: volume.clone(), client, role, credential, read_only, now };
+        let name = volume.clone();
+        let command = Command::OpenSession { volume, client, role, credential, read_only, after, now };
         let (session, record) = match self.propose(&command).await? {
             Outcome::Session { session, volume, .. } => (session, volume),
             Outcome::Error(FsError::NotFound) => {
-                return Err(Fail::Refused(format!("there is no volume {volume}")));
+                return Err(Fail::Refused(format!("there is no volume {name}")));
             }
+            Outcome::Error(FsError::InUse) => return Err(self.in_use(&leader, &name).await?),
+            Outcome::Error(FsError::TakenOver) => return Err(FsError::TakenOver.into()),
             other => return Err(unexpected(other)),
         };
         leader.add_session(session, record.tree);
         let opened =
             SessionOpened { session, volume: record, read_only, heartbeat: self.heartbeat_reply(leader.term)? };
         Ok(plain(MetaBody::Session(opened)))
+    }
+
+    /// Why a volume for one host cannot be had: its host is there, which people are told when it is heard of again; or it may be
+    /// gone, which is `InUse`, and the answer is another one soon.
+    async fn in_use(&self, leader: &Leader, name: &str) -> Result<Fail, Fail> {
+        let holder = self.state.view(|view| {
+            let volume = view.volume_by_name(name)?.map(|volume| volume.id);
+            let holder = view.sessions()?.into_iter().find(|session| Some(session.volume) == volume);
+            Ok(holder.map(|session| (session.id, session.client)))
+        })?;
+        let Some((session, client)) = holder else { return Ok(FsError::InUse.into()) };
+        let begun = Instant::now();
+        while begun.elapsed() < HEARD_WITHIN {
+            tokio::time::sleep(HEARD_TICK).await;
+            let is_heard = |(id, told): (SessionId, Told)| id == session && told.silence < begun.elapsed();
+            if leader.told().into_iter().any(is_heard) {
+                return Ok(Fail::Refused(format!(
+                    "volume {name} is for one host at a time, and {client} has it (session {session})"
+                )));
+            }
+        }
+        Ok(FsError::InUse.into())
     }
 
     /// What a certificate's holder may mount. Operators may mount everything.

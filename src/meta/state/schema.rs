@@ -46,6 +46,8 @@ pub enum Table {
     Volume = 0x12,
     /// `volume name/{name}`
     VolumeName = 0x13,
+    /// `holder/{volume}`
+    Holder = 0x14,
     /// `session/{session}`
     Session = 0x20,
     /// `window/{session}`
@@ -79,7 +81,7 @@ pub enum Table {
 }
 
 impl Table {
-    pub const ALL: [Table; 27] = [
+    pub const ALL: [Table; 28] = [
         Table::Position,
         Table::Inode,
         Table::Entry,
@@ -92,6 +94,7 @@ impl Table {
         Table::DeadTree,
         Table::Volume,
         Table::VolumeName,
+        Table::Holder,
         Table::Session,
         Table::Window,
         Table::Reply,
@@ -207,6 +210,10 @@ pub fn volume_key(volume: VolumeId) -> Vec<u8> {
 
 pub fn volume_name_key(name: &str) -> Vec<u8> {
     key(Table::VolumeName, &[name.as_bytes()])
+}
+
+pub fn holder_key(volume: VolumeId) -> Vec<u8> {
+    numbers(Table::Holder, &[volume.0])
 }
 
 pub fn session_key(session: SessionId) -> Vec<u8> {
@@ -385,7 +392,14 @@ pub struct Tree {
 }
 record!(Tree, 1);
 
-record!(Volume, 1);
+record!(Volume, 2);
+
+/// Who had a volume last that is for one host at a time: the session may be over.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    pub session: SessionId,
+}
+record!(Holder, 1);
 
 /// Which volume has a name.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]

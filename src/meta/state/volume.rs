@@ -3,8 +3,8 @@
 use super::chunk::RefChanges;
 use super::error::StateError;
 use super::schema::{
-    Block, Ids, Inode, Present, Session, TREE_TABLES, Table, Tree, VolumeRef, dead_tree_key, inode_key, numbers,
-    single_key, tree_key, unpack, volume_key, volume_name_key,
+    Block, Ids, Inode, Present, Session, TREE_TABLES, Table, Tree, VolumeRef, dead_tree_key, holder_key, inode_key,
+    numbers, single_key, tree_key, unpack, volume_key, volume_name_key,
 };
 use super::tx::Tx;
 use crate::meta::command::Outcome;
@@ -80,6 +80,7 @@ pub(super) fn delete(tx: &mut Tx<'_>, name: &str) -> Result<Outcome, StateError>
     }
     tx.delete(volume_name_key(name));
     tx.delete(volume_key(id));
+    tx.delete(holder_key(id));
     tx.put(dead_tree_key(volume.tree), &Present);
     Ok(Outcome::Done)
 }

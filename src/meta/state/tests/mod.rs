@@ -129,12 +129,15 @@ impl World {
     }
 
     pub fn open(&mut self, client: &str, read_only: bool) -> SessionId {
-        let now = self.now();
-        let (volume, client) = ("v".into(), client.into());
-        match self.apply(Command::OpenSession { volume, client, role: Role::Client, credential: 0, read_only, now }) {
+        match self.open_after("v", client, read_only, None) {
             Outcome::Session { session, .. } => session,
             other => panic!("{other:?}"),
         }
+    }
+
+    pub fn open_after(&mut self, volume: &str, client: &str, read_only: bool, after: Option<SessionId>) -> Outcome {
+        let (volume, client, role, now) = (volume.into(), client.into(), Role::Client, self.now());
+        self.apply(Command::OpenSession { volume, client, role, credential: 0, read_only, after, now })
     }
 
     pub fn change(&mut self, session: SessionId, sequence: u64, acknowledged: u64, ops: Vec<Op>) -> Outcome {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::meta::state::schema::{Table, numbers};
 use crate::meta::state::tx::Tx;
+use crate::types::record::{Access, VolumePolicy};
 
 fn replies(world: &World, session: SessionId) -> usize {
     let tx = Tx::new(&world.state.kv);
@@ -83,11 +84,34 @@ fn read_only_sessions_change_nothing() {
 #[test]
 fn sessions_need_a_volume() {
     let mut world = World::new();
-    let (volume, client, now) = ("none".to_string(), String::new(), world.now());
-    let command = Command::OpenSession { volume, client, role: Role::Client, credential: 0, read_only: false, now };
-    assert_eq!(world.apply(command), Outcome::Error(FsError::NotFound));
+    assert_eq!(world.open_after("none", "", false, None), Outcome::Error(FsError::NotFound));
     let sessions = world.state.view(|view| view.sessions()).unwrap();
     assert_eq!(sessions.iter().map(|session| session.client.as_str()).collect::<Vec<_>>(), ["host"]);
+}
+
+#[test]
+fn a_volume_for_one_host_has_one_at_a_time() {
+    let mut world = World::new();
+    let policy = VolumePolicy { access: Access::One, ..VolumePolicy::default() };
+    let now = world.now();
+    world.apply(Command::CreateVolume { name: "one".into(), policy, now });
+    let opened = |outcome| match outcome {
+        Outcome::Session { session, .. } => session,
+        other => panic!("{other:?}"),
+    };
+    let first = opened(world.open_after("one", "a", false, None));
+    assert_eq!(world.open_after("one", "b", true, None), Outcome::Error(FsError::InUse));
+    assert_eq!(world.open_after("one", "a", false, Some(first)), Outcome::Error(FsError::InUse));
+
+    // It goes on from a session that has expired, if that was the last.
+    world.apply(Command::ExpireSession { session: first });
+    let second = opened(world.open_after("one", "a", false, Some(first)));
+    world.apply(Command::ExpireSession { session: second });
+    let third = opened(world.open_after("one", "b", false, None));
+    assert_eq!(world.open_after("one", "a", false, Some(second)), Outcome::Error(FsError::TakenOver));
+    world.apply(Command::CloseSession { session: third });
+    assert_eq!(world.open_after("one", "a", false, Some(second)), Outcome::Error(FsError::TakenOver));
+    opened(world.open_after("one", "a", false, None));
 }
 
 #[test]
