@@ -1,0 +1,103 @@
+"""What clusters of 3, 30 and 300 hosts deliver on paper, from what an operation costs (`costs`).
+
+For each load: every part that has to do something for it, how much of that part there is, and what one operation takes
+of it. The part with the least is what stops it. bench/GROWTH.md says the same in words and formulas.
+"""
+
+from dataclasses import dataclass
+
+HOSTS = (3, 30, 300)
+COPIES = 3
+MILLION = 1e6
+
+
+@dataclass
+class Host:
+    """What we take a host to be. Its processors are taken to be like those the costs were measured on."""
+
+    processors: float = 16
+    # Of a line of 25 Gbit/s, each way.
+    line: float = 2_900
+    # MiB/s of all its disks.
+    disk_write: float = 1_000
+    disk_read: float = 2_000
+
+
+# Chunks that may be condemned in a second, in the whole cluster: 4,096 every five seconds (meta/workers/collect.rs).
+COLLECTED = 4_096 / 5
+
+
+def table(costs):
+    cost = {name: points[0][1] for name, points in costs.items()}
+    rows = ["| load | unit | " + " | ".join(f"{n} hosts | stopped by" for n in HOSTS) + " |"]
+    rows.append("|---|---|" + "---:|---|" * len(HOSTS))
+    for name, unit, limits in loads(cost, Host()):
+        cells = []
+        for hosts in HOSTS:
+            value, part = least(limits(hosts))
+            cells.append(f"{value:,.0f} | {part}")
+        rows.append(f"| {name} | {unit} | " + " | ".join(cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def least(limits):
+    return min((value, part) for part, value in limits.items())
+
+
+def loads(cost, host):
+    """(name, unit, hosts -> {part: limit})"""
+    for name in ("create", "look-up, cold", "write + fdatasync"):
+        for how, processors in (("leader on one processor", 1), ("leader on all of its", host.processors)):
+            yield f"{name}, {how}", "/s", names(cost, host, name, processors)
+    yield "look-up, warm", "/s", names(cost, host, "look-up, warm", 1)
+    yield "4 KiB random read", "/s", random_read(cost, host)
+    yield "sequential read", "MiB/s", sequential_read(cost, host)
+    yield "sequential write", "MiB/s", sequential_write(cost, host)
+    yield "space given back", "chunks/s", lambda hosts: {"collection rounds": COLLECTED}
+
+
+def per_second(processors, microseconds):
+    """How often a cost fits into a second; a cost that was not seen is no limit."""
+    return processors * MILLION / microseconds if microseconds > 0 else float("inf")
+
+
+def names(cost, host, name, leader):
+    """Each host runs one program that does nothing else, so one processor of it; there is one leader."""
+    return lambda hosts: {
+        "clients": hosts * per_second(1, cost[f"{name}: client"]),
+        "the leader": per_second(leader, cost[f"{name}: leader"]),
+    }
+
+
+def processors_of_data(cost, host, name, hosts):
+    """Client and store share a host; each host does as much of either as any other."""
+    together = cost[f"{name}: client"] + cost[f"{name}: stores"]
+    return hosts * per_second(host.processors, together)
+
+
+def random_read(cost, host):
+    return lambda hosts: {
+        "processors": processors_of_data(cost, host, "random read", hosts),
+        "the leader": per_second(1, cost["random read: leader"]),
+        "lines": hosts * host.line * 256,
+        "disks": hosts * host.disk_read * 256,
+    }
+
+
+def sequential_read(cost, host):
+    return lambda hosts: {
+        "processors": processors_of_data(cost, host, "sequential read", hosts),
+        "the leader": per_second(1, cost["sequential read: leader"]),
+        "lines": hosts * host.line,
+        "disks": hosts * host.disk_read,
+    }
+
+
+def sequential_write(cost, host):
+    """The client sends every copy itself."""
+    return lambda hosts: {
+        "processors": processors_of_data(cost, host, "sequential write", hosts),
+        "the leader": per_second(1, cost["sequential write: leader"]),
+        "lines": hosts * host.line / COPIES,
+        "disks": hosts * host.disk_write / COPIES,
+    }
