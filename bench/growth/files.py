@@ -53,6 +53,8 @@ def pick(base, count, sample, name):
 
 def look_at(paths):
     """Looked at per second."""
+    # The kernel goes by what it was told for a tenth of a second. Not asked for here: Holdfast is.
+    time.sleep(0.2)
     start = time.monotonic()
     for path in paths:
         os.stat(path)

@@ -64,11 +64,21 @@ def scale_y(panel):
     low, high = min(ys), max(ys)
     bottom, top = HEIGHT - BOTTOM, TOP
     if panel.powers and high / low > LINEAR_RATIO_MAX:
-        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-        return Scale(10.0**first, 10.0**last, bottom, top, True, [10.0**n for n in range(first, last + 1)])
+        ticks = ticks_between(low, high)
+        return Scale(ticks[0], ticks[-1], bottom, top, True, ticks)
     step = nice_step(high)
     count = math.ceil(high * 1.02 / step)
     return Scale(0, step * count, bottom, top, False, [step * n for n in range(count + 1)])
+
+
+def ticks_between(low, high):
+    """Powers of ten, with 2 and 5 in between where they are few. The ends take in `low` and `high`."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    times = (1, 2, 5) if len(decades) <= 4 else (1,)
+    ticks = [float(f"{t}e{n}") for n in decades for t in times]
+    first = max(n for n, tick in enumerate(ticks) if tick <= low)
+    last = min(n for n, tick in enumerate(ticks) if tick >= high)
+    return ticks[first : last + 1]
 
 
 def nice_step(high):
@@ -86,7 +96,8 @@ def figure(value):
 
 
 def text(x, y, words, size=12, anchor="start", colour=TEXT, more=""):
-    return f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{colour}"{more}>{escape(words)}</text>'
+    place = f'x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}"'
+    return f'<text {place} fill="{colour}"{more}>{escape(words)}</text>'
 
 
 def line(x1, y1, x2, y2, colour, width=1.0):
