@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 
 from . import costs, depth, inodes, clients, directory, stores
 from . import page, plot
@@ -36,11 +37,13 @@ def main(wanted):
 def measure(axes, settings):
     for name in axes:
         say(f"--- {name}")
+        start = time.monotonic()
         results = Results(name)
         # A work directory for each axis: what one leaves on the disk does not slow the next.
         with workplace(settings) as work:
             AXES[name](work, settings, results)
         results.keep(settings.results, settings.described())
+        say(f"{name} took {time.monotonic() - start:.0f} s")
 
 
 def draw(settings):

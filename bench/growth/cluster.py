@@ -122,6 +122,14 @@ def processor_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def written_bytes(pid):
+    """Bytes of pages that it has made dirty so far: what it had written to a disk, sooner or later."""
+    for line in Path(f"/proc/{pid}/io").read_text().splitlines():
+        if line.startswith("write_bytes:"):
+            return int(line.split()[1])
+    return 0
+
+
 def allocated_mib(directory):
     """What a directory takes on the disk. Files may go while we look: segments of the log do."""
     total = 0

@@ -1,35 +1,44 @@
 """What one operation costs each process, with one client: the inputs of the calculation on paper.
 
-Processor time comes from the kernel, so it holds on a busy machine too. What it is multiplied with does not matter
-here: a cost is time over operations. Each load is large enough for the kernel's ticks of 10 ms not to matter.
+A cost is what the kernel says that a process took, over operations: it does not matter how long that was. Each load
+is large enough for the kernel's ticks of 10 ms not to matter (a quick look's are not). What the processes take when
+nothing is done, heartbeats most of all, is measured first and left out.
 """
 
 import time
+from functools import partial
 from pathlib import Path
 
 from . import fio
-from .cluster import Cluster, pid_of, processor_seconds
-from .files import flat, grow, look_at, pick
+from .cluster import Cluster, pid_of, processor_seconds, written_bytes
+from .depth import SYNCED_MIB
+from .files import Grower, flat, look_at, pick
 
 FILES = 20_000
 FILES_QUICK = 2_000
 IDLE_MOUNTS = 8
+WRITERS = 32
 
 
 def measure(work, settings, results):
     with Cluster(work, settings) as cluster:
-        meter = Meter(cluster, results)
+        cluster.mount()
+        meter = Meter(cluster, settings, results)
         of_names(cluster, settings, meter)
         of_data(cluster, settings, meter)
-        of_waiting(cluster, settings, results)
+        of_waiting(cluster, settings, results, meter.idle["leader"])
 
 
 class Meter:
-    """Notes what each role's processes took for a load; for stores and network all of them together."""
+    """Notes what a load took: processor time, bytes for the disk, bytes over the network.
 
-    def __init__(self, cluster, results):
+    Of the stores it is the sum of all of them, and of the network everything that anybody sent.
+    """
+
+    def __init__(self, cluster, settings, results):
         self.cluster = cluster
         self.results = results
+        self.idle = idle(self.pids(), settings.seconds)
 
     def pids(self):
         leader, followers = self.cluster.metas()
@@ -43,20 +52,25 @@ class Meter:
     def note(self, name, unit, load):
         """`load` returns for how many operations, or MiB, the costs were."""
         pids = self.pids()
-        before = {role: sum(map(processor_seconds, list_)) for role, list_ in pids.items()}
-        sent = loopback_bytes()
+        before, sent, start = self.taken(pids), loopback_bytes(), time.monotonic()
         count = load()
-        for role, list_ in pids.items():
-            took = sum(map(processor_seconds, list_)) - before[role]
+        after, seconds = self.taken(pids), time.monotonic() - start
+        for role in pids:
+            took = max(0.0, after[role][0] - before[role][0] - self.idle[role] * seconds)
             self.results.add(1, f"{name}: {role}", took / count * 1e6, f"us/{unit}")
+        for role in ("leader", "stores"):
+            self.results.add(1, f"{name}: {role}, disk", (after[role][1] - before[role][1]) / count, f"B/{unit}")
         self.results.add(1, f"{name}: network", (loopback_bytes() - sent) / count, f"B/{unit}")
+
+    def taken(self, pids):
+        return {role: (sum(map(processor_seconds, of)), sum(map(written_bytes, of))) for role, of in pids.items()}
 
 
 def of_names(cluster, settings, meter):
     base = cluster.fresh_mount() / "names"
     base.mkdir()
     count = FILES_QUICK if settings.quick else FILES
-    meter.note("create", "op", lambda: timed(count, grow, base, 0, count, flat))
+    meter.note("create", "op", lambda: timed(count, Grower(base, flat, settings.grow_seconds).grow, count))
     cluster.fresh_mount()
     names = pick(base, count, settings.sample, flat)
     meter.note("look-up, cold", "op", lambda: timed(len(names), look_at, names))
@@ -78,38 +92,45 @@ def of_data(cluster, settings, meter):
     meter.note("random read", "op", lambda: fio.random_reads(job, mib, seconds, depth=16)["operations"])
     cluster.fresh_mount()
     meter.note("random write", "op", lambda: fio.random_writes(job, mib, seconds, depth=16)["operations"])
-    one = [(cluster.mounted[0], "synced")]
-    fio.write_files(one, 1)
-    meter.note("write + fdatasync", "op", lambda: fio.synced_writes(one, 1, seconds)["operations"])
+    synced = [(cluster.mounted[0], f"synced-{number}") for number in range(WRITERS)]
+    fio.write_files(synced, SYNCED_MIB)
+    for name, jobs in (("one writer", synced[:1]), (f"{WRITERS} writers", synced)):
+        load = partial(fio.synced_writes, jobs, SYNCED_MIB, seconds)
+        meter.note(f"write + fdatasync, {name}", "op", lambda: load()["operations"])
 
 
-def of_waiting(cluster, settings, results):
+def of_waiting(cluster, settings, results, few):
     """What mounts cost the leader that do nothing."""
-    leader = pid_of(cluster.metas()[0])
-    few = idle_seconds(leader, settings.seconds)
-    for number in range(2, IDLE_MOUNTS + 1):
+    cluster.unmount_all()
+    for number in range(1, IDLE_MOUNTS + 1):
         cluster.mount(number)
-    many = idle_seconds(leader, settings.seconds)
+    many = idle({"leader": [pid_of(cluster.metas()[0])]}, settings.seconds)["leader"]
     results.add(1, "idle, one mount: leader", few * 1e6, "us/s")
     results.add(1, f"idle, {IDLE_MOUNTS} mounts: leader", many * 1e6, "us/s")
 
 
-def idle_seconds(pid, seconds):
+def idle(pids, seconds):
     """Processor time per second, from the clock of each thread: ticks are too coarse for this."""
     time.sleep(1)
-    before, start = thread_seconds(pid), time.monotonic()
+    before, start = {role: thread_seconds(of) for role, of in pids.items()}, time.monotonic()
     time.sleep(seconds)
-    after = thread_seconds(pid)
-    return sum(after[tid] - before[tid] for tid in after if tid in before) / (time.monotonic() - start)
+    after, took = {role: thread_seconds(of) for role, of in pids.items()}, time.monotonic() - start
+    return {role: grown(before[role], after[role]) / took for role in pids}
 
 
-def thread_seconds(pid):
+def grown(before, after):
+    """Threads that began or ended meanwhile are left out."""
+    return sum(now - before[thread] for thread, now in after.items() if thread in before)
+
+
+def thread_seconds(pids):
     took = {}
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        try:
-            took[thread.name] = int((thread / "schedstat").read_text().split()[0]) / 1e9
-        except FileNotFoundError:
-            pass
+    for pid in pids:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            try:
+                took[thread.name] = int((thread / "schedstat").read_text().split()[0]) / 1e9
+            except FileNotFoundError:
+                pass
     return took
 
 

@@ -3,7 +3,8 @@
 from . import fio
 from .cluster import Cluster
 
-SYNCED_MIB = 1
+# Of each writer: few blocks of the file, so that what becomes of one that is written to again and again shows.
+SYNCED_MIB = 4
 
 
 def measure(work, settings, results):

@@ -30,20 +30,40 @@ def sync_directory(path):
         os.close(handle)
 
 
-def grow(base, first, end, name):
-    """Makes files first to end, until they are durable: files/s, and files/s of the slowest batch."""
-    slowest = 0.0
-    start = before = time.monotonic()
-    for batch in range(first, end, BATCH):
-        if name is spread:
-            (Path(base) / spread(batch)).parent.mkdir(exist_ok=True)
-        for number in range(batch, min(batch + BATCH, end)):
-            make(f"{base}/{name(number)}")
-        now = time.monotonic()
-        slowest = max(slowest, (now - before) / (min(batch + BATCH, end) - batch))
-        before = now
-    sync_directory(base)
-    return (end - first) / (time.monotonic() - start), 1 / slowest
+class Grower:
+    """Makes files up to one number after the other, as long as there is time."""
+
+    def __init__(self, base, name, seconds):
+        self.base, self.name = Path(base), name
+        self.seconds = seconds
+        self.have = 0
+
+    def grow(self, want):
+        """Makes files until there are `want`, and they are durable: files/s, and files/s of the slowest batch."""
+        first, slowest = self.have, float("inf")
+        start = time.monotonic()
+        while self.have < want and self.seconds > time.monotonic() - start:
+            slowest = min(slowest, self.batch(want))
+        sync_directory(self.base)
+        took = time.monotonic() - start
+        self.seconds -= took
+        return (self.have - first) / took, slowest
+
+    def batch(self, want):
+        end = min(self.have + BATCH, want)
+        start = time.monotonic()
+        if self.name is spread:
+            (self.base / spread(self.have)).parent.mkdir(exist_ok=True)
+        for number in range(self.have, end):
+            make(f"{self.base}/{self.name(number)}")
+        made, self.have = end - self.have, end
+        return made / (time.monotonic() - start)
+
+    def steps(self, wanted):
+        """For each size that is reached: what `grow` says. The last may be smaller than was wanted."""
+        for want in wanted:
+            if self.seconds > 0:
+                yield self.grow(want)
 
 
 def pick(base, count, sample, name):

@@ -4,10 +4,13 @@ For each load: every part that has to do something for it, how much of that part
 of it. The part with the least is what stops it. bench/GROWTH.md says the same in words and formulas.
 """
 
+import random
 from dataclasses import dataclass
 
 HOSTS = (3, 30, 300)
 COPIES = 3
+# What chunks are placed by (types/digest.rs): each slot belongs to three stores.
+SLOTS = 1_024
 MILLION = 1e6
 
 
@@ -35,9 +38,31 @@ def table(costs):
         cells = []
         for hosts in HOSTS:
             value, part = least(limits(hosts))
-            cells.append(f"{value:,.0f} | {part}")
+            # A cost too small to be seen is no limit that we know of.
+            cells.append("not found | " if value == float("inf") else f"{value:,.0f} | {part}")
         rows.append(f"| {name} | {unit} | " + " | ".join(cells) + " |")
+    each = idle_mount(cost)
+    shares = " | ".join(f"{hosts * each / MILLION:.0%} |" for hosts in HOSTS)
+    even = " | ".join(f"{evenness(hosts):.0%} | the fullest store" for hosts in HOSTS)
+    rows.append(f"| space that can be used, equal disks | of all of it | {even} |")
+    rows.append(f"| heartbeats of a mount on each host | of a processor of the leader | {shares} |")
     return "\n".join(rows) + "\n"
+
+
+def idle_mount(cost):
+    """Microseconds in a second that one more mount takes of the leader."""
+    more = cost["idle, 8 mounts: leader"] - cost["idle, one mount: leader"]
+    return max(0, more) / (8 - 1)
+
+
+def evenness(hosts):
+    """A store's mean share of the slots over the largest one: how far the disks fill until one of them is full."""
+    draw = random.Random(1)
+    owned = [0] * hosts
+    for _ in range(SLOTS):
+        for store in draw.sample(range(hosts), COPIES):
+            owned[store] += 1
+    return SLOTS * COPIES / hosts / max(owned)
 
 
 def least(limits):
@@ -46,7 +71,7 @@ def least(limits):
 
 def loads(cost, host):
     """(name, unit, hosts -> {part: limit})"""
-    for name in ("create", "look-up, cold", "write + fdatasync"):
+    for name in ("create", "look-up, cold", "write + fdatasync, 32 writers"):
         for how, processors in (("leader on one processor", 1), ("leader on all of its", host.processors)):
             yield f"{name}, {how}", "/s", names(cost, host, name, processors)
     yield "look-up, warm", "/s", names(cost, host, "look-up, warm", 1)
@@ -80,7 +105,7 @@ def random_read(cost, host):
         "processors": processors_of_data(cost, host, "random read", hosts),
         "the leader": per_second(1, cost["random read: leader"]),
         "lines": hosts * host.line * 256,
-        "disks": hosts * host.disk_read * 256,
+        "disks": evenness(hosts) * hosts * host.disk_read * 256,
     }
 
 
@@ -89,7 +114,7 @@ def sequential_read(cost, host):
         "processors": processors_of_data(cost, host, "sequential read", hosts),
         "the leader": per_second(1, cost["sequential read: leader"]),
         "lines": hosts * host.line,
-        "disks": hosts * host.disk_read,
+        "disks": evenness(hosts) * hosts * host.disk_read,
     }
 
 
@@ -99,5 +124,5 @@ def sequential_write(cost, host):
         "processors": processors_of_data(cost, host, "sequential write", hosts),
         "the leader": per_second(1, cost["sequential write: leader"]),
         "lines": hosts * host.line / COPIES,
-        "disks": hosts * host.disk_write / COPIES,
+        "disks": evenness(hosts) * hosts * host.disk_write / COPIES,
     }

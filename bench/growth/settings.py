@@ -24,7 +24,8 @@ class Settings:
     page: Path | None
     files: list
     sample: int
-    seconds: float
+    seconds: int
+    grow_seconds: float
     mib: int
     clients: list
     stores: list
@@ -47,7 +48,8 @@ class Settings:
             page=ROOT / "bench/GROWTH.md" if ours else None,
             files=[step for step in steps if step <= most] or [most],
             sample=500 if quick else 5_000,
-            seconds=float(os.environ.get("SECONDS_EACH", 1 if quick else 5)),
+            seconds=int(os.environ.get("SECONDS_EACH", 1 if quick else 5)),
+            grow_seconds=float(os.environ.get("GROW_SECONDS", 240)),
             mib=int(os.environ.get("SIZE_MIB", 32 if quick else 256)),
             clients=[1, 2] if quick else [1, 2, 4, 8],
             stores=[1, 2, 3] if quick else [1, 2, 3, 4, 6, 8],
@@ -66,7 +68,7 @@ class Settings:
         """One line for readers of the figures: when, on what, how."""
         version = subprocess.run([self.binary, "--version"], capture_output=True, text=True, check=True).stdout.strip()
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
-        how = f"{self.seconds:g} s, {self.mib} MiB" + (", a quick look" if self.quick else "")
+        how = f"{self.seconds} s, {self.mib} MiB" + (", a quick look" if self.quick else "")
         return (
             f"{time.strftime('%d %B %Y')}, {version}, Linux {platform.release()}, {os.cpu_count()} processors, "
             f"{memory:.0f} GiB; {how}"
