@@ -43,6 +43,7 @@ mod core;
 mod dirty;
 mod extents;
 mod files;
+mod gather;
 mod inode;
 mod journal;
 pub mod kernel;

@@ -482,7 +482,7 @@ async fn long_extent_lists_are_rewritten() {
     let client = cluster.client().await;
     let (ino, handle) = create(&client, "f").await;
     let mut model = vec![0u8; 8_000];
-    for round in 0..60usize {
+    for round in 0..120usize {
         let (offset, data) = (round * 131 % 7_900, [round as u8 + 1; 50]);
         write(&client, ino, handle, offset as u64, &data).await;
         model[offset..offset + 50].copy_from_slice(&data);

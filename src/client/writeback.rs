@@ -21,6 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::api::Result;
 use super::core::{Core, Touch};
 use super::dirty::Scope;
+use super::gather::{Gathered, Runs, batches, gather};
 use super::inode::{Asked, Node, State};
 use super::session::until_stopped;
 use crate::remote::session::{Lane, MetaSession};
@@ -31,13 +32,13 @@ use crate::types::extent::{ChunkPart, Extent, Source};
 use crate::types::id::Ino;
 use crate::types::limits::{BLOCK_EXTENTS_MAX, BLOCK_EXTENTS_SOFT_MAX, EXTENT_BLOCKS_MAX, WRITEBACK_AGE_MS};
 use crate::types::op::{BatchReply, Op, OpReply, Piece, Write, WriteAt};
+use crate::types::rewrite::Seen;
 use crate::types::session::Hold;
 
 /// Background flushes at once.
 pub const FLUSHES_MAX: usize = 8;
 const TICK: Duration = Duration::from_millis(100);
-/// Bytes of one call to the stores, and calls at once per flush.
-const PUT_BYTES: u64 = 4 << 20;
+/// Calls to the stores at once per flush.
 const PUTS_AT_ONCE: usize = 4;
 /// Flushes up to this size stay in the cache: what is small is likely to be read back soon.
 const KEEP_BYTES: u64 = 4 << 20;
@@ -50,9 +51,6 @@ const REWRITE_PATIENCE: Duration = Duration::from_secs(3);
 const EVERY_TICKS_SLOW: u32 = 10;
 /// How often the blocks of one write are rewritten to make room for it.
 pub const REWRITES_MAX: u32 = 20;
-
-/// Runs as they were frozen.
-pub type Runs = Vec<(u64, Bytes)>;
 
 /// Starts the task that ships what is old or too much.
 pub fn start(core: &Arc<Core>) {
@@ -408,22 +406,22 @@ impl Core {
             return Ok(runs.iter().map(inline).collect());
         }
         let copies = self.volume.policy.replicas;
-        let hash = |batch: Runs| async move {
-            let hashed = tokio::task::spawn_blocking(move || name_all(batch)).await.map_err(|_| FsError::Io)?;
-            let chunks: Vec<(ChunkId, Bytes)> = hashed.iter().map(|(_, id, bytes)| (*id, bytes.clone())).collect();
+        let block_bytes = self.block_bytes;
+        let put = |batch: Runs| async move {
+            let gathering = tokio::task::spawn_blocking(move || gather(batch, block_bytes));
+            let gathered = gathering.await.map_err(|_| FsError::Io)?;
+            let chunks: Vec<(ChunkId, Bytes)> = gathered.iter().map(|chunk| (chunk.id, chunk.bytes.clone())).collect();
             self.store.put(&chunks, epoch, copies).await?;
-            Ok::<_, FsError>(hashed)
+            Ok::<_, FsError>(gathered)
         };
-        let stored: Vec<Vec<(u64, ChunkId, Bytes)>> =
-            stream::iter(batches(runs)).map(hash).buffered(PUTS_AT_ONCE).try_collect().await?;
+        let stored: Vec<Vec<Gathered>> =
+            stream::iter(batches(runs)).map(put).buffered(PUTS_AT_ONCE).try_collect().await?;
         let mut pieces = Vec::with_capacity(runs.len());
-        for (offset, id, bytes) in stored.into_iter().flatten() {
+        for chunk in stored.iter().flatten() {
             if total <= KEEP_BYTES {
-                self.cache.insert(id, &bytes);
+                self.cache.insert(chunk.id, &chunk.bytes);
             }
-            let chunk_bytes = bytes.len() as u32;
-            let source = Source::Chunk(ChunkPart { id, chunk_bytes, offset: 0, put_epoch: epoch });
-            pieces.push(Extent { offset, len: chunk_bytes, source });
+            pieces.extend(chunk.pieces(epoch));
         }
         Ok(pieces)
     }
@@ -447,30 +445,29 @@ impl Core {
         self.runtime.spawn(async move {
             let Ok(_turn) = core.flushes.acquire().await else { return };
             for block in blocks {
-                if let Err(error) = core.compact(&node, block).await {
+                if let Err(error) = core.compact(node.ino, block).await {
                     tracing::debug!(ino = %node.ino, block, %error, "a block was not rewritten");
                 }
             }
         });
     }
 
-    pub async fn compact(&self, node: &Node, block: u64) -> Result<()> {
-        // No flush and no other rewriting of ours in between; those of other clients are noticed by the leader.
-        let _turn = node.flushing.lock().await;
-        self.rewrite_block(node.ino, block).await
-    }
-
-    /// Makes room in the lists of the blocks that hold these offsets. The caller has the file's flush lock.
+    /// Makes room in the lists of the blocks that hold these offsets.
     async fn rewrite_blocks(&self, ino: Ino, offsets: impl Iterator<Item = u64>) {
         let blocks: BTreeSet<u64> = offsets.map(|offset| offset / self.block_bytes).collect();
         for block in blocks {
-            if let Err(error) = self.rewrite_block(ino, block).await {
+            if let Err(error) = self.compact(ino, block).await {
                 tracing::debug!(%ino, block, %error, "a block was not rewritten");
             }
         }
     }
 
-    async fn rewrite_block(&self, ino: Ino, block: u64) -> Result<()> {
+    /// Rewrites a block whose list is long as one chunk. Needs no lock: what is written meanwhile, here or elsewhere, is not
+    /// replaced.
+    ///
+    /// # Errors
+    /// The block is as it was.
+    pub async fn compact(&self, ino: Ino, block: u64) -> Result<()> {
         let node = self.nodes.node(ino);
         let start = block * self.block_bytes;
         let told = self.ask(|session| async move { session.extents(ino, start, 1, Hold::default()).await }).await;
@@ -492,10 +489,10 @@ impl Core {
         let (id, chunk_bytes) = moved.map_err(|_| FsError::Unreachable)??;
         let source = Source::Chunk(ChunkPart { id, chunk_bytes, offset: 0, put_epoch: epoch });
         let after = Extent { offset: from, len: chunk_bytes, source };
+        let before = before.iter().map(Seen::of).collect();
         node.lock().begin_flush();
-        let sent = self
-            .send(&self.session(), vec![Op::Compact { ino, block_offset: start, before, after }], Hold::default())
-            .await;
+        let compact = Op::Compact { ino, block_offset: start, before, after };
+        let sent = self.send(&self.session(), vec![compact], Hold::default()).await;
         let mut state = node.lock();
         state.end_change();
         state.extents.forget();
@@ -576,28 +573,6 @@ fn newest(ino: Ino, replies: &[OpReply]) -> Option<Attr> {
         OpReply::Written { attr, .. } | OpReply::Attr(attr) if attr.ino == ino => Some(attr.clone()),
         _ => None,
     })
-}
-
-fn name_all(runs: Runs) -> Vec<(u64, ChunkId, Bytes)> {
-    runs.into_iter().map(|(offset, bytes)| (offset, ChunkId::of(&bytes), bytes)).collect()
-}
-
-/// Groups runs into calls to the stores.
-fn batches(runs: &Runs) -> Vec<Runs> {
-    let mut batches: Vec<Runs> = Vec::new();
-    let mut room = 0;
-    for (offset, bytes) in runs {
-        let len = bytes.len() as u64;
-        if batches.is_empty() || room < len {
-            batches.push(Vec::new());
-            room = PUT_BYTES;
-        }
-        room = room.saturating_sub(len);
-        if let Some(batch) = batches.last_mut() {
-            batch.push((*offset, bytes.clone()));
-        }
-    }
-    batches
 }
 
 /// Cuts pieces into commands: each covers a bounded span of blocks and a bounded number of pieces.

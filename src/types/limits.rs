@@ -25,7 +25,7 @@ pub const INLINE_BYTES_MAX: u32 = 16 << 10;
 /// put the bytes as chunks instead.
 pub const INLINE_FILE_BYTES_MAX: u64 = 8 << 20;
 /// An extent list of one block longer than this is rewritten as one chunk in the background.
-pub const BLOCK_EXTENTS_SOFT_MAX: usize = 32;
+pub const BLOCK_EXTENTS_SOFT_MAX: usize = 64;
 
 /// No write makes a list longer than this: one block's record stays small enough to send, to keep and to rewrite.
 pub const BLOCK_EXTENTS_MAX: usize = 4096;

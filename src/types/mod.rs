@@ -17,4 +17,5 @@ pub mod locking;
 pub mod name;
 pub mod op;
 pub mod record;
+pub mod rewrite;
 pub mod session;

@@ -11,6 +11,7 @@ use super::extent::{Extent, Source};
 use super::id::Ino;
 use super::lock::{Lock, LockRequest, OwnLock};
 use super::name::Name;
+use super::rewrite::Seen;
 
 /// A change to one tree. Errors are those of the Linux call of the same name on ext4.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -75,11 +76,11 @@ pub enum Op {
         ino: Ino,
         atime: Time,
     },
-    /// Replace the extents of one block with an equivalent whole, if its `version` is still this one.
+    /// Put one chunk in the place of what is still in a block as it was seen (see `types/rewrite.rs`).
     Compact {
         ino: Ino,
         block_offset: u64,
-        before: Vec<Extent>,
+        before: Vec<Seen>,
         after: Extent,
     },
     Lock(LockRequest),

@@ -241,7 +241,7 @@ impl Core {
             WriteAt::End => self.getattr(node.ino).await?.size,
         };
         for (offset, _) in runs {
-            match self.compact(node, (end + offset) / self.block_bytes).await {
+            match self.compact(node.ino, (end + offset) / self.block_bytes).await {
                 Ok(()) | Err(FsError::Stale) => {}
                 Err(error) => return Err(error),
             }

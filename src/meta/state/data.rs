@@ -20,6 +20,7 @@ use crate::types::limits::{
     BLOCK_EXTENTS_MAX, EXTENT_BLOCKS_MAX, FILE_BYTES_MAX, INLINE_BYTES_MAX, INLINE_FILE_BYTES_MAX,
 };
 use crate::types::op::{FallocateMode, OpReply, Piece, Write, WriteAt};
+use crate::types::rewrite::{self, Seen};
 
 /// The extended attribute with a program's privileges.
 const CAPABILITY: &[u8] = b"security.capability";
@@ -350,38 +351,29 @@ fn shared_pieces(
     Ok(pieces)
 }
 
-/// Puts one chunk in the place of a block's first pieces, or of all of them. Pieces behind those stay: who appends all the
+/// Puts one chunk in the place of what is in a block as it was seen. What is not, or was not seen, stays: who writes all the
 /// time does not keep a block from being rewritten.
 ///
 /// # Errors
-/// `Stale` when the block does not begin with what the caller rewrote; `Invalid` when the chunk does not cover that, or
-/// more.
+/// `Invalid` when it is not a chunk within the block.
 pub(super) fn compact(
     scope: &mut Scope<'_, '_>,
     ino: Ino,
     block_offset: u64,
-    before: &[Extent],
+    before: &[Seen],
     after: &Extent,
 ) -> Result<OpReply, StateError> {
     let mut inode = scope.tx.file(scope.tree, ino)?;
     let block_bytes = chunk_bytes(scope);
     let block = block_offset / block_bytes;
-    let Block { extents } = scope.tx.get(&extent_key(scope.tree, ino, block))?.unwrap_or_default();
-    let (Some(first), Some(last)) = (before.first(), before.last()) else { return Err(FsError::Stale.into()) };
-    let Some(behind) = extents.strip_prefix(before) else { return Err(FsError::Stale.into()) };
-    let limit = behind.first().map_or((block + 1).saturating_mul(block_bytes), |next| next.offset);
-    let reach = inode.attr.size.max(last.end()).min(limit);
-    if !after.is_sound() || !matches!(after.source, Source::Chunk(_)) {
+    let end = (block + 1).saturating_mul(block_bytes);
+    let fits = after.offset >= block * block_bytes && after.is_sound() && after.end() <= end;
+    if !fits || !matches!(after.source, Source::Chunk(_)) {
         return Err(FsError::Invalid.into());
     }
-    let covers = after.offset <= first.offset && after.end() >= last.end();
-    let fits = after.offset >= block * block_bytes && after.end() <= reach;
-    if !covers || !fits {
-        return Err(FsError::Invalid.into());
-    }
+    let size = inode.attr.size;
     let mut edit = Edit::new(scope.tree, ino);
-    let rewritten: Vec<Extent> = [after].into_iter().chain(behind).cloned().collect();
-    edit.rewrite(scope.tx, block, extents, |extents| *extents = rewritten);
+    edit.block(scope.tx, block, |extents| rewrite::replace_unchanged(extents, before, after, size))?;
     edit.finish(scope, &mut inode)?;
     inode.attr.version += 1;
     scope.put_inode(&inode);

@@ -1,6 +1,7 @@
 //! Changes of the tree in the fake.
 
 use super::*;
+use crate::types::rewrite::{self, Seen};
 
 impl State {
     pub(super) fn change(
@@ -165,7 +166,7 @@ impl State {
                 Ok(OpReply::Done)
             }
             Op::Write(write) => self.write(write, has_chunk),
-            Op::Compact { ino, block_offset, before, after } => self.compact(*ino, *block_offset, before, after),
+            Op::Compact { ino, before, after, .. } => self.compact(*ino, before, after),
             Op::Lock(request) => Ok(self.lock(session, request)),
             Op::SetLocks { ino, locks } => {
                 self.set_locks(session, *ino, locks);
@@ -250,14 +251,10 @@ impl State {
         Ok(OpReply::Written { offset: start, attr: inode.attr.clone() })
     }
 
-    fn compact(&mut self, ino: Ino, block: u64, before: &[Extent], after: &Extent) -> Result<OpReply, FsError> {
+    fn compact(&mut self, ino: Ino, before: &[Seen], after: &Extent) -> Result<OpReply, FsError> {
         self.tally("compact");
         let inode = self.inode(ino)?;
-        let within = |extent: &&Extent| extent.offset >= block && extent.offset < block + u64::from(CHUNK_BYTES);
-        if !inode.extents.iter().filter(within).eq(before) {
-            return Err(FsError::Invalid);
-        }
-        lay_over(&mut inode.extents, after.clone());
+        rewrite::replace_unchanged(&mut inode.extents, before, after, inode.attr.size);
         Ok(OpReply::Done)
     }
 }

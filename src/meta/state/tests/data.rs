@@ -5,6 +5,7 @@ use crate::meta::state::Seek;
 use crate::types::limits::{BLOCK_EXTENTS_MAX, FILE_BYTES_MAX, INLINE_BYTES_MAX, INLINE_FILE_BYTES_MAX};
 use crate::types::op::FallocateMode::{Allocate, Punch, Zero};
 use crate::types::op::XattrMode;
+use crate::types::rewrite::Seen;
 
 fn size(size: u64) -> SetAttr {
     SetAttr { size: Some(size), ..SetAttr::default() }
@@ -255,23 +256,25 @@ fn compaction_replaces_the_pieces_it_has_seen() {
     world.write(ino, 20, inline(b"def"), 3).unwrap();
     let before = world.extents(ino);
     let attr = world.attr(ino);
-    let part = ChunkPart { id: ChunkId([9; 32]), chunk_bytes: 23, offset: 0, put_epoch: 1 };
+    let part = ChunkPart { id: ChunkId([9; 32]), chunk_bytes: 23, offset: 0, put_epoch: 0 };
     let after = Extent { offset: 0, len: 23, source: Source::Chunk(part) };
     let compact = |before: &[Extent], after: &Extent| Op::Compact {
         ino,
         block_offset: 0,
-        before: before.to_vec(),
+        before: before.iter().map(Seen::of).collect(),
         after: after.clone(),
     };
-    assert_eq!(world.op(compact(&before[1..], &after)), Err(FsError::Stale));
-    assert_eq!(world.op(compact(&before[..1], &after)), Err(FsError::Invalid), "it would cover what was not read");
-    let short = Extent { len: 22, ..after.clone() };
-    assert_eq!(world.op(compact(&before, &short)), Err(FsError::Invalid));
+    let beyond = Extent { offset: CHUNK - 3, ..after.clone() };
+    assert_eq!(world.op(compact(&before, &beyond)), Err(FsError::Invalid));
+    assert_eq!(world.op(compact(&before, &before[0])), Err(FsError::Invalid), "not a chunk");
     world.op(compact(&before, &after)).unwrap();
     let now = world.attr(ino);
     assert_eq!((now.size, now.mtime, now.ctime, now.allocated_bytes), (23, attr.mtime, attr.ctime, 23));
     assert!(now.version > attr.version);
-    assert_eq!(world.op(compact(&before, &after)), Err(FsError::Stale));
+    assert_eq!(world.extents(ino), std::slice::from_ref(&after));
+    let later = Extent { source: chunk(8, 1), ..after.clone() };
+    world.op(compact(&before, &later)).unwrap();
+    assert_eq!(world.extents(ino), [after], "it is not as it was seen any more");
 }
 
 #[test]
@@ -284,6 +287,7 @@ fn compaction_goes_on_under_appends() {
     world.write(ino, 9, inline(b"xyz"), 3).unwrap();
     let part = ChunkPart { id: ChunkId([9; 32]), chunk_bytes: 8, offset: 0, put_epoch: 0 };
     let after = Extent { offset: 0, len: 8, source: Source::Chunk(part) };
+    let before = before.iter().map(Seen::of).collect();
     world.op(Op::Compact { ino, block_offset: 0, before, after: after.clone() }).unwrap();
     assert_eq!(world.extents(ino), [after, Extent { offset: 9, len: 3, source: inline(b"xyz") }]);
 }
@@ -385,6 +389,7 @@ fn a_list_of_extents_has_a_bound_that_only_writes_meet() {
     let after = Extent { offset: 0, len: CHUNK as u32 - 6, source: Source::Chunk(part) };
     let mut shorter = after.clone();
     shorter.len = before.last().unwrap().end() as u32;
+    let before = before.iter().map(Seen::of).collect();
     world.op(Op::Compact { ino, block_offset: 0, before, after: shorter }).unwrap();
     world.write(ino, 4, inline(b"x"), 1).unwrap();
 }
