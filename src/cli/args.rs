@@ -207,6 +207,12 @@ pub struct MountArgs {
     /// What the mount may use for buffers and caches together, as in 512MiB
     #[arg(long, value_name = "BYTES")]
     pub memory: Option<String>,
+    /// A directory to keep what was read in, over restarts; each volume has its own in it
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+    /// How much is kept there, about, as in 50GiB
+    #[arg(long, value_name = "BYTES")]
+    pub cache_size: Option<String>,
     /// Threads that take requests from the kernel
     #[arg(long, value_name = "COUNT")]
     pub threads: Option<u32>,

@@ -21,6 +21,8 @@ use crate::cli::settings::{absolute, settings, token};
 use crate::cli::up::place::user_dir;
 use crate::cli::{daemon, dial, join, map, mountpoint};
 use crate::client::api::Posix;
+use crate::client::cache::disk::{DiskCache, DiskCacheError};
+use crate::client::chunks::ChunkStore;
 use crate::client::{Client, ClientConfig};
 use crate::config::layer::Flags;
 use crate::config::roles::{CommonConfig, MountConfig};
@@ -208,6 +210,7 @@ impl Mounted {
         let patience = plan.config.patience.0;
         let (table, follower) = map::follow(&meta, patience).await?;
         let store = Arc::new(StoreClient::new(transport, table, StoreClientOptions::default()));
+        let store = with_cache(store, &plan)?;
         let client = Client::start(client_config(&plan), meta, store).await;
         let client = client.or_fail(|| format!("volume {} cannot be mounted", plan.volume))?;
         match attach(&client, &plan).await {
@@ -287,6 +290,23 @@ impl Mounted {
                 () = signals.next() => return self.mount.detach(),
             }
         }
+    }
+}
+
+/// The stores behind a cache on disk, if there is to be one. It may be the first mount of a volume that has it; the next goes
+/// without.
+fn with_cache(store: Arc<StoreClient>, plan: &Plan) -> Outcome<Arc<dyn ChunkStore>> {
+    if plan.config.cache.as_os_str().is_empty() {
+        return Ok(store);
+    }
+    let dir = absolute(&plan.config.cache)?.join(&plan.volume);
+    match DiskCache::open(&dir, plan.config.cache_size.0, store.clone()) {
+        Ok(cache) => Ok(Arc::new(cache)),
+        Err(DiskCacheError::InUse) => {
+            tracing::warn!(dir = %dir.display(), "another mount uses this cache; going on without one");
+            Ok(store)
+        }
+        Err(error) => Err(Failure::new(format!("the cache {} cannot be used: {error}", dir.display()))),
     }
 }
 

@@ -121,6 +121,8 @@ fn mount_args(request: &Request, is_root: bool) -> Outcome<MountArgs> {
         foreground: false,
         log_file: None,
         memory: None,
+        cache: None,
+        cache_size: None,
         threads: None,
         patience: None,
         join: JoinWith::default(),

@@ -116,6 +116,8 @@ impl From<&MountArgs> for Flags {
         flags.set("common", "credential", text(&args.credential));
         flags.set("mount", "log_file", text(&args.log_file));
         flags.set("mount", "memory", args.memory.clone());
+        flags.set("mount", "cache", text(&args.cache));
+        flags.set("mount", "cache_size", args.cache_size.clone());
         flags.set("mount", "threads", args.threads.map(i64::from));
         flags.set("mount", "patience", args.patience.clone());
         args.join.flags(&mut flags);

@@ -37,7 +37,7 @@
 pub mod api;
 mod arbiter;
 mod atime;
-mod cache;
+pub mod cache;
 pub mod chunks;
 mod core;
 mod dirty;

@@ -100,6 +100,10 @@ section! {
     MountConfig = "mount" {
         /// What a mount may use for buffers and caches together (16 MiB at least).
         memory: ByteSize = "256MiB",
+        /// A directory of this host's in which the mount of VOLUME keeps what it has read, in DIR/VOLUME, over restarts. Empty: none.
+        cache: PathBuf = "",
+        /// How much each mount keeps there, about.
+        cache_size: ByteSize = "10GiB",
         /// Threads that take requests from the kernel (at most 64); 0 is one per core, two at least and eight at most.
         threads: u32 = 0,
         /// Where a detached mount logs. Empty: /var/log/holdfast/mount-VOLUME.log for root,

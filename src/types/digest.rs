@@ -33,6 +33,13 @@ pub fn fingerprint(bytes: &[u8]) -> [u8; 32] {
     *blake3::hash(bytes).as_bytes()
 }
 
+/// The BLAKE3 hash of several pieces, one after the other: a checksum.
+pub fn hash_of(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    parts.iter().for_each(|part| drop(hasher.update(part)));
+    hasher.finalize().into()
+}
+
 /// A key of its own for one purpose, derived from secret `material`. `purpose` is a constant sentence, unique in the
 /// program.
 pub fn derived_key(purpose: &str, material: &[u8]) -> [u8; 32] {

@@ -1,3 +1,4 @@
 //! Caches: what may be forgotten at any time.
 
 pub mod chunk;
+pub mod disk;

@@ -73,7 +73,7 @@ fn the_printed_settings_are_a_file_that_means_the_same() {
     assert_eq!(again.section::<MountConfig>().unwrap().memory, ByteSize(1 << 30));
 }
 
-/// Written anew by `holdfast config print --example > deploy/examples/holdfast.toml`.
+/// Written anew by `holdfast config example > deploy/examples/holdfast.toml`.
 #[test]
 fn the_example_is_the_documentation() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/examples/holdfast.toml");
