@@ -36,7 +36,9 @@ pub fn fingerprint(bytes: &[u8]) -> [u8; 32] {
 /// The BLAKE3 hash of several pieces, one after the other: a checksum.
 pub fn hash_of(parts: &[&[u8]]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
-    parts.iter().for_each(|part| drop(hasher.update(part)));
+    for part in parts {
+        hasher.update(part);
+    }
     hasher.finalize().into()
 }
 
