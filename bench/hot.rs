@@ -1,0 +1,214 @@
+//! The pieces that are hot, one by one: applying commands, coding them, appending to packs, reading, rewriting blocks.
+//!
+//! `cargo bench --bench hot`, or `-- apply` for those with that in their name. Each runs in one thread and without a
+//! network, so a change of one shows here before it shows anywhere else.
+
+use std::cell::Cell;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use holdfast::kv::SharedKv;
+use holdfast::kv::sled::SledKv;
+use holdfast::meta::command::{Command, Outcome};
+use holdfast::meta::raft::Machine;
+use holdfast::meta::state::State;
+use holdfast::store::disk::{Disk, DiskOptions};
+use holdfast::store::pack::format::CheckedChunk;
+use holdfast::store::pack::sys::Patience;
+use holdfast::store::pack::writer::{Purpose, WriterOptions};
+use holdfast::types::attr::Time;
+use holdfast::types::digest::ChunkId;
+use holdfast::types::extent::{ChunkPart, Extent, Source};
+use holdfast::types::id::{ClusterId, Ino, SessionId, StoreId};
+use holdfast::types::name::Name;
+use holdfast::types::op::{Create, NewNode, Op, Piece, Write, WriteAt};
+use holdfast::types::record::{Role, VolumePolicy};
+use holdfast::types::rewrite::{Seen, replace_unchanged};
+use tempfile::TempDir;
+
+const NOW: Time = Time { sec: 1_000_000, nsec: 0 };
+const SMALL: usize = 4096;
+/// Files of a directory, and blocks of a file, that commands go round in.
+const ROUND: u64 = 10_000;
+
+/// One replica's state on its index on disk, and a session.
+struct Replica {
+    state: State,
+    sequence: Cell<u64>,
+    _dir: TempDir,
+}
+
+impl Replica {
+    fn new() -> Replica {
+        let dir = TempDir::new().expect("a directory");
+        let kv: SharedKv = Arc::new(SledKv::open(dir.path()).expect("an index"));
+        let replica = Replica { state: State::new(kv), sequence: Cell::new(0), _dir: dir };
+        replica.apply(&Command::CreateVolume { name: "v".into(), policy: VolumePolicy::default(), now: NOW });
+        replica.apply(&Command::OpenSession {
+            volume: "v".into(),
+            client: "bench".into(),
+            role: Role::Client,
+            credential: 1,
+            read_only: false,
+            after: None,
+            now: NOW,
+        });
+        replica
+    }
+
+    fn apply(&self, command: &Command) -> Outcome {
+        self.apply_encoded(command.encode())
+    }
+
+    fn apply_encoded(&self, command: Vec<u8>) -> Outcome {
+        let position = self.sequence.get().to_be_bytes();
+        let outcomes = self.state.apply(&position, &[command]).expect("applied");
+        Outcome::decode(&outcomes[0]).expect("an outcome")
+    }
+
+    /// The next command of the session, encoded as it comes from the log.
+    fn change(&self, ops: Vec<Op>) -> Vec<u8> {
+        let sequence = self.sequence.get() + 1;
+        self.sequence.set(sequence);
+        Command::Change { session: SessionId(1), sequence, acknowledged: sequence, now: NOW, ops }.encode()
+    }
+}
+
+fn create(number: u64) -> Op {
+    let name = Name::new(&format!("file-{number}")).expect("a name");
+    let (node, mode) = (NewNode::File, 0o644);
+    Op::Create(Create { dir: Ino::ROOT, name, node, mode, umask: 0, uid: 0, gid: 0, exclusive: false, ino: None })
+}
+
+fn write(ino: Ino, offset: u64, bytes: Vec<u8>) -> Op {
+    let len = bytes.len() as u32;
+    let pieces = vec![Piece { offset: 0, len, source: Source::Inline(bytes) }];
+    let at = WriteAt::Offset(offset);
+    Op::Write(Write { ino, at, pieces, len: len.into(), mtime: None, clear_privileges: false })
+}
+
+fn apply(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("apply");
+    let replica = Replica::new();
+    let number = Cell::new(0);
+    let next = || {
+        number.set(number.get() + 1);
+        number.get()
+    };
+    group.bench_function("create", |bench| {
+        let command = || replica.change(vec![create(next())]);
+        bench.iter_batched(command, |command| replica.apply_encoded(command), BatchSize::SmallInput);
+    });
+    group.bench_function("create, 64 to a command", |bench| {
+        let command = || replica.change((0..64).map(|_| create(next())).collect());
+        bench.iter_batched(command, |command| replica.apply_encoded(command), BatchSize::SmallInput);
+    });
+    let file = Ino(2);
+    for pieces in [1, 16, 64] {
+        group.bench_function(format!("4 KiB inline into a block of {pieces}"), |bench| {
+            let command = || {
+                let block = next() % ROUND / pieces * (1 << 20) % (1 << 26);
+                replica.change(vec![write(file, block + next() % pieces * 8192, vec![7; SMALL])])
+            };
+            bench.iter_batched(command, |command| replica.apply_encoded(command), BatchSize::SmallInput);
+        });
+    }
+    group.finish();
+}
+
+fn wire(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("wire");
+    let now = NOW;
+    let change = |ops| Command::Change { session: SessionId(1), sequence: 1, acknowledged: 1, now, ops };
+    let creates = change((0..512).map(create).collect());
+    let inline = change(vec![write(Ino(2), 0, vec![7; SMALL])]);
+    for (name, command) in [("512 creates", creates), ("4 KiB inline", inline)] {
+        let encoded = command.encode();
+        group.throughput(Throughput::Bytes(encoded.len() as u64));
+        group.bench_function(format!("encode {name}"), |bench| bench.iter(|| command.encode()));
+        group.bench_function(format!("decode {name}"), |bench| bench.iter(|| Command::decode(&encoded)));
+    }
+    group.finish();
+}
+
+fn disk(dir: &Path) -> Disk {
+    let options = DiskOptions {
+        cluster: ClusterId([1; 16]),
+        store: StoreId(1),
+        index_dir: None,
+        open_index: Arc::new(|path| Ok(Arc::new(SledKv::open(path)?) as SharedKv)),
+        writer: WriterOptions { pack_bytes: 64 << 20, reserve_bytes: Some(0), sync: Arc::new(|_| Ok(())) },
+    };
+    Disk::open(dir, &options).expect("a disk")
+}
+
+fn chunk(seed: u64, len: usize) -> CheckedChunk {
+    let mut bytes = vec![0; len];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let bytes = Bytes::from(bytes);
+    CheckedChunk::check(ChunkId::of(&bytes), bytes).expect("its name")
+}
+
+/// Without the fsync, which is the device's.
+fn pack(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("pack");
+    let dir = TempDir::new().expect("a directory");
+    let disk = disk(dir.path());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let seed = Cell::new(0);
+    for (name, len, count) in [("64 of 4 KiB", SMALL, 64), ("4 of 1 MiB", 1 << 20, 4)] {
+        group.throughput(Throughput::Bytes((len * count) as u64));
+        group.bench_function(format!("append {name}"), |bench| {
+            let chunks = || {
+                let fresh = |_| {
+                    seed.set(seed.get() + 1);
+                    chunk(seed.get(), len)
+                };
+                (0..count).map(fresh).collect::<Vec<_>>()
+            };
+            let put = |chunks| runtime.block_on(disk.put(chunks, 1, Purpose::Write)).expect("put");
+            bench.iter_batched(chunks, put, BatchSize::PerIteration);
+        });
+    }
+    let kept = chunk(u64::MAX, 1 << 20);
+    let id = kept.id();
+    runtime.block_on(disk.put(vec![kept], 1, Purpose::Write)).expect("put");
+    for (name, len) in [("4 KiB", SMALL as u32), ("1 MiB", 1 << 20)] {
+        group.throughput(Throughput::Bytes(len.into()));
+        group.bench_function(format!("read {name}, verified"), |bench| {
+            bench.iter(|| disk.read(&id, 0, len, Patience::Wait).map_err(drop).expect("read"));
+        });
+    }
+    group.finish();
+    disk.close();
+}
+
+fn rewrite(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("rewrite");
+    let part = |seed: u8, offset| ChunkPart { id: ChunkId([seed; 32]), chunk_bytes: 1 << 20, offset, put_epoch: 0 };
+    for count in [64_u64, 4096] {
+        let piece = |at: u64| {
+            let source = match at % 2 {
+                0 => Source::Inline(vec![7; 64]),
+                _ => Source::Chunk(part((at % 200) as u8, 0)),
+            };
+            Extent { offset: at * 128, len: 64, source }
+        };
+        let list: Vec<Extent> = (0..count).map(piece).collect();
+        let seen: Vec<Seen> = list.iter().map(Seen::of).collect();
+        let after = Extent { offset: 0, len: (count * 128 - 64) as u32, source: Source::Chunk(part(255, 0)) };
+        group.bench_function(format!("a block of {count} pieces"), |bench| {
+            let rewrite = |mut list| {
+                replace_unchanged(&mut list, &seen, &after, u64::MAX);
+                list
+            };
+            bench.iter_batched(|| list.clone(), rewrite, BatchSize::SmallInput);
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(hot, apply, wire, pack, rewrite);
+criterion_main!(hot);
