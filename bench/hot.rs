@@ -53,6 +53,7 @@ impl Replica {
             credential: 1,
             read_only: false,
             after: None,
+            attempt: 1,
             now: NOW,
         });
         replica
@@ -77,7 +78,7 @@ impl Replica {
 }
 
 fn create(number: u64) -> Op {
-    let name = Name::new(&format!("file-{number}")).expect("a name");
+    let name = Name::new(format!("file-{number}")).expect("a name");
     let (node, mode) = (NewNode::File, 0o644);
     Op::Create(Create { dir: Ino::ROOT, name, node, mode, umask: 0, uid: 0, gid: 0, exclusive: false, ino: None })
 }
