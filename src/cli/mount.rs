@@ -5,6 +5,7 @@
 //! anything mounted. The command returns when the volume is mounted. `umount` from outside ends the process, SIGTERM
 //! unmounts first.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -306,8 +307,17 @@ fn with_cache(store: Arc<StoreClient>, plan: &Plan) -> Outcome<Arc<dyn ChunkStor
             tracing::warn!(dir = %dir.display(), "another mount uses this cache; going on without one");
             Ok(store)
         }
+        Err(DiskCacheError::Io(error)) if is_of_the_disk(&error) => {
+            tracing::warn!(dir = %dir.display(), %error, "the cache cannot be written to; going on without one");
+            Ok(store)
+        }
         Err(error) => Err(Failure::new(format!("the cache {} cannot be used: {error}", dir.display()))),
     }
+}
+
+/// No fault of whoever named it.
+fn is_of_the_disk(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EROFS | libc::ENOSPC))
 }
 
 fn client_config(plan: &Plan) -> ClientConfig {

@@ -22,6 +22,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use super::chunk::PIECE_BYTES;
 use crate::client::chunks::ChunkStore;
@@ -35,7 +37,11 @@ const DIRS: usize = 256;
 const WAITING_MAX: usize = 64;
 /// How exact the time of the last use is.
 const USE_GRAIN: Duration = Duration::from_secs(600);
-/// Nothing is written for so long after the disk has refused something.
+/// Reads of this disk at once: one that hangs holds up no more threads than these.
+const READS_MAX: usize = 16;
+/// The stores are asked when this disk has not answered for so long.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// It is left alone for so long after it has refused something, or not answered.
 const PAUSE: Duration = Duration::from_secs(60);
 const HASH_BYTES: usize = 32;
 
@@ -53,6 +59,8 @@ pub struct DiskCache {
     inner: Arc<dyn ChunkStore>,
     dir: Arc<PathBuf>,
     waiting: SyncSender<(Key, Bytes)>,
+    reads: Arc<Semaphore>,
+    slow: Mutex<Option<Instant>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,13 +86,19 @@ impl DiskCache {
         let (waiting, pieces) = sync_channel(WAITING_MAX);
         let keeper = Keeper { dir: dir.to_path_buf(), max_bytes, bytes: 0, next: 0, refused: None, _lock: lock };
         thread::Builder::new().name("disk-cache".into()).spawn(move || keeper.run(&pieces))?;
-        Ok(DiskCache { inner, dir: Arc::new(dir.to_path_buf()), waiting })
+        let reads = Arc::new(Semaphore::new(READS_MAX));
+        Ok(DiskCache { inner, dir: Arc::new(dir.to_path_buf()), waiting, reads, slow: Mutex::default() })
     }
 
-    /// The range, if every piece of it is here.
+    /// The range, if every piece of it is here, and the disk says so soon.
     async fn find(&self, id: ChunkId, offset: u32, len: u32, whole_bytes: u32) -> Option<Bytes> {
+        if self.slow.lock().is_some_and(|at| at.elapsed() < PAUSE) {
+            return None;
+        }
+        let turn = self.reads.clone().try_acquire_owned().ok()?;
         let dir = self.dir.clone();
         let find = move || {
+            let _turn = turn;
             let end = offset.checked_add(len).filter(|end| *end <= whole_bytes && len > 0)?;
             let (first, last) = (offset / PIECE_BYTES, (end - 1) / PIECE_BYTES);
             let mut bytes = BytesMut::with_capacity(((last - first + 1) * PIECE_BYTES) as usize);
@@ -98,7 +112,12 @@ impl DiskCache {
             let start = (offset - first * PIECE_BYTES) as usize;
             Some(bytes.freeze().slice(start..start + len as usize))
         };
-        tokio::task::spawn_blocking(find).await.ok()?
+        let found = tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(find)).await;
+        if found.is_err() {
+            tracing::warn!(dir = %self.dir.display(), "the cache on disk does not answer; doing without for a while");
+            *self.slow.lock() = Some(Instant::now());
+        }
+        found.ok()?.ok()?
     }
 
     /// Hands the pieces that the range has whole to the thread that writes, as far as it has time.
@@ -191,7 +210,7 @@ struct Kept {
 
 impl Keeper {
     fn run(mut self, pieces: &Receiver<(Key, Bytes)>) {
-        self.bytes = (0..DIRS).flat_map(|number| self.list(number)).map(|kept| kept.bytes).sum();
+        self.count();
         while let Ok((key, bytes)) = pieces.recv() {
             if self.refused.is_some_and(|at| at.elapsed() < PAUSE) {
                 continue;
@@ -226,10 +245,19 @@ impl Keeper {
         Ok(())
     }
 
-    /// Until it is within its bound, or every directory had its turn.
+    fn count(&mut self) {
+        self.bytes = (0..DIRS).flat_map(|number| self.list(number)).map(|kept| kept.bytes).sum();
+    }
+
+    /// Until it is within its bound. Others may have removed files: before anything goes they are counted.
     fn throw_out(&mut self) {
+        if self.bytes > self.max_bytes {
+            self.count();
+        }
+        // A little more than has to go, so that the next is not soon.
+        let goal = if self.bytes > self.max_bytes { self.max_bytes / 16 * 15 } else { self.max_bytes };
         for _ in 0..DIRS {
-            if self.bytes <= self.max_bytes {
+            if self.bytes <= goal {
                 return;
             }
             let mut all = self.list(self.next);
