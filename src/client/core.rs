@@ -32,7 +32,7 @@ use crate::types::error::FsError;
 use crate::types::id::Ino;
 use crate::types::name::Name;
 use crate::types::op::{BatchReply, Op, OpReply};
-use crate::types::record::{Access, Volume};
+use crate::types::record::Volume;
 use crate::types::session::{Claim, Hold, Lease};
 
 pub struct Core {
@@ -218,11 +218,6 @@ impl Core {
 
     pub fn kernel(&self) -> Arc<dyn KernelCache> {
         self.kernel.read().clone()
-    }
-
-    /// No other host has the volume mounted.
-    pub fn is_exclusive(&self) -> bool {
-        self.volume.policy.access == Access::One
     }
 
     pub fn is_stopping(&self) -> bool {

@@ -19,7 +19,9 @@ pub type Runs = Vec<(u64, Bytes)>;
 /// One chunk, and where in the file its parts are, in order and without gaps.
 pub struct Gathered {
     pub id: ChunkId,
+    /// May be let go of when they are stored.
     pub bytes: Bytes,
+    chunk_bytes: u32,
     places: Vec<(u64, u32)>,
 }
 
@@ -34,12 +36,12 @@ impl Gathered {
             }
         };
         let places = runs.iter().map(|(offset, bytes)| (*offset, bytes.len() as u32)).collect();
-        Gathered { id: ChunkId::of(&bytes), bytes, places }
+        Gathered { id: ChunkId::of(&bytes), chunk_bytes: bytes.len() as u32, bytes, places }
     }
 
     /// What the file's extents are to be.
     pub fn pieces(&self, put_epoch: u64) -> impl Iterator<Item = Extent> {
-        let chunk_bytes = self.bytes.len() as u32;
+        let chunk_bytes = self.chunk_bytes;
         self.places.iter().scan(0, move |at, (offset, len)| {
             let part = ChunkPart { id: self.id, chunk_bytes, offset: *at, put_epoch };
             *at += len;

@@ -41,6 +41,7 @@ pub mod cache;
 pub mod chunks;
 mod core;
 mod dirty;
+mod exclusive;
 mod extents;
 mod files;
 mod gather;

@@ -172,7 +172,8 @@ async fn drop_kernel_pages(core: &Arc<Core>) {
     for node in core.nodes.all() {
         let drop_them = {
             let mut state = node.lock();
-            state.uncovered |= std::mem::take(&mut state.pages);
+            // Of what it has gathered itself nobody has heard.
+            state.uncovered |= std::mem::take(&mut state.pages) || core.is_exclusive();
             state.uncovered
         };
         if drop_them {
@@ -191,8 +192,9 @@ async fn replace(core: &Arc<Core>, expired: &Arc<MetaSession>) {
     tracing::error!(session = %expired.id(), lost, "the session has expired; unsynced writes are lost");
     drop_kernel_pages(core).await;
     close_soon(core, expired.clone());
-    if core.is_exclusive() && (lost > 0 || has_lost(core)) {
-        return give_up(core, "what the kernel keeps of it is not what is stored");
+    if core.is_exclusive() && (lost > 0 || core.has_lost()) {
+        core.end_for_good("what the kernel keeps of it is not what is stored");
+        return drop_kernel_pages(core).await;
     }
     let (volume, name, after) = (&core.config.volume, &core.config.name, Some(expired.id()));
     loop {
@@ -206,7 +208,11 @@ async fn replace(core: &Arc<Core>, expired: &Arc<MetaSession>) {
                 core.life.confirm(sent);
                 break;
             }
-            Err(CallError::TakenOver) => return give_up(core, "another host has taken it over"),
+            Err(CallError::TakenOver) => {
+                core.end_for_good("another host has taken it over");
+                // What was written back in vain is still there, and clean.
+                return drop_kernel_pages(core).await;
+            }
             Err(error) => {
                 tracing::warn!(%error, "no new session yet");
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -215,18 +221,6 @@ async fn replace(core: &Arc<Core>, expired: &Arc<MetaSession>) {
     }
     let core = core.clone();
     core.runtime.clone().spawn(async move { take_up_open_files(&core).await });
-}
-
-/// Something was lost that was on its way already.
-fn has_lost(core: &Core) -> bool {
-    core.nodes.all().iter().any(|node| node.lock().failure.error == Some(FsError::SessionExpired))
-}
-
-/// Nothing of this volume can be trusted here any more. No session follows, so that everything fails.
-fn give_up(core: &Arc<Core>, why: &str) {
-    let volume = &core.config.volume;
-    tracing::error!(%volume, "{why}: everything says EIO until the volume is unmounted and mounted again");
-    core.stopping.send_replace(true);
 }
 
 /// The leader may wait for the end of a session that it has condemned. Nothing is held under it any more; what was lent to the

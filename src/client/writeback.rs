@@ -406,19 +406,23 @@ impl Core {
             return Ok(runs.iter().map(inline).collect());
         }
         let copies = self.volume.policy.replicas;
-        let block_bytes = self.block_bytes;
+        let (block_bytes, keeps) = (self.block_bytes, total <= KEEP_BYTES);
         let put = |batch: Runs| async move {
             let gathering = tokio::task::spawn_blocking(move || gather(batch, block_bytes));
-            let gathered = gathering.await.map_err(|_| FsError::Io)?;
+            let mut gathered = gathering.await.map_err(|_| FsError::Io)?;
             let chunks: Vec<(ChunkId, Bytes)> = gathered.iter().map(|chunk| (chunk.id, chunk.bytes.clone())).collect();
             self.store.put(&chunks, epoch, copies).await?;
+            if !keeps {
+                // Copies, which the memory's bound does not know.
+                gathered.iter_mut().for_each(|chunk| chunk.bytes = Bytes::new());
+            }
             Ok::<_, FsError>(gathered)
         };
         let stored: Vec<Vec<Gathered>> =
             stream::iter(batches(runs)).map(put).buffered(PUTS_AT_ONCE).try_collect().await?;
         let mut pieces = Vec::with_capacity(runs.len());
         for chunk in stored.iter().flatten() {
-            if total <= KEEP_BYTES {
+            if keeps {
                 self.cache.insert(chunk.id, &chunk.bytes);
             }
             pieces.extend(chunk.pieces(epoch));

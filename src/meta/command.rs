@@ -30,6 +30,8 @@ pub enum Command {
         read_only: bool,
         /// The expired session that it goes on from.
         after: Option<SessionId>,
+        /// The same when the answer was lost and it is asked again.
+        attempt: u64,
         now: Time,
     },
     /// The client leaves: its locks and its reply table go; later commands of it are refused. Idempotent.

@@ -75,8 +75,13 @@ impl World {
     }
 
     async fn session(&self) -> Client<'_> {
-        let request =
-            MetaRequest::OpenSession { volume: "main".into(), client: "test".into(), read_only: false, after: None };
+        let request = MetaRequest::OpenSession {
+            volume: "main".into(),
+            client: "test".into(),
+            read_only: false,
+            after: None,
+            attempt: 1,
+        };
         let MetaBody::Session(opened) = self.ask(request).await.body else { panic!("no session") };
         Client { world: self, session: opened.session, sequence: 0.into() }
     }
@@ -221,8 +226,13 @@ async fn a_session_is_its_owners_alone() {
         let namesake = Peer { role, ..ADMIN };
         let reply = world.ask_as(namesake, MetaRequest::Heartbeat { session: a.session, memory_bytes: 5 }).await;
         assert_eq!(reply.body, MetaBody::Error(FsError::SessionExpired));
-        let open =
-            MetaRequest::OpenSession { volume: "main".into(), client: "test".into(), read_only: true, after: None };
+        let open = MetaRequest::OpenSession {
+            volume: "main".into(),
+            client: "test".into(),
+            read_only: true,
+            after: None,
+            attempt: 1,
+        };
         assert_eq!(world.ask_as(namesake, open).await.body, MetaBody::Error(FsError::AccessDenied));
     }
     assert!(matches!(

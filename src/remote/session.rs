@@ -19,6 +19,7 @@ use crate::types::attr::Attr;
 use crate::types::error::FsError;
 use crate::types::extent::Extent;
 use crate::types::id::{Ino, SessionId};
+use crate::types::limits::SESSION_TTL_MS;
 use crate::types::lock::{Lock, LockRequest, OwnLock};
 use crate::types::name::Name;
 use crate::types::op::{BatchReply, Dated, Op};
@@ -62,6 +63,8 @@ struct Sequences {
     in_flight: BTreeSet<u64>,
 }
 
+/// A session that is not heard of ends within this, an election in between included.
+const IN_USE_PATIENCE: Duration = Duration::from_millis(3 * SESSION_TTL_MS);
 /// Until it is asked again for a volume that may be free soon.
 const IN_USE_PAUSE: Duration = Duration::from_millis(500);
 
@@ -103,14 +106,19 @@ impl MetaSession {
         after: Option<SessionId>,
         patience: Option<Duration>,
     ) -> Result<(MetaSession, SessionOpened, Instant), CallError> {
-        let request = MetaRequest::OpenSession { volume: volume.into(), client: client.into(), read_only, after };
+        let (volume_name, client) = (volume.into(), client.into());
+        // Two with the same number would have one session.
+        let attempt = getrandom::u64().map_err(|error| CallError::Refused(format!("no random numbers: {error}")))?;
+        let request = MetaRequest::OpenSession { volume: volume_name, client, read_only, after, attempt };
         let begun = Instant::now();
+        let in_use_patience = patience.map(|patience| patience.max(IN_USE_PATIENCE));
         let answered = loop {
             let answered = meta.call(&request, patience).await?;
             let is_final = answered.reply.body != MetaBody::Error(FsError::InUse);
-            if is_final || patience.is_some_and(|patience| begun.elapsed() >= patience) {
+            if is_final || in_use_patience.is_some_and(|patience| begun.elapsed() >= patience) {
                 break answered;
             }
+            tracing::info!(volume, "who had the volume is not heard of; waiting until its session ends");
             tokio::time::sleep(IN_USE_PAUSE).await;
         };
         let opened = match answered.reply.body {

@@ -19,3 +19,4 @@ pub mod op;
 pub mod record;
 pub mod rewrite;
 pub mod session;
+pub mod xattr;

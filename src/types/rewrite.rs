@@ -9,6 +9,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use super::digest::ChunkId;
 use super::extent::{ChunkPart, Extent, Source, overlay};
+use super::limits::BLOCK_EXTENTS_MAX;
 
 /// An extent as it was read, without the bytes that it held inline.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -57,6 +58,13 @@ impl Seen {
     }
 }
 
+/// Whether this can be what was read of the block: in order, without overlaps, no more than a block has.
+pub fn is_sound(before: &[Seen], block: (u64, u64)) -> bool {
+    let within = |seen: &Seen| seen.len > 0 && seen.offset >= block.0 && seen.end() <= block.1;
+    let in_order = before.windows(2).all(|pair| pair[0].end() <= pair[1].offset);
+    before.len() <= 2 * BLOCK_EXTENTS_MAX && before.iter().all(within) && in_order
+}
+
 /// Puts `after` in the place of what is unchanged, and of holes below `size` that were holes before.
 pub fn replace_unchanged(list: &mut Vec<Extent>, before: &[Seen], after: &Extent, size: u64) {
     let whole = (after.offset, after.end());
@@ -69,7 +77,9 @@ pub fn replace_unchanged(list: &mut Vec<Extent>, before: &[Seen], after: &Extent
     let holes_before = holes(before.iter().map(|seen| (seen.offset, seen.end())), whole);
     let holes_now = holes(list.iter().map(|extent| (extent.offset, extent.end())), whole);
     for hole in holes_before {
-        same.extend(holes_now.iter().filter_map(|now| meet(meet(hole, *now)?, (0, size))));
+        let first = holes_now.partition_point(|now| now.1 <= hole.0);
+        let within = holes_now[first..].iter().take_while(|now| now.0 < hole.1);
+        same.extend(within.filter_map(|now| meet(meet(hole, *now)?, (0, size))));
     }
     for (from, to) in joined(same) {
         if let Some(part) = after.slice(from, to) {
@@ -113,7 +123,7 @@ mod tests {
     use proptest::prelude::{Strategy, prop_oneof, proptest};
 
     use super::*;
-    use crate::types::extent::{allocate, is_sound, punch};
+    use crate::types::extent::{self, allocate, punch};
 
     const SPACE: u64 = 64;
     const REWRITTEN: ChunkId = ChunkId([255; 32]);
@@ -185,12 +195,22 @@ mod tests {
             let before = bytes(&list, &[]);
             let after = Extent { offset: from, len: (to - from) as u32, source: part(REWRITTEN, 0) };
             replace_unchanged(&mut list, &seen, &after, SPACE);
-            assert!(is_sound(&list), "{list:?}");
+            assert!(extent::is_sound(&list), "{list:?}");
             assert_eq!(bytes(&list, &rewritten), before);
             if meanwhile.is_empty() && to > from {
                 assert_eq!(list, [after]);
             }
         }
+    }
+
+    #[test]
+    fn what_cannot_have_been_read_is_told() {
+        let seen = |offset, len| Seen { offset, len, source: SeenSource::Unwritten };
+        assert!(is_sound(&[seen(10, 5), seen(15, 5)], (10, 20)));
+        for wrong in [vec![seen(10, 6), seen(15, 5)], vec![seen(9, 2)], vec![seen(15, 6)], vec![seen(15, 0)]] {
+            assert!(!is_sound(&wrong, (10, 20)), "{wrong:?}");
+        }
+        assert!(!is_sound(&vec![seen(10, 5); 9000], (10, 20)));
     }
 
     #[test]

@@ -21,12 +21,13 @@ use crate::types::session::{Claim, DirPage, HeartbeatReply, Hold, SessionOpened}
 pub enum MetaRequest {
     // Sessions.
     /// `after`: the session that this one goes on from, which has expired. On a volume for one host at a time it is refused
-    /// (`TakenOver`) if another had the volume since.
+    /// (`TakenOver`) if another had the volume since. `attempt`: a random number that stays the same when it is asked again.
     OpenSession {
         volume: String,
         client: String,
         read_only: bool,
         after: Option<SessionId>,
+        attempt: u64,
     },
     /// `memory_bytes`: the most that the client has held in buffers and caches so far.
     Heartbeat {

@@ -14,13 +14,15 @@ use crate::client::core::Core;
 use crate::client::inode::{Locked, Node, State, lock_all};
 use crate::client::journal::Change;
 use crate::client::names::Names;
-use crate::client::ops::write::forget_capability;
+use crate::client::ops::attrs::{XATTR_KEPT_BYTES_MAX, XATTRS_MAX};
+use crate::client::ops::write::{CAPABILITY, forget_capability};
 use crate::types::attr::{Attr, FileKind, SetAttr, Time};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
-use crate::types::limits::{INLINE_FILE_BYTES_MAX, JOURNAL_DATA_BYTES_MAX, LINKS_MAX};
+use crate::types::limits::{INLINE_FILE_BYTES_MAX, JOURNAL_DATA_BYTES_MAX, LINKS_MAX, XATTR_LIST_BYTES_MAX};
 use crate::types::name::Name;
-use crate::types::op::{Create, NewNode, Op, RenameMode};
+use crate::types::op::{Create, NewNode, Op, RenameMode, XattrMode};
+use crate::types::xattr::{check_kind, check_name};
 
 /// Inodes that must be left of a quota for one to be made without asking.
 const AMPLE_INODES: u64 = 1 << 16;
@@ -242,6 +244,61 @@ impl Core {
         Some(Ok(attr))
     }
 
+    pub fn set_xattr_alone(
+        self: &Arc<Self>,
+        ino: Ino,
+        name: &[u8],
+        value: &[u8],
+        mode: XattrMode,
+    ) -> Option<Result<()>> {
+        let node = self.nodes.find(ino)?;
+        let mut locked = self.may_act_alone().then(|| self.lock_ours(&[&node]))??;
+        let state = locked.of(ino)?;
+        let mut names = known_names(state, name)?;
+        let exists = names.iter().any(|known| known == name);
+        match mode {
+            XattrMode::Create if exists => return Some(Err(FsError::Exists)),
+            XattrMode::Replace if !exists => return Some(Err(FsError::NoAttribute)),
+            _ => {}
+        }
+        if !exists {
+            names.push(name.to_vec());
+        }
+        let list_bytes: usize = names.iter().map(|name| name.len() + 1).sum();
+        let fits = names.len() <= XATTRS_MAX && list_bytes <= XATTR_LIST_BYTES_MAX;
+        if !fits || value.len() > XATTR_KEPT_BYTES_MAX || !self.seal(&node, state, JOURNAL_DATA_BYTES_MAX) {
+            return None;
+        }
+        let at = self.time_of(&mut locked);
+        let state = locked.of(ino)?;
+        change_xattrs(state, names, at);
+        state.xattrs.insert(name.to_vec(), Some(value.to_vec()));
+        let op = Op::SetXattr { ino, name: name.to_vec(), value: value.to_vec(), mode };
+        self.append_all(at, op, &[&node], locked);
+        Some(Ok(()))
+    }
+
+    pub fn remove_xattr_alone(self: &Arc<Self>, ino: Ino, name: &[u8]) -> Option<Result<()>> {
+        let node = self.nodes.find(ino)?;
+        let mut locked = self.may_act_alone().then(|| self.lock_ours(&[&node]))??;
+        let state = locked.of(ino)?;
+        let mut names = known_names(state, name)?;
+        let before = names.len();
+        names.retain(|known| known != name);
+        if names.len() == before {
+            return Some(Err(FsError::NoAttribute));
+        }
+        if !self.seal(&node, state, JOURNAL_DATA_BYTES_MAX) {
+            return None;
+        }
+        let at = self.time_of(&mut locked);
+        let state = locked.of(ino)?;
+        change_xattrs(state, names, at);
+        state.xattrs.insert(name.to_vec(), None);
+        self.append_all(at, Op::RemoveXattr { ino, name: name.to_vec() }, &[&node], locked);
+        Some(Ok(()))
+    }
+
     /// Drops what a file holds, before its size is set to zero. `false`: not here.
     fn empty(&self, state: &mut State) -> bool {
         let small = |attr: &Attr| attr.kind == FileKind::File && attr.size <= BLOCKS_MAX * self.block_bytes;
@@ -333,6 +390,24 @@ impl Core {
         let mut states: Vec<&mut State> = locked.iter_mut().collect();
         self.append(at, Change::Op(op), &nodes, &mut states);
     }
+}
+
+/// The names of all extended attributes, if they are known, and if changing this one does nothing else.
+fn known_names(state: &State, name: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let attr = state.base()?;
+    let plain = check_name(name).and_then(|()| check_kind(attr.kind, name)).is_ok() && name != CAPABILITY;
+    if !plain {
+        return None;
+    }
+    if attr.has_xattr { state.xattr_names.clone() } else { Some(Vec::new()) }
+}
+
+fn change_xattrs(state: &mut State, names: Vec<Vec<u8>>, at: Time) {
+    change_attr(state, |attr| {
+        attr.has_xattr = !names.is_empty();
+        attr.changed(at);
+    });
+    state.xattr_names = Some(names);
 }
 
 fn change_attr(state: &mut State, change: impl FnOnce(&mut Attr)) {

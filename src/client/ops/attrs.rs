@@ -16,7 +16,9 @@ use crate::types::op::{Op, OpReply, XattrMode};
 use crate::types::session::{Hold, Lease};
 
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
-const XATTRS_MAX: usize = 256;
+pub const XATTRS_MAX: usize = 256;
+/// Larger values are rare, and would not be counted against the memory bound.
+pub const XATTR_KEPT_BYTES_MAX: usize = 1024;
 
 impl Core {
     pub fn try_getattr(&self, ino: Ino) -> Option<Attr> {
@@ -170,8 +172,7 @@ impl Core {
                 state.xattrs = HashMap::new();
             }
             match &told.result {
-                // Large values are rare and would not be counted against the memory bound.
-                Ok(value) if value.len() <= 1024 => {
+                Ok(value) if value.len() <= XATTR_KEPT_BYTES_MAX => {
                     state.xattrs.insert(name, Some(value.clone()));
                 }
                 Err(FsError::NoAttribute) => {
@@ -206,11 +207,21 @@ impl Core {
     }
 
     pub async fn setxattr(self: &Arc<Self>, ino: Ino, name: Vec<u8>, value: Vec<u8>, mode: XattrMode) -> Result<()> {
-        self.change_xattr(ino, name.clone(), Op::SetXattr { ino, name, value, mode }).await
+        if name == CAPABILITY {
+            // A write that came after it would take it away.
+            self.gather_from_kernel(&self.nodes.node(ino)).await;
+        }
+        match self.set_xattr_alone(ino, &name, &value, mode) {
+            Some(result) => result,
+            None => self.change_xattr(ino, name.clone(), Op::SetXattr { ino, name, value, mode }).await,
+        }
     }
 
     pub async fn removexattr(self: &Arc<Self>, ino: Ino, name: Vec<u8>) -> Result<()> {
-        self.change_xattr(ino, name.clone(), Op::RemoveXattr { ino, name }).await
+        match self.remove_xattr_alone(ino, &name) {
+            Some(result) => result,
+            None => self.change_xattr(ino, name.clone(), Op::RemoveXattr { ino, name }).await,
+        }
     }
 
     async fn change_xattr(self: &Arc<Self>, ino: Ino, name: Vec<u8>, op: Op) -> Result<()> {

@@ -166,10 +166,7 @@ impl Posix for Client {
 
     async fn seek(&self, _: Ino, handle: Handle, offset: u64, hole: bool) -> Result<u64> {
         let node = self.core.files.find(handle)?.node.clone();
-        if self.core.is_exclusive() {
-            // Linux asks where data is without having written it back.
-            self.core.kernel().drop_pages(node.ino).await;
-        }
+        self.core.gather_from_kernel(&node).await;
         self.core.flush_before(&node).await?;
         self.core.seek(&node, offset, hole).await
     }

@@ -257,6 +257,7 @@ impl Core {
     }
 
     pub async fn link(self: &Arc<Self>, ino: Ino, dir: Ino, name: Name) -> Result<Attr> {
+        self.gather_from_kernel(&self.nodes.node(ino)).await;
         if let Some(linked) = self.link_alone(ino, dir, &name) {
             return linked;
         }
@@ -331,6 +332,12 @@ impl Core {
     }
 
     pub async fn rename(self: &Arc<Self>, from: (Ino, Name), to: (Ino, Name), mode: RenameMode) -> Result<()> {
+        if self.is_exclusive() {
+            let moved = self.nodes.node(from.0).lock().dir.entry(&from.1).flatten();
+            if let Some(moved) = moved.and_then(|ino| self.nodes.find(ino)) {
+                self.gather_from_kernel(&moved).await;
+            }
+        }
         if let Some(renamed) = self.rename_alone((from.0, &from.1), (to.0, &to.1), mode) {
             return renamed;
         }

@@ -84,8 +84,12 @@ impl Core {
                 Buffered::Blocked => moved.await,
                 _ => {
                     // What was buffered before lies below what is written now, and counts for the end of the file.
-                    self.flush_before(node).await?;
-                    self.write_through(&file, write).await?;
+                    let flushed = self.flush_before(node).await;
+                    let written = match flushed {
+                        Ok(()) => self.write_through(&file, write).await,
+                        Err(error) => Err(error),
+                    };
+                    written.inspect_err(|error| self.note_unstored(node, error))?;
                     return Ok(write.data.len() as u32);
                 }
             }
@@ -127,7 +131,7 @@ impl Core {
         if state.writes_blocked {
             return Buffered::Blocked;
         }
-        let Some(size) = state.size().filter(|_| state.owned(&self.life)) else { return Buffered::Contended };
+        let Some(size) = state.size().filter(|_| self.may_buffer(&state)) else { return Buffered::Contended };
         let offset = if write.append { size } else { write.offset };
         let bytes = write.data.len() as u64;
         if offset.checked_add(bytes).is_none_or(|end| end > FILE_BYTES_MAX) {

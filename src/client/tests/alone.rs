@@ -229,3 +229,32 @@ async fn who_waits_for_what_is_lost_is_told() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(client.fsync(Ino::ROOT, Some(dir)).await, Err(FsError::SessionExpired), "it was lost before the call");
 }
+
+#[tokio::test(start_paused = true)]
+async fn extended_attributes_are_set_and_removed_here() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    alone(&client).await;
+    let (ino, _) = create(&client, "f").await;
+    let before = cluster.meta.count("change");
+    let set = |text: &'static str, value: &'static [u8], mode| {
+        let client = client.clone();
+        async move { client.setxattr(ino, text.into(), value.to_vec(), mode).await }
+    };
+    set("user.a", b"one", XattrMode::Create).await.unwrap();
+    set("user.b", b"two", XattrMode::Set).await.unwrap();
+    assert_eq!(set("user.a", b"x", XattrMode::Create).await, Err(FsError::Exists));
+    assert_eq!(set("user.c", b"x", XattrMode::Replace).await, Err(FsError::NoAttribute));
+    set("user.a", b"three", XattrMode::Replace).await.unwrap();
+    client.removexattr(ino, b"user.b".to_vec()).await.unwrap();
+    assert_eq!(client.removexattr(ino, b"user.b".to_vec()).await, Err(FsError::NoAttribute));
+    assert_eq!(client.getxattr(ino, b"user.a".to_vec()).await.unwrap(), b"three");
+    assert_eq!(client.getxattr(ino, b"user.b".to_vec()).await, Err(FsError::NoAttribute));
+    assert_eq!(client.listxattr(ino).await.unwrap(), [b"user.a".to_vec()]);
+    assert_eq!(cluster.meta.count("change"), before, "nobody was asked");
+    let other = cluster.client().await;
+    let theirs = other.lookup(Ino::ROOT, name("f")).await.unwrap();
+    assert!(theirs.has_xattr);
+    assert_eq!(other.getxattr(theirs.ino, b"user.a".to_vec()).await.unwrap(), b"three");
+    assert_eq!(other.getxattr(theirs.ino, b"user.b".to_vec()).await, Err(FsError::NoAttribute));
+}

@@ -178,8 +178,8 @@ impl Shared {
             | MetaRequest::DeleteVolume { .. }
             | MetaRequest::CreateToken { .. }
             | MetaRequest::Status => self.administer(peer, request).await,
-            MetaRequest::OpenSession { volume, client, read_only, after } => {
-                self.open_session(peer, volume, client, (read_only, after)).await
+            MetaRequest::OpenSession { volume, client, read_only, after, attempt } => {
+                self.open_session(peer, volume, client, read_only, (after, attempt)).await
             }
             other => self.answer_session(peer, other, replier).await,
         }

@@ -28,7 +28,8 @@ impl Shared {
         peer: Peer,
         volume: String,
         client: String,
-        (read_only, after): (bool, Option<SessionId>),
+        read_only: bool,
+        (after, attempt): (Option<SessionId>, u64),
     ) -> Result<MetaReply, Fail> {
         let leader = self.lead()?;
         let grant = self.grant_of(peer).await?;
@@ -41,7 +42,7 @@ impl Shared {
         let Peer { role, id: credential } = peer;
         let now = self.now();
         let name = volume.clone();
-        let command = Command::OpenSession { volume, client, role, credential, read_only, after, now };
+        let command = Command::OpenSession { volume, client, role, credential, read_only, after, attempt, now };
         let (session, record) = match self.propose(&command).await? {
             Outcome::Session { session, volume, .. } => (session, volume),
             Outcome::Error(FsError::NotFound) => {

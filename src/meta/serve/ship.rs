@@ -17,6 +17,7 @@ use crate::types::id::{Ino, SessionId, TreeId};
 use crate::types::limits::COMMAND_OPS_MAX;
 use crate::types::op::{BatchReply, Dated, Op};
 use crate::types::session::Claim;
+use crate::types::xattr::check_name;
 use crate::wire::meta::{MetaBody, MetaReply};
 
 /// A batch as it came.
@@ -118,6 +119,8 @@ fn is_done_alone(op: &Op) -> bool {
         Op::Create(create) => create.exclusive && create.ino.is_some(),
         Op::SetAttr { set, .. } => set.size.is_none_or(|size| size == 0),
         Op::Link { .. } | Op::Unlink { .. } | Op::Rmdir { .. } | Op::Rename { .. } => true,
+        // ACLs change the mode too.
+        Op::SetXattr { name, .. } | Op::RemoveXattr { name, .. } => check_name(name).is_ok(),
         Op::Write(_) | Op::CopyRange { .. } | Op::SetLocks { .. } => true,
         _ => false,
     }

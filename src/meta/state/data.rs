@@ -355,7 +355,7 @@ fn shared_pieces(
 /// time does not keep a block from being rewritten.
 ///
 /// # Errors
-/// `Invalid` when it is not a chunk within the block.
+/// `Invalid` when it is not a chunk within the block, or nobody can have seen that.
 pub(super) fn compact(
     scope: &mut Scope<'_, '_>,
     ino: Ino,
@@ -366,9 +366,9 @@ pub(super) fn compact(
     let mut inode = scope.tx.file(scope.tree, ino)?;
     let block_bytes = chunk_bytes(scope);
     let block = block_offset / block_bytes;
-    let end = (block + 1).saturating_mul(block_bytes);
-    let fits = after.offset >= block * block_bytes && after.is_sound() && after.end() <= end;
-    if !fits || !matches!(after.source, Source::Chunk(_)) {
+    let (start, end) = (block * block_bytes, (block + 1).saturating_mul(block_bytes));
+    let fits = after.offset >= start && after.is_sound() && after.end() <= end;
+    if !fits || !rewrite::is_sound(before, (start, end)) || !matches!(after.source, Source::Chunk(_)) {
         return Err(FsError::Invalid.into());
     }
     let size = inode.attr.size;

@@ -45,8 +45,8 @@ pub(super) fn execute(tx: &mut Tx<'_>, command: Command) -> Result<Outcome, Stat
 
 fn dispatch(tx: &mut Tx<'_>, command: Command) -> Result<Outcome, StateError> {
     match command {
-        Command::OpenSession { volume, client, role, credential, read_only, after, now } => {
-            session::open(tx, &volume, client, role, credential, (read_only, after), now)
+        Command::OpenSession { volume, client, role, credential, read_only, after, attempt, now } => {
+            session::open(tx, &volume, client, (role, credential), read_only, (after, attempt), now)
         }
         Command::CloseSession { session } | Command::ExpireSession { session } => session::close(tx, session),
         Command::Change { session, sequence, acknowledged, now, ops } => {

@@ -398,6 +398,8 @@ record!(Volume, 2);
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder {
     pub session: SessionId,
+    /// The number it was opened with.
+    pub attempt: u64,
 }
 record!(Holder, 1);
 

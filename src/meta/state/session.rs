@@ -19,41 +19,51 @@ pub(super) fn open(
     tx: &mut Tx<'_>,
     volume: &str,
     client: String,
-    role: Role,
-    credential: u64,
-    (read_only, after): (bool, Option<SessionId>),
+    (role, credential): (Role, u64),
+    read_only: bool,
+    (after, attempt): (Option<SessionId>, u64),
     now: Time,
 ) -> Result<Outcome, StateError> {
     let Some(VolumeRef { id }) = tx.get(&volume_name_key(volume))? else { return Err(FsError::NotFound.into()) };
     let volume = tx.volume(id)?;
+    if volume.policy.access == Access::One
+        && let Some(session) = look(tx, id, after, attempt)?
+    {
+        return Ok(Outcome::Session { session, volume, read_only });
+    }
     let mut ids: Ids = tx.single(Table::Ids)?;
     let session = SessionId(ids.session);
     ids.session += 1;
-    if volume.policy.access == Access::One {
-        hold(tx, id, session, after)?;
-    }
     tx.put(single_key(Table::Ids), &ids);
+    if volume.policy.access == Access::One {
+        tx.put(holder_key(id), &Holder { session, attempt });
+    }
     let tree = volume.tree;
     let record = Session { id: session, volume: id, tree, client, role, credential, read_only, opened: now };
     tx.put(session_key(session), &record);
     Ok(Outcome::Session { session, volume, read_only })
 }
 
-/// Gives a volume for one host at a time to a session.
+/// Whether a volume for one host at a time may be had. The session is there already when its answer was lost.
 ///
 /// # Errors
 /// `InUse` while another session is there; `TakenOver` for one that goes on from a session that was not the last.
-fn hold(tx: &mut Tx<'_>, volume: VolumeId, session: SessionId, after: Option<SessionId>) -> Result<(), StateError> {
-    if let Some(Holder { session: last }) = tx.get(&holder_key(volume))? {
-        if after.is_some_and(|after| after != last) {
-            return Err(FsError::TakenOver.into());
-        }
-        if tx.contains(&session_key(last))? {
-            return Err(FsError::InUse.into());
-        }
+fn look(
+    tx: &Tx<'_>,
+    volume: VolumeId,
+    after: Option<SessionId>,
+    attempt: u64,
+) -> Result<Option<SessionId>, StateError> {
+    let Some(holder) = tx.get::<Holder>(&holder_key(volume))? else { return Ok(None) };
+    let (is_there, is_same) = (tx.contains(&session_key(holder.session))?, holder.attempt == attempt);
+    match (is_same, is_there) {
+        (true, true) => Ok(Some(holder.session)),
+        // Nobody used it, and nobody came after it.
+        (true, false) => Ok(None),
+        (false, _) if after.is_some_and(|after| after != holder.session) => Err(FsError::TakenOver.into()),
+        (false, true) => Err(FsError::InUse.into()),
+        (false, false) => Ok(None),
     }
-    tx.put(holder_key(volume), &Holder { session });
-    Ok(())
 }
 
 /// Ends a session: its locks, its replies and its window go with it. One that is not is ended already.

@@ -3,11 +3,11 @@
 use super::error::StateError;
 use super::execute::Scope;
 use super::schema::{Inode, Xattr, xattr_key};
-use crate::types::attr::FileKind;
 use crate::types::error::FsError;
 use crate::types::id::Ino;
-use crate::types::limits::{XATTR_LIST_BYTES_MAX, XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
+use crate::types::limits::{XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 use crate::types::op::{OpReply, XattrMode};
+use crate::types::xattr::{check_kind, check_name};
 
 pub(super) fn set(
     scope: &mut Scope<'_, '_>,
@@ -18,7 +18,7 @@ pub(super) fn set(
 ) -> Result<OpReply, StateError> {
     check_name(name)?;
     let mut inode = scope.tx.inode(scope.tree, ino)?;
-    check_space(&inode, name)?;
+    check_kind(inode.attr.kind, name)?;
     if value.len() > XATTR_VALUE_BYTES_MAX {
         return Err(FsError::TooBig.into());
     }
@@ -37,7 +37,7 @@ pub(super) fn set(
 pub(super) fn remove(scope: &mut Scope<'_, '_>, ino: Ino, name: &[u8]) -> Result<OpReply, StateError> {
     check_name(name)?;
     let mut inode = scope.tx.inode(scope.tree, ino)?;
-    check_space(&inode, name)?;
+    check_kind(inode.attr.kind, name)?;
     if !drop_value(scope, &mut inode, name)? {
         return Err(FsError::NoAttribute.into());
     }
@@ -74,22 +74,4 @@ pub(super) fn drop_value(scope: &mut Scope<'_, '_>, inode: &mut Inode, name: &[u
     inode.attr.has_xattr = inode.xattr_list_bytes > 0;
     scope.tx.delete(key);
     Ok(true)
-}
-
-fn check_name(name: &[u8]) -> Result<(), FsError> {
-    if name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX {
-        return Err(FsError::Range);
-    }
-    let spaces: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
-    match spaces.iter().find_map(|space| name.strip_prefix(*space)) {
-        None => Err(FsError::NotSupported),
-        Some(rest) if rest.is_empty() || rest.contains(&0) => Err(FsError::Invalid),
-        Some(_) => Ok(()),
-    }
-}
-
-/// `user.` attributes are for files and directories alone.
-fn check_space(inode: &Inode, name: &[u8]) -> Result<(), FsError> {
-    let takes_user = matches!(inode.attr.kind, FileKind::File | FileKind::Dir);
-    if name.starts_with(b"user.") && !takes_user { Err(FsError::NotPermitted) } else { Ok(()) }
 }

@@ -165,6 +165,12 @@ impl State {
                 inode.attr.has_xattr = true;
                 Ok(OpReply::Done)
             }
+            Op::RemoveXattr { ino, name } => {
+                let inode = self.inode(*ino)?;
+                inode.xattrs.remove(name).ok_or(FsError::NoAttribute)?;
+                inode.attr.has_xattr = !inode.xattrs.is_empty();
+                Ok(OpReply::Done)
+            }
             Op::Write(write) => self.write(write, has_chunk),
             Op::Compact { ino, before, after, .. } => self.compact(*ino, before, after),
             Op::Lock(request) => Ok(self.lock(session, request)),

@@ -136,8 +136,20 @@ impl World {
     }
 
     pub fn open_after(&mut self, volume: &str, client: &str, read_only: bool, after: Option<SessionId>) -> Outcome {
+        let attempt = self.seconds as u64;
+        self.attempt(volume, client, read_only, after, attempt)
+    }
+
+    pub fn attempt(
+        &mut self,
+        volume: &str,
+        client: &str,
+        read_only: bool,
+        after: Option<SessionId>,
+        attempt: u64,
+    ) -> Outcome {
         let (volume, client, role, now) = (volume.into(), client.into(), Role::Client, self.now());
-        self.apply(Command::OpenSession { volume, client, role, credential: 0, read_only, after, now })
+        self.apply(Command::OpenSession { volume, client, role, credential: 0, read_only, after, attempt, now })
     }
 
     pub fn change(&mut self, session: SessionId, sequence: u64, acknowledged: u64, ops: Vec<Op>) -> Outcome {

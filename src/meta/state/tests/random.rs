@@ -116,6 +116,7 @@ pub fn commands(seed: u64, count: usize) -> Vec<Command> {
         credential: 1,
         read_only: false,
         after: None,
+        attempt: i as u64,
         now: now(i),
     };
     let mut all = vec![Command::CreateVolume { name: "v".into(), policy: policy(), now: now(0) }, open(1), open(2)];

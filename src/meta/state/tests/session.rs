@@ -115,6 +115,26 @@ fn a_volume_for_one_host_has_one_at_a_time() {
 }
 
 #[test]
+fn a_volume_for_one_host_is_opened_once_however_often_it_is_asked() {
+    let mut world = World::new();
+    let policy = VolumePolicy { access: Access::One, ..VolumePolicy::default() };
+    let now = world.now();
+    world.apply(Command::CreateVolume { name: "one".into(), policy, now });
+    let first = world.attempt("one", "a", false, None, 7);
+    assert!(matches!(first, Outcome::Session { .. }));
+    assert_eq!(world.attempt("one", "a", false, None, 7), first);
+    let Outcome::Session { session, .. } = first else { unreachable!() };
+    world.apply(Command::ExpireSession { session });
+    // The answer is lost, and so is the session that nobody knew of.
+    let second = world.attempt("one", "a", false, Some(session), 8);
+    assert_eq!(world.attempt("one", "a", false, Some(session), 8), second);
+    let Outcome::Session { session: unknown, .. } = second else { panic!("{second:?}") };
+    world.apply(Command::ExpireSession { session: unknown });
+    assert!(matches!(world.attempt("one", "a", false, Some(session), 8), Outcome::Session { .. }));
+    assert_eq!(world.attempt("one", "b", false, Some(session), 9), Outcome::Error(FsError::TakenOver));
+}
+
+#[test]
 fn a_batch_that_is_too_long_is_refused() {
     let mut world = World::new();
     let reply = world.batch(vec![Op::UnlockOwner { ino: ROOT, owner: 1 }; 1025]);
