@@ -18,6 +18,9 @@ FILES = 20_000
 FILES_QUICK = 2_000
 IDLE_MOUNTS = 8
 WRITERS = 32
+# The stores are at rest when they write less than this in a second; not waited for longer than this.
+QUIET_BYTES = 256 << 10
+SETTLE_SECONDS = 60
 
 
 def measure(work, settings, results):
@@ -52,6 +55,7 @@ class Meter:
     def note(self, name, unit, load):
         """`load` returns for how many operations, or MiB, the costs were."""
         pids = self.pids()
+        self.settle(pids)
         before, sent, start = self.taken(pids), loopback_bytes(), time.monotonic()
         count = load()
         after, seconds = self.taken(pids), time.monotonic() - start
@@ -61,6 +65,14 @@ class Meter:
         for role in ("leader", "stores"):
             self.results.add(1, f"{name}: {role}, disk", (after[role][1] - before[role][1]) / count, f"B/{unit}")
         self.results.add(1, f"{name}: network", (loopback_bytes() - sent) / count, f"B/{unit}")
+
+    def settle(self, pids):
+        """Until the stores write no more: what the last load left to be done is not this one's."""
+        for _ in range(SETTLE_SECONDS):
+            before = self.taken(pids)["stores"][1]
+            time.sleep(1)
+            if self.taken(pids)["stores"][1] - before < QUIET_BYTES:
+                return
 
     def taken(self, pids):
         return {role: (sum(map(processor_seconds, of)), sum(map(written_bytes, of))) for role, of in pids.items()}
