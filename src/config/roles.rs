@@ -100,7 +100,8 @@ section! {
     MountConfig = "mount" {
         /// What a mount may use for buffers and caches together (16 MiB at least).
         memory: ByteSize = "256MiB",
-        /// A directory of this host's in which the mount of VOLUME keeps what it has read, in DIR/VOLUME, over restarts. Empty: none.
+        /// A directory of this host's in which a mount keeps what it has read, over restarts; each volume has its own in
+        /// it. Empty: none.
         cache: PathBuf = "",
         /// How much each mount keeps there, about.
         cache_size: ByteSize = "10GiB",

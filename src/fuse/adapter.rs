@@ -102,9 +102,10 @@ impl<F: Posix> Filesystem for Door<F> {
                 tracing::warn!(?flag, "this kernel is too old: {without}");
             }
         }
-        // On a volume of ours alone pages are as good at the next open. Elsewhere direct I/O keeps file data out of the page cache; without shared mappings of such files programs would break,
-        // so an old kernel gets pages that are dropped at every open. Writes to one file may go on in parallel: each
-        // request is applied as a whole, and appends and extensions are serialised by the kernel all the same.
+        // On a volume of ours alone pages are as good at the next open. Elsewhere direct I/O keeps file data out of the
+        // page cache; without shared mappings of such files programs would break, so an old kernel gets pages that are
+        // dropped at every open. Writes to one file may go on in parallel: each request is applied as a whole, and
+        // appends and extensions are serialised by the kernel all the same.
         if exclusive {
             self.open_flags = FopenFlags::FOPEN_KEEP_CACHE;
         } else if config.capabilities().contains(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP) {

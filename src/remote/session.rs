@@ -112,13 +112,16 @@ impl MetaSession {
         let request = MetaRequest::OpenSession { volume: volume_name, client, read_only, after, attempt };
         let begun = Instant::now();
         let in_use_patience = patience.map(|patience| patience.max(IN_USE_PATIENCE));
+        let mut said = false;
         let answered = loop {
             let answered = meta.call(&request, patience).await?;
             let is_final = answered.reply.body != MetaBody::Error(FsError::InUse);
             if is_final || in_use_patience.is_some_and(|patience| begun.elapsed() >= patience) {
                 break answered;
             }
-            tracing::info!(volume, "who had the volume is not heard of; waiting until its session ends");
+            if !std::mem::replace(&mut said, true) {
+                tracing::info!(volume, "who had the volume is not heard of; waiting until its session ends");
+            }
             tokio::time::sleep(IN_USE_PAUSE).await;
         };
         let opened = match answered.reply.body {

@@ -346,14 +346,17 @@ impl Core {
             self.make_child_ours(to.0, &to.1).await;
             let moved = self.nodes.node(from.0).lock().dir.entry(&from.1).flatten();
             if let Some(moved) = moved {
-                // More than can go with it.
-                self.flush_before(&self.nodes.node(moved)).await?;
+                // More than can go with it; and what the kernel has, if its name was not known before.
+                let moved = self.nodes.node(moved);
+                self.gather_from_kernel(&moved).await;
+                self.flush_before(&moved).await?;
             }
             if let Some(renamed) = self.rename_alone((from.0, &from.1), (to.0, &to.1), mode) {
                 return renamed;
             }
         }
         let Attr { ino: moved, kind, .. } = self.lookup(from.0, from.1.clone()).await?;
+        self.gather_from_kernel(&self.nodes.node(moved)).await;
         self.flush_before(&self.nodes.node(moved)).await?;
         let replaced = self.nodes.node(to.0).lock().dir.entry(&to.1).flatten();
         if let Some(other) = replaced.filter(|_| mode == RenameMode::Exchange) {
