@@ -88,8 +88,13 @@ stop() {
     wait "$1" 2>/dev/null || true
 }
 
-# True when a process is gone, or is only not yet buried.
-ended() { [[ ! -e /proc/$1 ]] || [[ $(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null) == [ZX]* ]]; }
+# True when a process is gone, or is only not yet buried. A process whose first thread has ended looks the same while
+# its others still wait in the kernel, and those hold its files open.
+ended() {
+    [[ -e /proc/$1 ]] || return 0
+    [[ $(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null) == [ZX]* ]] || return 1
+    (($(ls "/proc/$1/task" 2>/dev/null | wc -l) <= 1))
+}
 
 # wait_until SECONDS COMMAND...: until it succeeds.
 wait_until() {
