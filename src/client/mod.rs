@@ -50,6 +50,7 @@ mod journal;
 pub mod kernel;
 mod lease;
 mod lent;
+mod list_ahead;
 mod locks;
 mod mapped;
 mod memory;

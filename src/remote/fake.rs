@@ -489,15 +489,17 @@ impl State {
                 let files = files.map(|inode| (inode.attr.clone(), inode.extents.clone())).collect();
                 (MetaBody::SmallExtents(files), Vec::new())
             }
-            ReadDir { session, dir, after, want, attrs } => {
+            ReadDir { session, dir, after, entries_max, attrs, want } => {
                 if !self.clear(*session, *dir, Lease::Read) {
                     return None;
                 }
-                if *attrs {
-                    return Some(self.list_with_attrs(*session, *dir, *after, *want));
-                }
+                let page = self.page(*dir, *after, *entries_max as usize);
                 let granted = self.grant(*session, *dir, *want);
-                (self.page(*dir, *after), granted)
+                return Some(if *attrs {
+                    self.with_attrs(*session, page, granted)
+                } else {
+                    MetaReply { body: page, granted }
+                });
             }
             Parent { dir, .. } => {
                 let parent = self.inodes.get(dir).map(|inode| inode.parent).ok_or(FsError::NotFound);
@@ -523,7 +525,7 @@ impl State {
         Ok(MetaBody::Extents { attr: inode.attr.clone(), extents, covered: len })
     }
 
-    fn page(&self, dir: Ino, after: u64) -> MetaBody {
+    fn page(&self, dir: Ino, after: u64, entries_max: usize) -> MetaBody {
         let Some(inode) = self.inodes.get(&dir) else { return MetaBody::Error(FsError::NotFound) };
         let entry = |(name, ino): (&Name, &Ino)| {
             let kind = self.inodes[ino].attr.kind;
@@ -531,13 +533,13 @@ impl State {
         };
         let mut entries: Vec<DirEntry> = inode.entries.iter().map(entry).filter(|e| e.cookie > after).collect();
         entries.sort_by_key(|entry| entry.cookie);
+        let end = entries.len() <= entries_max;
+        entries.truncate(entries_max);
         let dir = inode.attr.clone();
-        MetaBody::Entries(DirPage { dir, has_default_acl: false, entries, end: true, next_cookie: self.last_ino + 4 })
+        MetaBody::Entries(DirPage { dir, has_default_acl: false, entries, end, next_cookie: self.last_ino + 4 })
     }
 
-    fn list_with_attrs(&mut self, session: SessionId, dir: Ino, after: u64, want: Hold) -> MetaReply {
-        let mut granted = self.grant(session, dir, want);
-        let mut body = self.page(dir, after);
+    fn with_attrs(&mut self, session: SessionId, mut body: MetaBody, mut granted: Vec<Claim>) -> MetaReply {
         let leased = granted.first().map_or(Lease::None, |claim| claim.hold.lease);
         if let (MetaBody::Entries(page), true) = (&mut body, leased > Lease::None) {
             for entry in &mut page.entries {

@@ -200,9 +200,10 @@ impl MetaSession {
         .await
     }
 
-    /// `attrs`: with what the names lead to, and leases on it.
-    pub async fn readdir(&self, dir: Ino, after: u64, want: Hold, attrs: bool) -> Answer<DirPage> {
-        self.ask(MetaRequest::ReadDir { session: self.id, dir, after, want, attrs }, |body| match body {
+    /// At most `entries_max` entries; with `attrs` what their names lead to, and leases on it.
+    pub async fn readdir(&self, dir: Ino, after: u64, entries_max: usize, attrs: bool, want: Hold) -> Answer<DirPage> {
+        let entries_max = u32::try_from(entries_max).unwrap_or(u32::MAX);
+        self.ask(MetaRequest::ReadDir { session: self.id, dir, after, entries_max, attrs, want }, |body| match body {
             MetaBody::Entries(page) => Ok(page),
             other => Err(failure(other)),
         })

@@ -77,14 +77,15 @@ pub enum MetaRequest {
         session: SessionId,
         ino: Ino,
     },
-    /// Entries after a cookie (0: from the first), in cookie order. `.` and `..` are the client's business. `attrs`: with
-    /// what the names lead to, and leases on it like the one on the directory.
+    /// Entries after a cookie (0: from the first), in cookie order; at most `entries_max`, and `READDIR_ENTRIES_MAX`. `.` and
+    /// `..` are the client's business. `attrs`: with what they lead to, and leases on it like the one on the directory.
     ReadDir {
         session: SessionId,
         dir: Ino,
         after: u64,
-        want: Hold,
+        entries_max: u32,
         attrs: bool,
+        want: Hold,
     },
     GetXattr {
         session: SessionId,

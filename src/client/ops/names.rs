@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::client::api::{DirItem, Handle, NewInode, OpenMode, Result};
 use crate::client::core::{Apply, Core, Touch};
 use crate::client::inode::{Node, State};
-use crate::client::names::FIRST_COOKIE;
+use crate::client::names::{FIRST_COOKIE, Part};
 use crate::types::attr::Attr;
 use crate::types::error::FsError;
 use crate::types::id::Ino;
@@ -18,8 +18,8 @@ impl Core {
     pub fn try_lookup(&self, dir: Ino, name: &Name) -> Option<Result<Attr>> {
         let node = self.nodes.find(dir)?;
         let entry = {
-            let state = node.lock();
-            state.dir.entry(name).filter(|_| state.leased(&self.life))?
+            let mut state = node.lock();
+            state.dir.look_up(name).filter(|_| state.leased(&self.life))?
         };
         match entry {
             Some(ino) => self.try_getattr(ino).map(Ok),
@@ -32,7 +32,7 @@ impl Core {
             return known;
         }
         let node = self.nodes.node(dir);
-        if self.list_instead(&node).await
+        if self.list_ahead(&node).await
             && let Some(known) = self.try_lookup(dir, &name)
         {
             return known;
@@ -116,7 +116,7 @@ impl Core {
             return Ok(page);
         }
         let lease = self.likely_lease(&node.lock());
-        self.list(&node, after, lease).await
+        self.list(&node, Part { after, entries: READDIR_ENTRIES_MAX, attrs: true }, lease).await
     }
 
     /// What is in a directory of ours is likely to be changed by us.
@@ -124,26 +124,28 @@ impl Core {
         if dir.owned(&self.life) { Lease::Write } else { Lease::Read }
     }
 
-    /// Whoever asks for one name after the other is told of those to come, and of what they lead to. `false`: nothing was listed.
-    async fn list_instead(&self, node: &Arc<Node>) -> bool {
-        let (from, lease) = {
+    /// Whoever asks for one name after the other is told of those to come. `false`: nothing was listed.
+    async fn list_ahead(&self, node: &Arc<Node>) -> bool {
+        let (part, lease) = {
             let state = node.lock();
             let lease = self.likely_lease(&state);
-            (state.dir.lists_from().filter(|_| state.want(lease) > Lease::None), lease)
+            (state.dir.lists_ahead().filter(|_| state.want(lease) > Lease::None), lease)
         };
-        match from {
-            Some(from) => self.list(node, from, lease).await.is_ok(),
+        match part {
+            Some(part) => self.list(node, part, lease).await.is_ok(),
             None => false,
         }
     }
 
     /// Asks for a part of a listing, and for leases on what is in it.
-    pub async fn list(&self, node: &Arc<Node>, after: u64, lease: Lease) -> Result<(Vec<DirItem>, u64)> {
+    pub async fn list(&self, node: &Arc<Node>, part: Part, lease: Lease) -> Result<(Vec<DirItem>, u64)> {
         let dir = node.ino;
         self.shipped(node).await;
         let asked = self.nodes.asked();
         let want = Hold { lease: node.lock().want(lease), open: false };
-        let told = self.ask(|session| async move { session.readdir(dir, after, want, true).await }).await;
+        let told = self
+            .ask(|session| async move { session.readdir(dir, part.after, part.entries, part.attrs, want).await })
+            .await;
         let page = told.result.clone()?;
         let mut items = Vec::with_capacity(page.entries.len());
         for entry in page.entries {
@@ -157,7 +159,7 @@ impl Core {
         let mut state = node.lock();
         if state.accepts(asked, told.brought(dir)) {
             state.learn(&page.dir);
-            state.dir.learn_page(after, &items, page.end, page.next_cookie, page.has_default_acl);
+            state.dir.learn_page(part.after, &items, page.end, page.next_cookie, page.has_default_acl);
         } else {
             state.dir.listed_in_vain();
         }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use crate::client::core::Core;
 use crate::client::inode::Node;
+use crate::client::list_ahead::LIST_ENTRIES_MIN;
+use crate::client::names::Part;
 use crate::client::numbers::RESERVE;
 use crate::remote::session::Lane;
 use crate::types::attr::FileKind;
@@ -14,9 +16,6 @@ use crate::types::id::Ino;
 use crate::types::name::Name;
 use crate::types::op::{BatchReply, Op, OpReply};
 use crate::types::session::{Hold, Lease};
-
-/// Pages of a listing that are asked for to know a directory whole.
-const PAGES_MAX: usize = 16;
 
 impl Core {
     /// Asks for a Write lease on an inode, if there is a prospect of one and it would be of use.
@@ -49,21 +48,8 @@ impl Core {
             let ours = state.is_ours(&self.life) && state.dir.can_grow();
             (ours, !state.dir.has_default_acl() && state.wants_to_be_ours())
         };
-        if !self.may_act_alone() || !ours && (!wanted || self.list(&node, 0, Lease::Write).await.is_err()) {
+        if !self.may_act_alone() || !(ours || wanted && self.list_as_ours(&node).await) {
             return false;
-        }
-        // What is not there is known of a directory that is known whole.
-        for _ in 1..PAGES_MAX {
-            let after = {
-                let state = node.lock();
-                let goes_on = state.is_ours(&self.life) && state.dir.can_grow() && !state.dir.is_complete();
-                let after = state.dir.listed_up_to();
-                (goes_on && after > 0 && state.pending == 0).then_some(after)
-            };
-            let Some(after) = after else { break };
-            if self.list(&node, after, Lease::Write).await.is_err() {
-                break;
-            }
         }
         for name in names {
             if node.lock().dir.entry(name).is_none() {
@@ -73,6 +59,12 @@ impl Core {
         }
         let state = node.lock();
         state.is_ours(&self.life) && state.dir.can_grow()
+    }
+
+    /// A short listing: it tells which cookie comes next. More is listed as names are asked for.
+    async fn list_as_ours(&self, node: &Arc<Node>) -> bool {
+        let part = Part { after: 0, entries: LIST_ENTRIES_MIN, attrs: true };
+        self.list(node, part, Lease::Write).await.is_ok()
     }
 
     /// As [`Core::make_ours`], for an inode and what is in it.
@@ -88,7 +80,7 @@ impl Core {
             return;
         }
         if is_dir {
-            let _ = self.list(&node, 0, Lease::Write).await;
+            self.list_as_ours(&node).await;
         } else {
             self.own(&node).await;
         }

@@ -46,7 +46,10 @@ impl Shared {
                 reader.leader.before_read(session, key(tree, ino)).await?;
                 Ok(plain(MetaBody::Target(self.read(|view| view.read_link(tree, ino)).await?)))
             }
-            MetaRequest::ReadDir { dir, after, want, attrs, .. } => reader.list(dir, after, want, attrs).await,
+            MetaRequest::ReadDir { dir, after, entries_max, attrs, want, .. } => {
+                let entries_max = (entries_max as usize).clamp(1, READDIR_ENTRIES_MAX);
+                reader.list(dir, after, entries_max, attrs, want).await
+            }
             MetaRequest::GetXattr { ino, name, .. } => {
                 reader.leader.before_read(session, key(tree, ino)).await?;
                 Ok(plain(MetaBody::Value(self.read(|view| view.xattr(tree, ino, &name)).await?)))
@@ -111,11 +114,11 @@ impl Reader<'_> {
 
     /// Entries, and with `attrs` what they lead to, under leases like the directory's where they can be had at once. What
     /// another session may have changed is listed without attributes.
-    async fn list(&self, dir: Ino, after: u64, want: Hold, attrs: bool) -> Result<MetaReply, Fail> {
+    async fn list(&self, dir: Ino, after: u64, entries_max: usize, attrs: bool, want: Hold) -> Result<MetaReply, Fail> {
         self.leader.before_read(self.session, key(self.tree, dir)).await?;
         self.shared.raft.read_barrier().await?;
         let claim = self.leader.grant(self.session, key(self.tree, dir), want);
-        let list = |view: &View<'_>| view.read_dir(self.tree, dir, after, READDIR_ENTRIES_MAX);
+        let list = |view: &View<'_>| view.read_dir(self.tree, dir, after, entries_max);
         let mut page = self.or_give_back(claim, list)?;
         let Some(on_dir) = claim.filter(|_| attrs) else { return Ok(granting(MetaBody::Entries(page), claim)) };
         let want = Hold { lease: on_dir.hold.lease, open: false };
