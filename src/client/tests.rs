@@ -481,9 +481,9 @@ async fn long_extent_lists_are_rewritten() {
     let cluster = Cluster::new();
     let client = cluster.client().await;
     let (ino, handle) = create(&client, "f").await;
-    let mut model = vec![0u8; 8_000];
-    for round in 0..120usize {
-        let (offset, data) = (round * 131 % 7_900, [round as u8 + 1; 50]);
+    let mut model = vec![0u8; 80_000];
+    for round in 0..400usize {
+        let (offset, data) = (round * 131 % 79_900, [round as u8 | 1; 50]);
         write(&client, ino, handle, offset as u64, &data).await;
         model[offset..offset + 50].copy_from_slice(&data);
         client.fsync(ino, Some(handle)).await.unwrap();
@@ -491,10 +491,10 @@ async fn long_extent_lists_are_rewritten() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(cluster.meta.count("compact") > 0);
     let size = client.getattr(ino).await.unwrap().size as usize;
-    assert_eq!(read(&client, ino, handle, 0, 8_000).await, &model[..size]);
+    assert_eq!(read(&client, ino, handle, 0, 80_000).await, &model[..size]);
     let other = cluster.client().await;
     let theirs = other.open(ino, RW).await.unwrap();
-    assert_eq!(read(&other, ino, theirs, 0, 8_000).await, &model[..size]);
+    assert_eq!(read(&other, ino, theirs, 0, 80_000).await, &model[..size]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,7 +30,9 @@ use crate::types::digest::ChunkId;
 use crate::types::error::FsError;
 use crate::types::extent::{ChunkPart, Extent, Source};
 use crate::types::id::Ino;
-use crate::types::limits::{BLOCK_EXTENTS_MAX, BLOCK_EXTENTS_SOFT_MAX, EXTENT_BLOCKS_MAX, WRITEBACK_AGE_MS};
+use crate::types::limits::{
+    BLOCK_EXTENTS_MAX, BLOCK_EXTENTS_SOFT_MAX, BLOCK_INLINE_EXTENTS_SOFT_MAX, EXTENT_BLOCKS_MAX, WRITEBACK_AGE_MS,
+};
 use crate::types::op::{BatchReply, Op, OpReply, Piece, Write, WriteAt};
 use crate::types::rewrite::Seen;
 use crate::types::session::Hold;
@@ -477,7 +479,7 @@ impl Core {
         let told = self.ask(|session| async move { session.extents(ino, start, 1, Hold::default()).await }).await;
         let (_, before, _) = told.result?;
         let (Some(first), Some(last)) = (before.first(), before.last()) else { return Ok(()) };
-        if before.len() <= BLOCK_EXTENTS_SOFT_MAX {
+        if !is_long(&before) {
             return Ok(());
         }
         let (from, to) = (first.offset, last.end());
@@ -569,6 +571,12 @@ impl Failed {
     fn of(error: FsError) -> Failed {
         Failed { fatal: error != FsError::Unreachable, error, index: None }
     }
+}
+
+/// A list that is to be rewritten as one chunk. Inline pieces cost a reader nothing, but the leader's memory.
+fn is_long(list: &[Extent]) -> bool {
+    let apart = list.iter().filter(|extent| !matches!(extent.source, Source::Inline(_))).count();
+    apart > BLOCK_EXTENTS_SOFT_MAX || list.len() > BLOCK_INLINE_EXTENTS_SOFT_MAX
 }
 
 /// The newest attributes of the file among the replies.

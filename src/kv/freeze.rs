@@ -58,6 +58,14 @@ impl Kv for FreezableKv {
         self.inner.scan(from, to)
     }
 
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Pair>, KvError> {
+        self.inner.last(from, to)
+    }
+
+    fn count(&self, from: &[u8], to: &[u8]) -> Result<usize, KvError> {
+        self.inner.count(from, to)
+    }
+
     /// Writers that race for one key while a view is held must be kept apart by the caller: which of their values is
     /// the old one is theirs to know.
     fn write(&self, batch: Batch) -> Result<(), KvError> {

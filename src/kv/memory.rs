@@ -2,7 +2,7 @@
 //!
 //! Nothing here outlives the process, and nothing here fails.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque, btree_map};
 use std::ops::Bound;
 
 use parking_lot::RwLock;
@@ -38,6 +38,14 @@ impl Kv for MemoryKv {
         })
     }
 
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Pair>, KvError> {
+        Ok(within(&self.pairs.read(), from, to).next_back().map(|(key, value)| (key.clone(), value.clone())))
+    }
+
+    fn count(&self, from: &[u8], to: &[u8]) -> Result<usize, KvError> {
+        Ok(within(&self.pairs.read(), from, to).count())
+    }
+
     fn write(&self, batch: Batch) -> Result<(), KvError> {
         let mut pairs = self.pairs.write();
         for (key, value) in batch.changes {
@@ -52,6 +60,10 @@ impl Kv for MemoryKv {
     fn flush(&self) -> Result<(), KvError> {
         Ok(())
     }
+}
+
+fn within<'m>(pairs: &'m BTreeMap<Vec<u8>, Vec<u8>>, from: &[u8], to: &[u8]) -> btree_map::Range<'m, Vec<u8>, Vec<u8>> {
+    pairs.range::<[u8], _>((Bound::Included(from), Bound::Excluded(from.max(to))))
 }
 
 struct Scan<'a> {

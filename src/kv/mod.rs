@@ -46,6 +46,18 @@ pub trait Kv: Send + Sync {
     /// Pairs with `from <= key < to`, in key order. `to = None` is to the end.
     fn scan<'a>(&'a self, from: &[u8], to: Option<&[u8]>) -> Box<dyn Iterator<Item = Result<Pair, KvError>> + 'a>;
 
+    /// The last of the pairs with `from <= key < to`.
+    ///
+    /// # Errors
+    /// The engine failed.
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Pair>, KvError>;
+
+    /// How many pairs have `from <= key < to`; each is looked at.
+    ///
+    /// # Errors
+    /// The engine failed.
+    fn count(&self, from: &[u8], to: &[u8]) -> Result<usize, KvError>;
+
     /// Applies a batch atomically. Not necessarily durable until [`Kv::flush`].
     ///
     /// # Errors

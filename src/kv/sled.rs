@@ -188,6 +188,30 @@ impl Kv for SledKv {
         Box::new(Scan { shared: &self.shared, pairs: Some(pairs), to: to.map(<[u8]>::to_vec) })
     }
 
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Pair>, KvError> {
+        if from >= to {
+            return Ok(None);
+        }
+        self.shared.fenced(|tree| {
+            let last = tree.range(from.to_vec()..to.to_vec()).next_back().transpose()?;
+            Ok(last.map(|(key, value)| (key.to_vec(), value.to_vec())))
+        })
+    }
+
+    fn count(&self, from: &[u8], to: &[u8]) -> Result<usize, KvError> {
+        self.shared.fenced(|tree| {
+            let mut count = 0;
+            // Not `range(from..to)`, as for scans.
+            for pair in tree.range(from.to_vec()..) {
+                if pair?.0.as_ref() >= to {
+                    break;
+                }
+                count += 1;
+            }
+            Ok(count)
+        })
+    }
+
     fn write(&self, batch: Batch) -> Result<(), KvError> {
         let mut changes = sled::Batch::default();
         let mut bytes = 0;
@@ -322,6 +346,14 @@ mod tests {
 
         fn scan<'a>(&'a self, from: &[u8], to: Option<&[u8]>) -> Box<dyn Iterator<Item = Result<Pair, KvError>> + 'a> {
             self.store.scan(from, to)
+        }
+
+        fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Pair>, KvError> {
+            self.store.last(from, to)
+        }
+
+        fn count(&self, from: &[u8], to: &[u8]) -> Result<usize, KvError> {
+            self.store.count(from, to)
         }
 
         fn write(&self, batch: Batch) -> Result<(), KvError> {

@@ -13,6 +13,7 @@ pub fn run(make: Make) {
         ("get, put, delete", puts_and_deletes),
         ("later changes of a batch win", later_changes_win),
         ("scans keep their bounds", scans_keep_bounds),
+        ("the last pair and the count keep their bounds", last_and_count_keep_bounds),
         ("keys are ordered as unsigned bytes", orders_unsigned),
         ("empty keys and values are kept", keeps_empty_keys_and_values),
         ("large values are kept", keeps_large_values),
@@ -70,6 +71,25 @@ fn scans_keep_bounds(store: &dyn Kv) {
     assert_eq!(keys(store, b"c", Some(b"a")), Vec::<Vec<u8>>::new());
     assert_eq!(keys(store, b"d", None), Vec::<Vec<u8>>::new());
     assert_eq!(keys(store, b"", Some(b"")), Vec::<Vec<u8>>::new());
+}
+
+fn last_and_count_keep_bounds(store: &dyn Kv) {
+    assert_eq!((store.last(b"", b"z").unwrap(), store.count(b"", b"z").unwrap()), (None, 0));
+    for n in 0..1000_u32 {
+        write(store, &[(&(n * 2).to_be_bytes(), Some(&n.to_be_bytes()))]);
+    }
+    for (from, to) in [(0, 1), (0, 2), (1, 2), (5, 900), (6, 901), (1998, 1999), (1999, 3000), (7, 7), (9, 3)] {
+        let (low, high) = (u32::to_be_bytes(from), u32::to_be_bytes(to));
+        let expected = scan(store, &low, Some(&high));
+        assert_eq!(store.last(&low, &high).unwrap().as_ref(), expected.last(), "{from}..{to}");
+        assert_eq!(store.count(&low, &high).unwrap(), expected.len(), "{from}..{to}");
+    }
+    for n in 300..700_u32 {
+        write(store, &[(&(n * 2).to_be_bytes(), None)]);
+    }
+    let last = store.last(&0_u32.to_be_bytes(), &1200_u32.to_be_bytes()).unwrap().unwrap();
+    assert_eq!(last.0, 598_u32.to_be_bytes());
+    assert_eq!(store.last(&600_u32.to_be_bytes(), &1400_u32.to_be_bytes()).unwrap(), None);
 }
 
 fn orders_unsigned(store: &dyn Kv) {
@@ -177,6 +197,9 @@ pub fn compare(left: &dyn Kv, right: &dyn Kv, seed: u64) {
         let (from, to) = (chance.key(), chance.key());
         let to = (chance.below(4) != 0).then_some(to.as_slice());
         assert_eq!(scan(left, &from, to), scan(right, &from, to), "seed {seed}, step {step}");
+        let to = to.unwrap_or(b"z");
+        assert_eq!(left.last(&from, to).unwrap(), right.last(&from, to).unwrap(), "seed {seed}, step {step}");
+        assert_eq!(left.count(&from, to).unwrap(), right.count(&from, to).unwrap(), "seed {seed}, step {step}");
     }
     assert_eq!(scan(left, b"", None), scan(right, b"", None), "seed {seed}");
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::kv::{Batch, Kv, KvError, Pair, SharedKv};
+use crate::kv::{KvError, SharedKv};
 use crate::net::{BoxFuture, Call, Frame, NetError, Peer, Replier, Service, Transport};
 use crate::types::digest::ChunkId;
 use crate::types::id::{ClusterId, StoreId};
@@ -23,41 +23,7 @@ use super::serve::StoreService;
 use super::{Store, StoreConfig, StoreParts};
 
 /// An index that lives as long as somebody holds it: a restart has lost it.
-#[derive(Default)]
-pub struct MemoryKv {
-    pairs: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
-}
-
-impl Kv for MemoryKv {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
-        Ok(self.pairs.lock().get(key).cloned())
-    }
-
-    fn scan<'a>(&'a self, from: &[u8], to: Option<&[u8]>) -> Box<dyn Iterator<Item = Result<Pair, KvError>> + 'a> {
-        let pairs = self.pairs.lock();
-        let found: Vec<_> = pairs
-            .range(from.to_vec()..)
-            .take_while(|(key, _)| to.is_none_or(|to| key.as_slice() < to))
-            .map(|(key, value)| Ok((key.clone(), value.clone())))
-            .collect();
-        Box::new(found.into_iter())
-    }
-
-    fn write(&self, batch: Batch) -> Result<(), KvError> {
-        let mut pairs = self.pairs.lock();
-        for (key, value) in batch.changes {
-            match value {
-                Some(value) => drop(pairs.insert(key, value)),
-                None => drop(pairs.remove(&key)),
-            }
-        }
-        Ok(())
-    }
-
-    fn flush(&self) -> Result<(), KvError> {
-        Ok(())
-    }
-}
+pub use crate::kv::memory::MemoryKv;
 
 /// Indexes that outlive the stores of one test, by directory; gone when the directory is.
 pub fn kept_indexes() -> OpenIndex {

@@ -2,12 +2,12 @@
 //!
 //! Pure functions on lists. Every one of them keeps a list sorted and free of overlaps, and joins neighbours that are
 //! one piece: contiguous parts of one chunk, unwritten next to unwritten, and inline next to inline while the two stay
-//! within what may be inline.
+//! small.
 
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::digest::ChunkId;
-use super::limits::INLINE_BYTES_MAX;
+use super::limits::INLINE_JOINED_BYTES_MAX;
 
 /// A byte range of a file and where its bytes are. The extents of a file never overlap and are sorted by offset; a
 /// gap between them (or after the last, up to the size) is a hole and reads as zeros. No extent crosses a block
@@ -89,7 +89,9 @@ impl Extent {
             {
                 part.put_epoch = part.put_epoch.max(more.put_epoch);
             }
-            (Source::Inline(bytes), Source::Inline(more)) if len <= INLINE_BYTES_MAX => bytes.extend_from_slice(more),
+            (Source::Inline(bytes), Source::Inline(more)) if len <= INLINE_JOINED_BYTES_MAX => {
+                bytes.extend_from_slice(more);
+            }
             _ => return false,
         }
         self.len = len;
@@ -312,10 +314,10 @@ mod tests {
     #[test]
     fn inline_pieces_join_only_up_to_their_bound() {
         let piece = |offset, len: u32| Extent { offset, len, source: Source::Inline(vec![1; len as usize]) };
-        let mut list = vec![piece(0, INLINE_BYTES_MAX - 1)];
-        overlay(&mut list, piece(u64::from(INLINE_BYTES_MAX) - 1, 1));
+        let mut list = vec![piece(0, INLINE_JOINED_BYTES_MAX - 1)];
+        overlay(&mut list, piece(u64::from(INLINE_JOINED_BYTES_MAX) - 1, 1));
         assert_eq!(list.len(), 1);
-        overlay(&mut list, piece(INLINE_BYTES_MAX.into(), 1));
+        overlay(&mut list, piece(INLINE_JOINED_BYTES_MAX.into(), 1));
         assert_eq!(list.len(), 2);
     }
 

@@ -24,10 +24,14 @@ pub const INLINE_BYTES_MAX: u32 = 16 << 10;
 /// Bytes of one file that may be inline at a time, in all its blocks. A write that would exceed it fails with `TooBig`:
 /// put the bytes as chunks instead.
 pub const INLINE_FILE_BYTES_MAX: u64 = 8 << 20;
-/// An extent list of one block longer than this is rewritten as one chunk in the background.
+/// Neighbouring inline bytes become one extent up to this many: records of a log do, pages of a database do not, which
+/// are written again one by one.
+pub const INLINE_JOINED_BYTES_MAX: u32 = 4 << 10;
+/// A block with more extents than this that are not inline is rewritten as one chunk in the background,
 pub const BLOCK_EXTENTS_SOFT_MAX: usize = 64;
-
-/// No write makes a list longer than this: one block's record stays small enough to send, to keep and to rewrite.
+/// and one with more than this of any kind.
+pub const BLOCK_INLINE_EXTENTS_SOFT_MAX: usize = 256;
+/// No write makes a list longer than this: one block's list stays small enough to send and to rewrite.
 pub const BLOCK_EXTENTS_MAX: usize = 4096;
 
 /// One framed message (without its bulk): a batch of operations fits, an attacker's length field does not.

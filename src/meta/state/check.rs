@@ -8,7 +8,7 @@ use std::fmt;
 use super::acl;
 use super::error::StateError;
 use super::schema::{
-    Block, ChunkRef, ChunkState, ChunkTotals, Collection, Condemned, Cookie, Entry, FIRST_COOKIE, Inode, Locks, Record,
+    ChunkRef, ChunkState, ChunkTotals, Collection, Condemned, Cookie, Entry, FIRST_COOKIE, Inode, Locks, Record,
     Session, Table, Tree, VolumeRef, chunk_at_end, dead_tree_key, number_at, numbers, parse_session_lock_key,
     session_key, unpack, volume_name_key,
 };
@@ -37,7 +37,7 @@ pub(super) fn check(tx: &Tx<'_>) -> Result<Vec<Violation>, StateError> {
     for (key, tree) in rows::<Tree>(tx, &numbers(Table::Tree, &[]))? {
         let id = TreeId(number_at(&key, 1)?);
         let dead = tx.contains(&dead_tree_key(id))?;
-        let files = Namespace::read(tx, id)?;
+        let files = Namespace::read(tx, id, tree.chunk_bytes, &mut report)?;
         files.count_references(&mut report);
         if !dead {
             files.check(tx, &tree, &mut report)?;
@@ -90,7 +90,8 @@ struct Namespace {
 }
 
 impl Namespace {
-    fn read(tx: &Tx<'_>, tree: TreeId) -> Result<Namespace, StateError> {
+    fn read(tx: &Tx<'_>, tree: TreeId, chunk_bytes: u32, report: &mut Report) -> Result<Namespace, StateError> {
+        let block_bytes = u64::from(chunk_bytes.max(1));
         let of = |table| numbers(table, &[tree.0]);
         let ino = |key: &[u8]| number_at(key, 9).map(Ino);
         let mut files = Namespace {
@@ -112,8 +113,10 @@ impl Namespace {
         for (key, cookie) in rows(tx, &of(Table::Cookie))? {
             files.cookies.insert((ino(&key)?, number_at(&key, 17)?), cookie);
         }
-        for (key, Block { extents }) in rows(tx, &of(Table::Extent))? {
-            files.blocks.insert((ino(&key)?, number_at(&key, 17)?), extents);
+        for (key, extent) in rows::<Extent>(tx, &of(Table::Extent))? {
+            let (ino, offset) = (ino(&key)?, number_at(&key, 17)?);
+            report.expect(extent.offset == offset, || format!("inode {ino}: {extent:?} is kept at {offset}"));
+            files.blocks.entry((ino, offset / block_bytes)).or_default().push(extent);
         }
         for key in tx.keys(&of(Table::Xattr), usize::MAX)? {
             files.xattrs.insert((ino(&key)?, suffix(&key).to_vec()));

@@ -1,24 +1,20 @@
 //! File data: write, append, truncate, fallocate, copy range, compaction, and freeing orphans.
 //!
-//! Every operation goes through an [`Edit`], which rewrites the extent lists of blocks one by one and sums up what that
-//! does to allocated bytes, inline bytes and chunk references. At the end the sums are checked (quota, inline bound,
-//! chunks on their way out) and written.
+//! Every operation goes through an [`Edit`].
 
-use super::chunk::RefChanges;
+use super::edit::{Edit, FileMap, Sums, sum};
 use super::error::StateError;
 use super::execute::Scope;
 use super::lock;
-use super::schema::{Block, Inode, Table, extent_key, inode_key, number_at, numbers, orphan_key, tree_key, unpack};
-use super::tx::{Tx, prefix_end};
+use super::schema::{Inode, Table, inode_key, numbers, orphan_key, tree_key};
+use super::tx::Tx;
 use super::xattr;
 use crate::meta::command::Outcome;
 use crate::types::attr::{Time, mode_without_privileges};
 use crate::types::error::FsError;
 use crate::types::extent::{self, Extent, Source};
 use crate::types::id::{Ino, TreeId};
-use crate::types::limits::{
-    BLOCK_EXTENTS_MAX, EXTENT_BLOCKS_MAX, FILE_BYTES_MAX, INLINE_BYTES_MAX, INLINE_FILE_BYTES_MAX,
-};
+use crate::types::limits::{EXTENT_BLOCKS_MAX, FILE_BYTES_MAX, INLINE_BYTES_MAX};
 use crate::types::op::{FallocateMode, OpReply, Piece, Write, WriteAt};
 use crate::types::rewrite::{self, Seen};
 
@@ -26,161 +22,9 @@ use crate::types::rewrite::{self, Seen};
 const CAPABILITY: &[u8] = b"security.capability";
 /// Extents that one command frees at most.
 const REAP_EXTENTS_MAX: usize = 4096;
-/// Blocks read at a time when many are rewritten.
-const BLOCKS_PAGE: usize = 256;
 
-/// Changes to the extents of one inode.
-struct Edit {
-    tree: TreeId,
-    ino: Ino,
-    allocated: i64,
-    inline: i64,
-    refs: RefChanges,
-    /// A list has grown beyond its bound.
-    is_scattered: bool,
-}
-
-impl Edit {
-    fn new(tree: TreeId, ino: Ino) -> Edit {
-        Edit { tree, ino, allocated: 0, inline: 0, refs: RefChanges::default(), is_scattered: false }
-    }
-
-    /// Changes the list of one block.
-    fn block(&mut self, tx: &mut Tx<'_>, block: u64, change: impl FnOnce(&mut Vec<Extent>)) -> Result<(), StateError> {
-        let Block { extents } = tx.get(&extent_key(self.tree, self.ino, block))?.unwrap_or_default();
-        self.rewrite(tx, block, extents, change);
-        Ok(())
-    }
-
-    fn rewrite(
-        &mut self,
-        tx: &mut Tx<'_>,
-        block: u64,
-        mut extents: Vec<Extent>,
-        change: impl FnOnce(&mut Vec<Extent>),
-    ) {
-        let weigh =
-            |extents: &[Extent]| (extent::allocated_bytes(extents) as i64, extent::inline_bytes(extents) as i64);
-        let before = weigh(&extents);
-        let count = extents.len();
-        self.refs.drop_all(&extents);
-        change(&mut extents);
-        self.refs.add_all(&mut extents);
-        let after = weigh(&extents);
-        self.allocated += after.0 - before.0;
-        self.inline += after.1 - before.1;
-        self.is_scattered |= extents.len() > BLOCK_EXTENTS_MAX.max(count);
-        let key = extent_key(self.tree, self.ino, block);
-        if extents.is_empty() {
-            tx.delete(key);
-        } else {
-            tx.put(key, &Block { extents });
-        }
-    }
-
-    /// Changes the list of every block that has one, from `first` to `last`.
-    fn blocks(
-        &mut self,
-        tx: &mut Tx<'_>,
-        mut first: u64,
-        last: u64,
-        change: impl Fn(&mut Vec<Extent>),
-    ) -> Result<(), StateError> {
-        while first <= last {
-            let page = blocks_from(tx, self.tree, self.ino, first, BLOCKS_PAGE)?;
-            let Some((newest, _)) = page.last() else { return Ok(()) };
-            let next = newest.saturating_add(1);
-            for (block, extents) in page.into_iter().filter(|(block, _)| *block <= last) {
-                self.rewrite(tx, block, extents, &change);
-            }
-            first = next;
-        }
-        Ok(())
-    }
-
-    /// Lays pieces (at their place in the file) over what is there.
-    fn lay(&mut self, tx: &mut Tx<'_>, chunk_bytes: u64, pieces: Vec<Extent>) -> Result<(), StateError> {
-        let mut parts = Vec::with_capacity(pieces.len());
-        for piece in pieces {
-            split(piece, chunk_bytes, &mut parts);
-        }
-        let mut parts = parts.into_iter().peekable();
-        while let Some((block, part)) = parts.next() {
-            let mut run = vec![part];
-            while let Some((_, part)) = parts.next_if(|(next, _)| *next == block) {
-                run.push(part);
-            }
-            self.block(tx, block, |extents| run.into_iter().for_each(|part| extent::overlay(extents, part)))?;
-        }
-        Ok(())
-    }
-
-    /// Writes the sums: into the inode (the caller puts it), the tree and the chunk references.
-    ///
-    /// # Errors
-    /// `QuotaExceeded` for growth beyond the quota; `TooBig` for more inline bytes than a file may have; `Scattered` for a
-    /// list beyond its bound; `PutAgain`.
-    fn finish(self, scope: &mut Scope<'_, '_>, inode: &mut Inode) -> Result<(), StateError> {
-        let Edit { allocated, inline, refs, is_scattered, .. } = self;
-        // Taking bytes away may cut one extent in two; that is always let through.
-        if is_scattered && allocated >= 0 {
-            return Err(FsError::Scattered.into());
-        }
-        inode.inline_bytes = sum(inode.inline_bytes, inline)?;
-        if inline > 0 && inode.inline_bytes > INLINE_FILE_BYTES_MAX {
-            return Err(FsError::TooBig.into());
-        }
-        if allocated != 0 {
-            inode.attr.allocated_bytes = sum(inode.attr.allocated_bytes, allocated)?;
-            let mut tree = scope.tree_record()?;
-            tree.usage.allocated_bytes = sum(tree.usage.allocated_bytes, allocated)?;
-            let quota = scope.policy.quota_bytes;
-            if allocated > 0 && quota > 0 && tree.usage.allocated_bytes > quota {
-                return Err(FsError::QuotaExceeded.into());
-            }
-            scope.put_tree(&tree);
-        }
-        refs.apply(scope.tx)
-    }
-}
-
-fn sum(of: u64, change: i64) -> Result<u64, StateError> {
-    of.checked_add_signed(change).ok_or_else(|| StateError::Damaged("a byte counter does not add up".into()))
-}
-
-/// At most `max` blocks that have extents, from `first`.
-fn blocks_from(
-    tx: &Tx<'_>,
-    tree: TreeId,
-    ino: Ino,
-    first: u64,
-    max: usize,
-) -> Result<Vec<(u64, Vec<Extent>)>, StateError> {
-    let to = prefix_end(&numbers(Table::Extent, &[tree.0, ino.0]));
-    tx.scan(&extent_key(tree, ino, first), to.as_deref())
-        .take(max)
-        .map(|pair| {
-            let (key, value) = pair?;
-            Ok((number_at(&key, 17)?, unpack::<Block>(&value)?.extents))
-        })
-        .collect()
-}
-
-/// Cuts a piece at block borders.
-fn split(piece: Extent, chunk_bytes: u64, parts: &mut Vec<(u64, Extent)>) {
-    let (first, last) = (piece.offset / chunk_bytes, (piece.end() - 1) / chunk_bytes);
-    if first == last {
-        parts.push((first, piece));
-        return;
-    }
-    parts.extend((first..=last).filter_map(|block| {
-        let start = block * chunk_bytes;
-        piece.slice(start, start.saturating_add(chunk_bytes)).map(|part| (block, part))
-    }));
-}
-
-fn chunk_bytes(scope: &Scope<'_, '_>) -> u64 {
-    u64::from(scope.policy.chunk_bytes.max(1))
+fn map(scope: &Scope<'_, '_>, ino: Ino) -> FileMap {
+    FileMap { tree: scope.tree, ino, block_bytes: u64::from(scope.policy.chunk_bytes.max(1)) }
 }
 
 pub(super) fn write(scope: &mut Scope<'_, '_>, write: &Write) -> Result<OpReply, StateError> {
@@ -198,9 +42,8 @@ pub(super) fn write(scope: &mut Scope<'_, '_>, write: &Write) -> Result<OpReply,
     if end > FILE_BYTES_MAX {
         return Err(FsError::FileTooLarge.into());
     }
-    let mut edit = Edit::new(scope.tree, write.ino);
-    let block_bytes = chunk_bytes(scope);
-    edit.lay(scope.tx, block_bytes, pieces)?;
+    let mut edit = Edit::new(map(scope, write.ino));
+    edit.lay(scope.tx, pieces)?;
     edit.finish(scope, &mut inode)?;
     inode.attr.size = inode.attr.size.max(end);
     if write.clear_privileges {
@@ -247,9 +90,8 @@ pub(super) fn truncate(scope: &mut Scope<'_, '_>, inode: &mut Inode, size: u64) 
         return Err(FsError::FileTooLarge.into());
     }
     if inode.attr.allocated_bytes > 0 && size <= inode.attr.size {
-        let mut edit = Edit::new(scope.tree, inode.attr.ino);
-        let first = size / chunk_bytes(scope);
-        edit.blocks(scope.tx, first, u64::MAX, |extents| extent::truncate(extents, size))?;
+        let mut edit = Edit::new(map(scope, inode.attr.ino));
+        edit.take_away(scope.tx, (size, u64::MAX), |extents| extent::truncate(extents, size))?;
         edit.finish(scope, inode)?;
     }
     inode.attr.size = size;
@@ -268,20 +110,20 @@ pub(super) fn fallocate(
         return Err(FsError::Invalid.into());
     }
     let end = offset.checked_add(len).filter(|end| *end <= FILE_BYTES_MAX).ok_or(FsError::FileTooLarge)?;
-    let block_bytes = chunk_bytes(scope);
-    let (first, last) = (offset / block_bytes, (end - 1) / block_bytes);
-    let mut edit = Edit::new(scope.tree, ino);
+    let map = map(scope, ino);
+    let (first, last) = (map.block_of(offset), map.block_of(end - 1));
+    let mut edit = Edit::new(map);
     match mode {
         FallocateMode::Punch => {
-            edit.blocks(scope.tx, first, last, |extents| extent::punch(extents, offset, end))?;
+            edit.take_away(scope.tx, (offset, end), |extents| extent::punch(extents, offset, end))?;
         }
         _ if last - first >= EXTENT_BLOCKS_MAX => return Err(FsError::TooBig.into()),
         FallocateMode::Allocate { .. } | FallocateMode::Zero { .. } => {
             let fill = if matches!(mode, FallocateMode::Zero { .. }) { extent::zero } else { extent::allocate };
             for block in first..=last {
-                let start = block * block_bytes;
-                let range = (offset.max(start), end.min(start + block_bytes));
-                edit.block(scope.tx, block, |extents| fill(extents, range.0, range.1))?;
+                let bounds = map.bounds(block);
+                let range = (offset.max(bounds.0), end.min(bounds.1));
+                edit.change(scope.tx, range, |extents| fill(extents, range.0, range.1))?;
             }
         }
     }
@@ -305,8 +147,8 @@ pub(super) fn copy_range(
 ) -> Result<OpReply, StateError> {
     let source = scope.tx.file(scope.tree, from)?;
     let mut inode = scope.tx.file(scope.tree, to)?;
-    let block_bytes = chunk_bytes(scope);
-    let len = len.min(source.attr.size.saturating_sub(from_offset)).min((EXTENT_BLOCKS_MAX - 1) * block_bytes);
+    let (source_map, map) = (map(scope, from), map(scope, to));
+    let len = len.min(source.attr.size.saturating_sub(from_offset)).min((EXTENT_BLOCKS_MAX - 1) * map.block_bytes);
     if len == 0 {
         return Ok(OpReply::Copied { bytes: 0, attr: inode.attr });
     }
@@ -314,12 +156,10 @@ pub(super) fn copy_range(
     if from == to && from_offset < end && to_offset < from_offset + len {
         return Err(FsError::Invalid.into());
     }
-    let pieces = shared_pieces(scope.tx, scope.tree, from, block_bytes, from_offset..from_offset + len, to_offset)?;
-    let mut edit = Edit::new(scope.tree, to);
-    edit.blocks(scope.tx, to_offset / block_bytes, (end - 1) / block_bytes, |extents| {
-        extent::punch(extents, to_offset, end)
-    })?;
-    edit.lay(scope.tx, block_bytes, pieces)?;
+    let pieces = shared_pieces(scope.tx, &source_map, from_offset..from_offset + len, to_offset)?;
+    let mut edit = Edit::new(map);
+    edit.take_away(scope.tx, (to_offset, end), |extents| extent::punch(extents, to_offset, end))?;
+    edit.lay(scope.tx, pieces)?;
     edit.finish(scope, &mut inode)?;
     inode.attr.size = inode.attr.size.max(end);
     drop_capability(scope, &mut inode)?;
@@ -329,24 +169,11 @@ pub(super) fn copy_range(
 }
 
 /// The data of a range, moved to `to`. Unwritten space is not data: it stays a hole in the copy.
-fn shared_pieces(
-    tx: &Tx<'_>,
-    tree: TreeId,
-    ino: Ino,
-    block_bytes: u64,
-    range: std::ops::Range<u64>,
-    to: u64,
-) -> Result<Vec<Extent>, StateError> {
-    let (first, last) = (range.start / block_bytes, (range.end - 1) / block_bytes);
-    let blocks = tx.scan(&extent_key(tree, ino, first), Some(&extent_key(tree, ino, last + 1)));
+fn shared_pieces(tx: &Tx<'_>, map: &FileMap, range: std::ops::Range<u64>, to: u64) -> Result<Vec<Extent>, StateError> {
     let mut pieces = Vec::new();
-    for pair in blocks {
-        let Block { extents } = unpack(&pair?.1)?;
-        let parts = extents.iter().filter(|extent| extent.source != Source::Unwritten);
-        pieces.extend(parts.filter_map(|extent| {
-            let part = extent.slice(range.start, range.end)?;
-            Some(Extent { offset: part.offset - range.start + to, ..part })
-        }));
+    for extent in map.scan(tx, range.start, range.end)? {
+        let part = extent?.slice(range.start, range.end).filter(|part| part.source != Source::Unwritten);
+        pieces.extend(part.map(|part| Extent { offset: part.offset - range.start + to, ..part }));
     }
     Ok(pieces)
 }
@@ -364,16 +191,15 @@ pub(super) fn compact(
     after: &Extent,
 ) -> Result<OpReply, StateError> {
     let mut inode = scope.tx.file(scope.tree, ino)?;
-    let block_bytes = chunk_bytes(scope);
-    let block = block_offset / block_bytes;
-    let (start, end) = (block * block_bytes, (block + 1).saturating_mul(block_bytes));
+    let map = map(scope, ino);
+    let (start, end) = map.bounds(map.block_of(block_offset));
     let fits = after.offset >= start && after.is_sound() && after.end() <= end;
     if !fits || !rewrite::is_sound(before, (start, end)) || !matches!(after.source, Source::Chunk(_)) {
         return Err(FsError::Invalid.into());
     }
     let size = inode.attr.size;
-    let mut edit = Edit::new(scope.tree, ino);
-    edit.block(scope.tx, block, |extents| rewrite::replace_unchanged(extents, before, after, size))?;
+    let mut edit = Edit::new(map);
+    edit.change(scope.tx, (start, end), |extents| rewrite::replace_unchanged(extents, before, after, size))?;
     edit.finish(scope, &mut inode)?;
     inode.attr.version += 1;
     scope.put_inode(&inode);
@@ -400,23 +226,18 @@ fn reap_one(tx: &mut Tx<'_>, tree: TreeId, ino: Ino, budget: &mut usize) -> Resu
     }
     let mut inode = tx.inode(tree, ino)?;
     let mut record = tx.tree(tree)?;
-    let mut edit = Edit::new(tree, ino);
+    let mut edit = Edit::new(FileMap { tree, ino, block_bytes: u64::from(record.chunk_bytes.max(1)) });
     let mut is_empty = inode.attr.allocated_bytes == 0;
     while !is_empty && *budget > 0 {
-        let page = blocks_from(tx, tree, ino, 0, BLOCKS_PAGE)?;
-        is_empty = page.is_empty();
-        for (block, extents) in page {
-            if *budget == 0 {
-                break;
-            }
-            *budget = budget.saturating_sub(extents.len());
-            edit.rewrite(tx, block, extents, Vec::clear);
-        }
+        let taken = edit.take_first(tx, *budget)?;
+        is_empty = taken == 0;
+        *budget -= taken;
     }
-    inode.attr.allocated_bytes = sum(inode.attr.allocated_bytes, edit.allocated)?;
-    inode.inline_bytes = sum(inode.inline_bytes, edit.inline)?;
-    record.usage.allocated_bytes = sum(record.usage.allocated_bytes, edit.allocated)?;
-    edit.refs.apply(tx)?;
+    let Sums { allocated, inline, refs } = edit.sums();
+    inode.attr.allocated_bytes = sum(inode.attr.allocated_bytes, allocated)?;
+    inode.inline_bytes = sum(inode.inline_bytes, inline)?;
+    record.usage.allocated_bytes = sum(record.usage.allocated_bytes, allocated)?;
+    refs.apply(tx)?;
     is_empty |= inode.attr.allocated_bytes == 0;
     if is_empty {
         for key in tx.keys(&numbers(Table::Xattr, &[tree.0, ino.0]), usize::MAX)? {

@@ -12,6 +12,7 @@ mod chunk;
 mod cluster;
 mod data;
 mod dump;
+mod edit;
 mod error;
 mod execute;
 mod lock;

@@ -30,7 +30,7 @@ pub enum Table {
     Entry = 0x02,
     /// `cookie/{tree}{dir}{cookie}`
     Cookie = 0x03,
-    /// `extent/{tree}{ino}{block}`
+    /// `extent/{tree}{ino}{offset}`
     Extent = 0x04,
     /// `xattr/{tree}{ino}{name}`
     Xattr = 0x05,
@@ -158,8 +158,8 @@ pub fn cookie_key(tree: TreeId, dir: Ino, cookie: u64) -> Vec<u8> {
     numbers(Table::Cookie, &[tree.0, dir.0, cookie])
 }
 
-pub fn extent_key(tree: TreeId, ino: Ino, block: u64) -> Vec<u8> {
-    numbers(Table::Extent, &[tree.0, ino.0, block])
+pub fn extent_key(tree: TreeId, ino: Ino, offset: u64) -> Vec<u8> {
+    numbers(Table::Extent, &[tree.0, ino.0, offset])
 }
 
 pub fn xattr_key(tree: TreeId, ino: Ino, name: &[u8]) -> Vec<u8> {
@@ -356,12 +356,8 @@ pub struct Cookie {
 }
 record!(Cookie, 1);
 
-/// The extents of one block, never empty.
-#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
-pub struct Block {
-    pub extents: Vec<Extent>,
-}
-record!(Block, 1);
+// Under its own offset. Version 1 was all extents of a block.
+record!(Extent, 2);
 
 /// An extended attribute's value.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]

@@ -81,6 +81,42 @@ impl<'kv> Tx<'kv> {
         }
     }
 
+    /// The last of the pairs with `from <= key < to`.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Pair>, StateError> {
+        let mut to = to.to_vec();
+        while from < to.as_slice() {
+            let over =
+                self.changes.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to.as_slice()))).next_back();
+            let Some((key, change)) = over else { return Ok(self.base.last(from, &to)?) };
+            let base = self.base.last(key, &to)?.filter(|(base_key, _)| base_key > key);
+            match (base, change) {
+                (Some(base), _) => return Ok(Some(base)),
+                (None, Some(value)) => return Ok(Some((key.clone(), value.clone()))),
+                (None, None) => to = key.clone(),
+            }
+        }
+        Ok(None)
+    }
+
+    /// How many pairs have `from <= key < to`.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn count(&self, from: &[u8], to: &[u8]) -> Result<usize, StateError> {
+        if from >= to {
+            return Ok(0);
+        }
+        let mut count = self.base.count(from, to)?;
+        for (key, change) in self.changes.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to))) {
+            count += usize::from(change.is_some());
+            count -= usize::from(self.base.get(key)?.is_some());
+        }
+        Ok(count)
+    }
+
     /// Every pair whose key begins with `prefix`.
     pub fn scan_prefix(&self, prefix: &[u8]) -> Scan<'_> {
         self.scan(prefix, prefix_end(prefix).as_deref())

@@ -2,9 +2,10 @@
 //!
 //! Changes nothing. Whether the caller may ask, and whether this replica is new enough, was decided before.
 
+use super::edit::FileMap;
 use super::error::StateError;
 use super::schema::{
-    self, Block, ChunkTotals, Collection, Condemned, Cookie, Credential, Inode, Locks, Reserved, Session, Table, Token,
+    self, ChunkTotals, Collection, Condemned, Cookie, Credential, Inode, Locks, Reserved, Session, Table, Token,
     VolumeRef, Xattr, chunk_at_end, number_at, numbers, unpack,
 };
 use super::tx::Tx;
@@ -13,7 +14,7 @@ use crate::types::attr::{Attr, FileKind};
 use crate::types::cluster::ClusterMap;
 use crate::types::digest::ChunkId;
 use crate::types::error::FsError;
-use crate::types::extent::{Extent, Source};
+use crate::types::extent::{self, Extent, Source};
 use crate::types::id::{Ino, SessionId, StoreId, TreeId, VolumeId};
 use crate::types::limits::{EXTENT_BLOCKS_MAX, EXTENTS_BYTES_SOFT_MAX};
 use crate::types::lock::{Lock, LockOwner, LockRequest, LockSpace, OwnLock};
@@ -22,6 +23,9 @@ use crate::types::name::Name;
 use crate::types::record::{MetaInfo, Role, Volume, VolumeUsage};
 use crate::types::session::{DirEntry, DirPage};
 use crate::wire::meta::DeleteBatch;
+
+/// What an extent takes in a reply, but for the bytes in it.
+const EXTENT_COST_BYTES: usize = 80;
 
 /// A part of a file's extents.
 #[derive(Debug)]
@@ -192,24 +196,23 @@ impl<'kv> View<'kv> {
         if found.attr.allocated_bytes == 0 || len == 0 {
             return Ok(found);
         }
-        let chunk_bytes = u64::from(self.tx.tree(tree)?.chunk_bytes);
-        let first = offset / chunk_bytes;
-        let last = (offset.saturating_add(len - 1) / chunk_bytes).min(first + (EXTENT_BLOCKS_MAX - 1));
-        let from = schema::extent_key(tree, ino, first);
-        let to = schema::extent_key(tree, ino, last + 1);
-        let mut end = last + 1;
-        let mut bytes = 0;
-        for pair in self.tx.scan(&from, Some(&to)) {
-            let (key, value) = pair?;
-            let block = number_at(&key, 17)?;
-            if bytes > EXTENTS_BYTES_SOFT_MAX && block > first + 1 {
-                end = block;
+        let map = self.file_map(tree, ino)?;
+        let first = map.block_of(offset);
+        let last = map.block_of(offset.saturating_add(len - 1)).min(first + (EXTENT_BLOCKS_MAX - 1));
+        let (start, mut end) = (map.bounds(first).0, map.bounds(last).1);
+        let (mut newest, mut bytes) = (first, 0);
+        for extent in map.scan(&self.tx, start, end)? {
+            let extent = extent?;
+            let block = map.block_of(extent.offset);
+            if block > newest && bytes > EXTENTS_BYTES_SOFT_MAX && block > first + 1 {
+                end = map.bounds(block).0;
                 break;
             }
-            bytes += value.len();
-            found.extents.extend(unpack::<Block>(&value)?.extents);
+            newest = block;
+            bytes += EXTENT_COST_BYTES + extent::inline_bytes(std::slice::from_ref(&extent)) as usize;
+            found.extents.push(extent);
         }
-        found.covered = len.min(end.saturating_mul(chunk_bytes) - offset);
+        found.covered = len.min(end - offset);
         Ok(found)
     }
 
@@ -255,10 +258,23 @@ impl<'kv> View<'kv> {
     /// # Errors
     /// The index failed.
     pub fn blocks(&self, tree: TreeId, ino: Ino, first: u64, last: u64, max: usize) -> Result<Vec<u64>, StateError> {
-        let from = schema::extent_key(tree, ino, first);
-        let to = super::tx::prefix_end(&numbers(Table::Extent, &[tree.0, ino.0]));
-        let blocks = self.tx.scan(&from, to.as_deref()).map(|pair| number_at(&pair?.0, 17));
-        blocks.take_while(|block| block.as_ref().map_or(true, |block| *block <= last)).take(max).collect()
+        let map = self.file_map(tree, ino)?;
+        let mut blocks: Vec<u64> = Vec::new();
+        for extent in map.scan(&self.tx, map.bounds(first).0, map.bounds(last).1)? {
+            let block = map.block_of(extent?.offset);
+            if blocks.last() == Some(&block) {
+                continue;
+            }
+            if blocks.len() == max {
+                break;
+            }
+            blocks.push(block);
+        }
+        Ok(blocks)
+    }
+
+    fn file_map(&self, tree: TreeId, ino: Ino) -> Result<FileMap, StateError> {
+        Ok(FileMap { tree, ino, block_bytes: self.chunk_bytes(tree)? })
     }
 
     /// The size of a block of this tree's files.
@@ -269,7 +285,7 @@ impl<'kv> View<'kv> {
         Ok(u64::from(self.tx.tree(tree)?.chunk_bytes.max(1)))
     }
 
-    /// Goes on with a search, over at most `max` blocks; `None`: there are more. The end of file counts as a hole;
+    /// Goes on with a search, over at most `max` extents; `None`: there are more. The end of file counts as a hole;
     /// unwritten space is one.
     ///
     /// # Errors
@@ -279,31 +295,31 @@ impl<'kv> View<'kv> {
         if seek.offset >= attr.size {
             return Err(FsError::NoSuchAddress.into());
         }
-        let chunk_bytes = self.chunk_bytes(tree)?;
-        let from = schema::extent_key(tree, ino, seek.at / chunk_bytes);
-        let to = schema::extent_key(tree, ino, attr.size.div_ceil(chunk_bytes));
-        for (count, pair) in self.tx.scan(&from, Some(&to)).enumerate() {
-            let (key, value) = pair?;
+        let extents = self.file_map(tree, ino)?.scan(&self.tx, seek.at, attr.size)?;
+        let mut count = 0;
+        for extent in extents {
+            let extent = extent?;
+            if extent.end() <= seek.at {
+                continue;
+            }
+            if seek.hole && extent.offset > seek.at {
+                return Ok(Some(seek.at));
+            }
             if count == max {
-                let next = number_at(&key, 17)?.saturating_mul(chunk_bytes);
-                if seek.hole && seek.at < next {
-                    return Ok(Some(seek.at));
-                }
-                seek.at = next;
+                seek.at = seek.at.max(extent.offset);
                 return Ok(None);
             }
-            for extent in unpack::<Block>(&value)?.extents {
-                if extent.end() <= seek.at || extent.source == Source::Unwritten {
-                    continue;
-                }
-                if !seek.hole && extent.offset < attr.size {
-                    return Ok(Some(seek.at.max(extent.offset)));
-                }
-                if seek.hole && extent.offset > seek.at {
+            count += 1;
+            if extent.source == Source::Unwritten {
+                if seek.hole {
                     return Ok(Some(seek.at));
                 }
-                seek.at = extent.end();
+                continue;
             }
+            if !seek.hole {
+                return Ok(Some(seek.at.max(extent.offset)));
+            }
+            seek.at = extent.end();
         }
         if seek.hole { Ok(Some(seek.at.min(attr.size))) } else { Err(FsError::NoSuchAddress.into()) }
     }

@@ -3,8 +3,8 @@
 use super::chunk::RefChanges;
 use super::error::StateError;
 use super::schema::{
-    Block, Ids, Inode, Present, Session, TREE_TABLES, Table, Tree, VolumeRef, dead_tree_key, holder_key, inode_key,
-    numbers, single_key, tree_key, unpack, volume_key, volume_name_key,
+    Ids, Inode, Present, Session, TREE_TABLES, Table, Tree, VolumeRef, dead_tree_key, holder_key, inode_key, numbers,
+    single_key, tree_key, unpack, volume_key, volume_name_key,
 };
 use super::tx::Tx;
 use crate::meta::command::Outcome;
@@ -98,7 +98,7 @@ pub(super) fn reap_tree(tx: &mut Tx<'_>, tree: TreeId) -> Result<Outcome, StateE
         let mut refs = RefChanges::default();
         for (key, value) in page {
             if table == Table::Extent {
-                refs.drop_all(&unpack::<Block>(&value)?.extents);
+                refs.drop_all(&[unpack(&value)?]);
             }
             tx.delete(key);
         }

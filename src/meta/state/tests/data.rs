@@ -2,6 +2,9 @@
 
 use super::*;
 use crate::meta::state::Seek;
+use crate::meta::state::edit::{Edit, FileMap};
+use crate::meta::state::schema::number_at;
+use crate::meta::state::tx::Tx;
 use crate::types::limits::{BLOCK_EXTENTS_MAX, FILE_BYTES_MAX, INLINE_BYTES_MAX, INLINE_FILE_BYTES_MAX};
 use crate::types::op::FallocateMode::{Allocate, Punch, Zero};
 use crate::types::op::XattrMode;
@@ -246,6 +249,32 @@ fn copied_ranges_share_chunks_and_keep_holes() {
     let within = |to_offset| Op::CopyRange { from, from_offset: 0, to: from, to_offset, len: 10 };
     assert_eq!(world.op(within(9)), Err(FsError::Invalid));
     world.op(within(10)).unwrap();
+}
+
+#[test]
+fn a_small_write_changes_what_it_touches_and_not_the_block() {
+    let mut world = World::new();
+    let ino = world.file("f");
+    for n in 0..64 {
+        world.write(ino, n * 100, inline(&[7; 50]), 50).unwrap();
+    }
+    let changed = |piece: Extent| {
+        let kv = &world.state.kv;
+        let mut tx = Tx::new(kv);
+        let mut edit = Edit::new(FileMap { tree: world.tree, ino, block_bytes: CHUNK });
+        edit.lay(&mut tx, vec![piece]).unwrap();
+        tx.into_batch()
+            .changes
+            .into_iter()
+            .map(|(key, value)| (number_at(&key, 17).unwrap(), value.is_some()))
+            .collect()
+    };
+    let piece = |offset: u64, len: u32| Extent { offset, len, source: inline(&vec![8; len as usize]) };
+    let all: Vec<Vec<(u64, bool)>> =
+        vec![changed(piece(3000, 50)), changed(piece(3075, 10)), changed(piece(3050, 10)), changed(piece(3020, 120))];
+    let expected: [&[(u64, bool)]; 4] =
+        [&[(3000, true)], &[(3075, true)], &[(3000, true)], &[(3000, true), (3100, false)]];
+    assert_eq!(all, expected);
 }
 
 #[test]

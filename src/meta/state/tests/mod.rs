@@ -16,15 +16,10 @@ mod tx;
 mod volume;
 mod xattr;
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::Arc;
-
-use parking_lot::RwLock;
 
 use super::State;
 use super::schema::Session;
-use crate::kv::{Batch, Kv, KvError, Pair};
 use crate::meta::command::{Command, Outcome};
 use crate::meta::raft::Machine;
 use crate::types::attr::{Attr, SetAttr, Time};
@@ -36,45 +31,7 @@ use crate::types::name::Name;
 use crate::types::op::{BatchReply, Create, NewNode, Op, OpReply, Piece, RenameMode, Write, WriteAt};
 use crate::types::record::{Role, VolumePolicy};
 
-/// An index in memory.
-#[derive(Default)]
-pub struct Memory {
-    pairs: RwLock<BTreeMap<Vec<u8>, Vec<u8>>>,
-}
-
-impl Kv for Memory {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
-        Ok(self.pairs.read().get(key).cloned())
-    }
-
-    fn scan<'a>(&'a self, from: &[u8], to: Option<&[u8]>) -> Box<dyn Iterator<Item = Result<Pair, KvError>> + 'a> {
-        let upper = to.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut next = Bound::Included(from.to_vec());
-        let upper = upper.map(<[u8]>::to_vec);
-        Box::new(std::iter::from_fn(move || {
-            let pairs = self.pairs.read();
-            let range = (next.as_ref().map(Vec::as_slice), upper.as_ref().map(Vec::as_slice));
-            let (key, value) = pairs.range::<[u8], _>(range).next()?;
-            next = Bound::Excluded(key.clone());
-            Some(Ok((key.clone(), value.clone())))
-        }))
-    }
-
-    fn write(&self, batch: Batch) -> Result<(), KvError> {
-        let mut pairs = self.pairs.write();
-        for (key, value) in batch.changes {
-            match value {
-                Some(value) => drop(pairs.insert(key, value)),
-                None => drop(pairs.remove(&key)),
-            }
-        }
-        Ok(())
-    }
-
-    fn flush(&self) -> Result<(), KvError> {
-        Ok(())
-    }
-}
+pub use crate::kv::memory::MemoryKv as Memory;
 
 /// A state with one volume and one session; time moves by a second with every command.
 pub struct World {

@@ -1,6 +1,7 @@
 //! Create, link, unlink, rmdir, listings.
 
 use super::*;
+use crate::kv::Kv;
 use crate::meta::state::schema::inode_key;
 use crate::meta::state::tx::Tx;
 use crate::types::attr::{FileKind, S_ISGID};

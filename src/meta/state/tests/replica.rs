@@ -4,6 +4,7 @@ use proptest::prelude::{any, proptest};
 
 use super::random::commands;
 use super::*;
+use crate::kv::{Batch, Kv};
 
 fn fresh() -> State {
     State::new(Arc::new(Memory::default()))

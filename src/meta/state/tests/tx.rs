@@ -72,6 +72,9 @@ proptest! {
             Pairs::new()
         };
         assert_eq!(scanned(&tx, from, Some(to)), range);
+        let last = range.last_key_value().map(|(key, value)| (key.clone(), value.clone()));
+        assert_eq!(tx.last(&[from], &[to]).unwrap(), last);
+        assert_eq!(tx.count(&[from], &[to]).unwrap(), range.len());
         kv.write(tx.into_batch()).unwrap();
         assert_eq!(scanned(&Tx::new(&kv), 0, None), model);
     }
