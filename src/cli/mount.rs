@@ -34,6 +34,7 @@ use crate::daemon::ready;
 use crate::fuse::invalidate::Invalidator;
 use crate::fuse::options::{AccessTimes, MountOptions};
 use crate::fuse::session::{Mount, MountError};
+use crate::host::memory;
 use crate::net::Transport;
 use crate::net::quic::QuicEndpoint;
 use crate::remote::meta::MetaClient;
@@ -47,13 +48,14 @@ use crate::types::record::Role;
 const CREDENTIAL_DEFAULT: &str = "/etc/holdfast/client.credential";
 /// Between two tries to unmount what is busy.
 const THREADS_MAX: u32 = 64;
-/// Less holds neither a write of the kernel nor the block that it changes.
-const MEMORY_BYTES_MIN: u64 = 16 << 20;
+/// With less the program and its connections leave nothing for a write of the kernel and the block that it changes.
+const MEMORY_BYTES_MIN: u64 = 64 << 20;
 const BUSY_PAUSE: Duration = Duration::from_millis(500);
 
 /// # Errors
 /// Something cannot be used, the cluster refuses, or the mount fails; nothing is mounted then.
 pub fn run(common: &CommonArgs, args: MountArgs) -> Outcome {
+    memory::share_heaps();
     let settings = settings(common, Flags::from(&args))?;
     let (common, config): (CommonConfig, MountConfig) = (settings.section()?, settings.section()?);
     check_limits(&config)?;
@@ -325,6 +327,7 @@ fn client_config(plan: &Plan) -> ClientConfig {
     config.read_only = plan.options.read_only;
     config.noatime = plan.options.access_times == AccessTimes::Never;
     config.memory_bytes = plan.config.memory.0;
+    config.resident_high_bytes = memory::resident_high_bytes;
     config.start_patience = Some(plan.config.patience.0);
     config
 }

@@ -212,6 +212,10 @@ impl Core {
         }
     }
 
+    pub fn memory_high_bytes(&self) -> u64 {
+        (self.config.resident_high_bytes)().unwrap_or_else(|| self.memory.high_bytes())
+    }
+
     pub fn session(&self) -> Arc<MetaSession> {
         self.session.read().clone()
     }

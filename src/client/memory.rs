@@ -1,14 +1,20 @@
 //! The client's memory bound: how much is dirty and cached, and who has to wait.
 //!
-//! Dirty bytes may take half of the bound, cached chunk pieces a quarter, extents with the inline data in them an eighth; the
-//! rest is for inodes and names. A writer that finds its half full waits until a flush has given some back.
+//! A part of the bound is for the program, its connections and what is on its way to the stores. Of the rest dirty bytes may take
+//! three eighths, cached chunk pieces a quarter, extents with the inline data in them, inodes, and names an eighth each. A
+//! writer that finds its share full waits until a flush has given some back.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 /// Rough cost of one cached inode with its share of entries.
 const NODE_BYTES: u64 = 1 << 10;
+
+/// What a client takes that keeps nothing: the program, connections, requests; and what is on its way.
+const FIXED_BYTES: u64 = 56 << 20;
+/// Bytes on their way to the stores at a time, in copies that were gathered from many small writes.
+const PUTS_KIB: u32 = 16 << 10;
 
 pub struct Memory {
     dirty_bytes_max: u64,
@@ -21,21 +27,24 @@ pub struct Memory {
     high_bytes: AtomicU64,
     room: Notify,
     pressure: Notify,
+    puts: Semaphore,
 }
 
 impl Memory {
     pub fn new(bound_bytes: u64) -> Memory {
+        let shared = bound_bytes.saturating_sub(FIXED_BYTES).max(bound_bytes / 4);
         Memory {
-            dirty_bytes_max: bound_bytes / 2,
-            cache_bytes_max: bound_bytes / 4,
-            nodes_max: (bound_bytes / 16 / NODE_BYTES).max(64) as usize,
-            extent_bytes_max: (bound_bytes / 8) as usize,
-            name_bytes_max: (bound_bytes / 16) as usize,
+            dirty_bytes_max: shared / 8 * 3,
+            cache_bytes_max: shared / 4,
+            nodes_max: (shared / 8 / NODE_BYTES).max(64) as usize,
+            extent_bytes_max: (shared / 8) as usize,
+            name_bytes_max: (shared / 8) as usize,
             dirty_bytes: AtomicU64::new(0),
             cached_bytes: AtomicU64::new(0),
             high_bytes: AtomicU64::new(0),
             room: Notify::new(),
             pressure: Notify::new(),
+            puts: Semaphore::new(PUTS_KIB as usize),
         }
     }
 
@@ -92,6 +101,12 @@ impl Memory {
         }
     }
 
+    /// Waits until so much may be on its way to the stores, for as long as the permit is kept.
+    pub async fn put(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
+        let kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).clamp(1, PUTS_KIB);
+        self.puts.acquire_many(kib).await.ok()
+    }
+
     pub fn give(&self, bytes: u64) {
         if bytes > 0 {
             let before = self.dirty_bytes.fetch_sub(bytes, Ordering::AcqRel);
@@ -128,14 +143,14 @@ mod tests {
 
     #[tokio::test]
     async fn writers_wait_for_room() {
-        let memory = Memory::new(1_000);
-        memory.take(400).await;
+        let memory = Memory::new(4_000);
+        memory.take(300).await;
         assert!(!memory.try_take(200));
         let waiter = memory.take(200);
         tokio::pin!(waiter);
         assert!(futures_util::poll!(waiter.as_mut()).is_pending());
-        memory.give(400);
+        memory.give(300);
         waiter.await;
-        assert_eq!((memory.dirty_bytes(), memory.high_bytes()), (200, 400));
+        assert_eq!((memory.dirty_bytes(), memory.high_bytes()), (200, 300));
     }
 }

@@ -93,8 +93,10 @@ pub struct ClientConfig {
     pub read_only: bool,
     /// Never tell the cluster about times of access.
     pub noatime: bool,
-    /// Bound over buffers and caches together.
+    /// What all of the client may take.
     pub memory_bytes: u64,
+    /// Tells the most that the process ever took, if somebody knows.
+    pub resident_high_bytes: fn() -> Option<u64>,
     /// How long the start waits for the cluster; `None` is for ever.
     pub start_patience: Option<Duration>,
 }
@@ -107,6 +109,7 @@ impl ClientConfig {
             read_only: false,
             noatime: false,
             memory_bytes: CLIENT_MEMORY_BYTES_DEFAULT,
+            resident_high_bytes: || None,
             start_patience: Some(Duration::from_secs(30)),
         }
     }
@@ -164,9 +167,9 @@ impl Client {
         self.core.read_only
     }
 
-    /// The most memory that buffers and caches ever took together.
+    /// The most memory that the process ever took, or, where nobody knows, buffers and caches together.
     pub fn memory_high_bytes(&self) -> u64 {
-        self.core.memory.high_bytes()
+        self.core.memory_high_bytes()
     }
 
     /// Makes everything durable, gives every lease back and closes the session; if the cluster is away, it expires by

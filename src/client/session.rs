@@ -57,7 +57,7 @@ async fn beat(core: Arc<Core>, terms: Arc<watch::Sender<u64>>) {
             () = core.expired.notified() => {}
         }
         let session = core.session();
-        match session.heartbeat(period, core.memory.high_bytes()).await {
+        match session.heartbeat(period, core.memory_high_bytes()).await {
             Ok((reply, sent)) => {
                 core.life.confirm(sent);
                 core.clock.set(reply.now_ns);

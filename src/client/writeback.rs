@@ -410,6 +410,7 @@ impl Core {
         let copies = self.volume.policy.replicas;
         let (block_bytes, keeps) = (self.block_bytes, total <= KEEP_BYTES);
         let put = |batch: Runs| async move {
+            let _room = self.memory.put(batch.iter().map(|(_, bytes)| bytes.len() as u64).sum()).await;
             let gathering = tokio::task::spawn_blocking(move || gather(batch, block_bytes));
             let mut gathered = gathering.await.map_err(|_| FsError::Io)?;
             let chunks: Vec<(ChunkId, Bytes)> = gathered.iter().map(|chunk| (chunk.id, chunk.bytes.clone())).collect();

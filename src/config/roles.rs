@@ -98,7 +98,7 @@ section! {
 section! {
     /// A mount.
     MountConfig = "mount" {
-        /// What a mount may use for buffers and caches together (16 MiB at least).
+        /// What the process of a mount may take (64 MiB at least).
         memory: ByteSize = "256MiB",
         /// A directory of this host's in which a mount keeps what it has read, over restarts; each volume has its own in
         /// it. Empty: none.

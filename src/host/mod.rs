@@ -1,6 +1,7 @@
 //! What the host gives: files, time and chance.
 //!
-//! Owns the data directory with its lock, atomic file replacement, the clocks and the source of random bytes. Knows
+//! Owns the data directory with its lock, atomic file replacement, the clocks, the source of random bytes and what
+//! memory there is. Knows
 //! nothing of the cluster but its id; starts no task.
 
 pub mod chance;
@@ -8,4 +9,5 @@ pub mod clock;
 pub mod data_dir;
 pub mod file;
 pub mod lock;
+pub mod memory;
 pub mod space;

@@ -29,7 +29,7 @@ pub enum MetaRequest {
         after: Option<SessionId>,
         attempt: u64,
     },
-    /// `memory_bytes`: the most that the client has held in buffers and caches so far.
+    /// `memory_bytes`: the most that the client has taken so far.
     Heartbeat {
         session: SessionId,
         memory_bytes: u64,

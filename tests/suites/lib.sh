@@ -167,8 +167,26 @@ cluster_up() {
     cluster up
 }
 
-# Ends the cluster, by force when it does not go; then the suite has failed.
+# Ends the cluster, by force when it does not go; then the suite has failed. So it has when a client took more memory than
+# it may by default.
 cluster_down() {
+    local path pid status=0
+    memory_is_kept || status=1
+    cluster_ends || status=1
+    return "$status"
+}
+
+memory_is_kept() {
+    local path peak_kib
+    for path in "$CLUSTER"/mount-*/pid; do
+        [[ -e $path ]] || continue
+        peak_kib=$(sed -n 's/^VmHWM:\s*\([0-9]*\) kB/\1/p' "/proc/$(cat "$path")/status" 2>/dev/null)
+        ((${peak_kib:-0} <= 256 * 1024)) || { say "a client took $((peak_kib / 1024)) MiB"; return 1; }
+        [[ -z $peak_kib ]] || printf '%s: a client took %s MiB\n' "$SUITE" $((peak_kib / 1024)) >>"${SUITE_LOGS:-/tmp}/memory"
+    done
+}
+
+cluster_ends() {
     local path pid
     timeout 90 "$CLUSTER_COMMAND" down "$CLUSTER" && return 0
     for path in "$CLUSTER"/*/mnt; do [[ -e $path ]] && umount --lazy "$(cat "$path")" 2>/dev/null; done
