@@ -49,7 +49,7 @@ const CREDENTIAL_DEFAULT: &str = "/etc/holdfast/client.credential";
 /// Between two tries to unmount what is busy.
 const THREADS_MAX: u32 = 64;
 /// With less the program and its connections leave nothing for a write of the kernel and the block that it changes.
-const MEMORY_BYTES_MIN: u64 = 64 << 20;
+const MEMORY_BYTES_MIN: u64 = 80 << 20;
 const BUSY_PAUSE: Duration = Duration::from_millis(500);
 
 /// # Errors

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::types::extent::{Extent, Source};
+use crate::types::extent::{self, Extent, Source};
 
 /// Blocks remembered per file; beyond it everything is forgotten and asked for again.
 const BLOCKS_MAX: usize = 16 << 10;
@@ -95,7 +95,7 @@ impl ExtentMap {
             }
             if let (Some(extents), Some(part)) = (self.blocks.get_mut(&block), piece.slice(at, end)) {
                 self.bytes -= weight(extents);
-                lay_over(extents, part);
+                extent::overlay(extents, part);
                 self.bytes += weight(extents);
             }
             at = end;
@@ -114,22 +114,6 @@ fn weight(extents: &[Extent]) -> usize {
 fn weight_of(extent: &Extent) -> usize {
     let inline = if let Source::Inline(bytes) = &extent.source { bytes.len() } else { 0 };
     size_of::<Extent>() + inline
-}
-
-/// Puts one extent over a sorted list, cutting what lies under it.
-pub fn lay_over(extents: &mut Vec<Extent>, new: Extent) {
-    let mut kept = Vec::with_capacity(extents.len() + 2);
-    for old in extents.drain(..) {
-        if old.end() <= new.offset || old.offset >= new.end() {
-            kept.push(old);
-            continue;
-        }
-        kept.extend(old.slice(old.offset, new.offset));
-        kept.extend(old.slice(new.end(), old.end()));
-    }
-    let at = kept.partition_point(|extent| extent.offset < new.offset);
-    kept.insert(at, new);
-    *extents = kept;
 }
 
 #[cfg(test)]

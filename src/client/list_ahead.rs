@@ -10,6 +10,8 @@ use crate::types::limits::READDIR_ENTRIES_MAX;
 
 /// Entries of the shortest listing.
 pub const LIST_ENTRIES_MIN: usize = 64;
+/// Names of the shortest listing of names alone.
+const LIST_NAMES_MIN: usize = 512;
 /// Entries that cost half of what a look-up costs.
 const LOOKUP_ENTRIES: usize = 8;
 /// Names alone that do.
@@ -42,9 +44,15 @@ impl ListAhead {
         self.used += 1;
     }
 
+    /// Most of what is asked for is not there.
+    pub fn makes_names(&self) -> bool {
+        self.absent * 2 > self.alone
+    }
+
     /// How many names to list without what they lead to: for who makes some.
     pub fn names(&self) -> Option<usize> {
-        (self.absent.saturating_mul(LOOKUP_NAMES) >= READDIR_ENTRIES_MAX).then_some(READDIR_ENTRIES_MAX)
+        let paid = self.absent.saturating_mul(LOOKUP_NAMES).min(READDIR_ENTRIES_MAX);
+        (paid >= LIST_NAMES_MIN).then_some(paid)
     }
 
     /// How many entries to list before the next name is asked for; `None`: none.
@@ -109,8 +117,13 @@ mod tests {
         let mut ahead = ListAhead::default();
         (0..99).for_each(|_| ahead.missed(true));
         assert_eq!(ahead.names(), None);
-        (0..16).for_each(|_| ahead.missed(false));
-        assert_eq!(ahead.names(), Some(READDIR_ENTRIES_MAX));
+        assert!(!ahead.makes_names());
+        (0..7).for_each(|_| ahead.missed(false));
+        assert_eq!(ahead.names(), None);
+        ahead.missed(false);
+        assert_eq!(ahead.names(), Some(512));
+        (0..100).for_each(|_| ahead.missed(false));
+        assert_eq!((ahead.makes_names(), ahead.names()), (true, Some(READDIR_ENTRIES_MAX)));
     }
 
     #[test]

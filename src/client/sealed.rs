@@ -15,7 +15,7 @@ use super::core::Core;
 use super::dirty::Scope;
 use super::inode::{Node, State};
 use super::journal::{Change, Record};
-use super::writeback::Load;
+use super::writeback::{Load, placed};
 use crate::types::attr::{Attr, mode_without_privileges};
 use crate::types::error::FsError;
 use crate::types::extent::Extent;
@@ -109,7 +109,7 @@ impl Core {
             return;
         }
         self.memory.give(state.dirty.settle());
-        self.note_pieces(&mut state, pieces.iter().map(|piece| (piece.offset, piece.len.into())));
+        self.note_pieces(&mut state, pieces.iter().map(placed));
         if state.held_since(data.load.begun, false) {
             pieces.iter().for_each(|piece| state.extents.apply(piece));
             attr.iter().for_each(|attr| state.learn_allocated(attr.allocated_bytes));

@@ -42,6 +42,8 @@ pub const FLUSHES_MAX: usize = 8;
 const TICK: Duration = Duration::from_millis(100);
 /// Calls to the stores at once per flush.
 const PUTS_AT_ONCE: usize = 4;
+/// Of a piece that is not inline, where inline ones have one: see `is_long`.
+const PIECE_WEIGHT: u32 = (BLOCK_INLINE_EXTENTS_SOFT_MAX / BLOCK_EXTENTS_SOFT_MAX) as u32;
 /// Flushes up to this size stay in the cache: what is small is likely to be read back soon.
 const KEEP_BYTES: u64 = 4 << 20;
 const PIECES_MAX: usize = 8_192;
@@ -240,7 +242,7 @@ impl Core {
             return;
         }
         self.memory.give(state.dirty.settle());
-        self.note_pieces(&mut state, shipped.pieces.iter().map(|piece| (piece.offset, piece.len.into())));
+        self.note_pieces(&mut state, shipped.pieces.iter().map(placed));
         let leased = state.held_since(load.begun, false);
         shipped.pieces.iter().filter(|_| leased).for_each(|piece| state.extents.apply(piece));
         if let Some(attr) = shipped.attr.as_ref().filter(|_| leased) {
@@ -258,10 +260,11 @@ impl Core {
     }
 
     /// Pieces that the leader has taken: their blocks' lists have grown, and space is taken.
-    pub fn note_pieces(&self, state: &mut State, pieces: impl Iterator<Item = (u64, u64)>) {
+    pub fn note_pieces(&self, state: &mut State, pieces: impl Iterator<Item = (u64, u64, bool)>) {
         let mut sent = 0;
-        for (offset, len) in pieces {
-            *state.pieces.entry(offset / self.block_bytes).or_default() += 1;
+        for (offset, len, is_inline) in pieces {
+            let weight = if is_inline { 1 } else { PIECE_WEIGHT };
+            *state.pieces.entry(offset / self.block_bytes).or_default() += weight;
             sent += len;
         }
         self.space.sent(sent);
@@ -437,7 +440,7 @@ impl Core {
     pub fn compact_soon(self: &Arc<Self>, node: &Arc<Node>) {
         let blocks: Vec<u64> = {
             let mut state = node.lock();
-            let long = |count: &u32| *count as usize > BLOCK_EXTENTS_SOFT_MAX;
+            let long = |weight: &u32| *weight as usize > BLOCK_INLINE_EXTENTS_SOFT_MAX;
             let blocks = state.pieces.iter().filter(|(_, count)| long(count)).map(|(block, _)| *block).collect();
             state.pieces.retain(|_, count| !long(count));
             if state.pieces.len() > PIECES_MAX {
@@ -572,6 +575,11 @@ impl Failed {
     fn of(error: FsError) -> Failed {
         Failed { fatal: error != FsError::Unreachable, error, index: None }
     }
+}
+
+/// Where a piece is, how long, and whether it is inline.
+pub fn placed(piece: &Extent) -> (u64, u64, bool) {
+    (piece.offset, piece.len.into(), matches!(piece.source, Source::Inline(_)))
 }
 
 /// A list that is to be rewritten as one chunk. Inline pieces cost a reader nothing, but the leader's memory.

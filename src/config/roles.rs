@@ -98,7 +98,7 @@ section! {
 section! {
     /// A mount.
     MountConfig = "mount" {
-        /// What the process of a mount may take (64 MiB at least).
+        /// What the process of a mount may take (80 MiB at least).
         memory: ByteSize = "256MiB",
         /// A directory of this host's in which a mount keeps what it has read, over restarts; each volume has its own in
         /// it. Empty: none.

@@ -29,8 +29,8 @@ pub const INLINE_FILE_BYTES_MAX: u64 = 8 << 20;
 pub const INLINE_JOINED_BYTES_MAX: u32 = 4 << 10;
 /// A block with more extents than this that are not inline is rewritten as one chunk in the background,
 pub const BLOCK_EXTENTS_SOFT_MAX: usize = 64;
-/// and one with more than this of any kind.
-pub const BLOCK_INLINE_EXTENTS_SOFT_MAX: usize = 256;
+/// and one with more than this of any kind: pages of a database fill a block of the default size with 256.
+pub const BLOCK_INLINE_EXTENTS_SOFT_MAX: usize = 192;
 /// No write makes a list longer than this: one block's list stays small enough to send and to rewrite.
 pub const BLOCK_EXTENTS_MAX: usize = 4096;
 

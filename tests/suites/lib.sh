@@ -93,7 +93,7 @@ stop() {
 ended() {
     [[ -e /proc/$1 ]] || return 0
     [[ $(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null) == [ZX]* ]] || return 1
-    (($(ls "/proc/$1/task" 2>/dev/null | wc -l) <= 1))
+    (($({ ls "/proc/$1/task" 2>/dev/null || true; } | wc -l) <= 1))
 }
 
 # wait_until SECONDS COMMAND...: until it succeeds.
@@ -182,7 +182,8 @@ memory_is_kept() {
         [[ -e $path ]] || continue
         peak_kib=$(sed -n 's/^VmHWM:\s*\([0-9]*\) kB/\1/p' "/proc/$(cat "$path")/status" 2>/dev/null)
         ((${peak_kib:-0} <= 256 * 1024)) || { say "a client took $((peak_kib / 1024)) MiB"; return 1; }
-        [[ -z $peak_kib ]] || printf '%s: a client took %s MiB\n' "$SUITE" $((peak_kib / 1024)) >>"${SUITE_LOGS:-/tmp}/memory"
+        [[ -z $peak_kib || -z ${SUITE_LOGS:-} ]] ||
+            printf '%s: a client took %s MiB\n' "$SUITE" $((peak_kib / 1024)) >>"$SUITE_LOGS/memory"
     done
 }
 

@@ -17,6 +17,9 @@ use crate::types::name::Name;
 use crate::types::op::{BatchReply, Op, OpReply};
 use crate::types::session::{Hold, Lease};
 
+/// Times that a name is asked for before it is left to the leader, which costs all that is known of the others.
+const LOOKUPS_MAX: usize = 4;
+
 impl Core {
     /// Asks for a Write lease on an inode, if there is a prospect of one and it would be of use.
     pub async fn own(&self, node: &Arc<Node>) {
@@ -52,8 +55,11 @@ impl Core {
             return false;
         }
         for name in names {
-            if node.lock().dir.entry(name).is_none() {
-                // What it says does not matter: it is known then.
+            for _ in 0..LOOKUPS_MAX {
+                if node.lock().dir.entry(name).is_some() {
+                    break;
+                }
+                // What it says does not matter: it is known then, unless other names were changed meanwhile.
                 let _ = self.lookup(dir, (*name).clone()).await;
             }
         }

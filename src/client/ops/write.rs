@@ -13,7 +13,7 @@ use crate::client::files::OpenFile;
 use crate::client::inode::{Node, State};
 use crate::client::writeback::REWRITES_MAX;
 use crate::types::error::FsError;
-use crate::types::extent::Extent;
+use crate::types::extent::{Extent, Source};
 use crate::types::limits::FILE_BYTES_MAX;
 use crate::types::op::{BatchReply, Op, OpReply, Piece, Write, WriteAt};
 use crate::types::session::{Hold, Lease};
@@ -197,6 +197,7 @@ impl Core {
                 state.begin_flush();
                 Hold { lease: state.want(Lease::Write), open: state.wants_open() }
             };
+            let is_inline = pieces.iter().all(|piece| matches!(piece.source, Source::Inline(_)));
             let pieces = pieces.into_iter().map(|piece| relative(piece, start)).collect();
             let op = Op::Write(Write { ino: node.ino, at, pieces, len, mtime: None, clear_privileges });
             let (reply, leased) = self.submit_by(Some(file), vec![op], want).await;
@@ -208,7 +209,8 @@ impl Core {
                     forget_capability(&mut state);
                     let current = state.held_since(begun, leased.contains(&node.ino)) && !state.is_changing();
                     if let Some(OpReply::Written { offset, attr }) = replies.first() {
-                        let placed = runs.iter().map(|(at, bytes)| (at - start + offset, bytes.len() as u64));
+                        let placed =
+                            runs.iter().map(|(at, bytes)| (at - start + offset, bytes.len() as u64, is_inline));
                         self.note_pieces(&mut state, placed);
                         if current {
                             state.learn(attr);

@@ -53,13 +53,22 @@ impl FileMap {
         let (block_start, _) = self.bounds(self.block_of(from));
         let before = tx.last(&self.key(block_start), &self.key(from))?.map(|(_, value)| unpack::<Extent>(&value));
         let before = before.transpose()?.filter(|extent| extent.end() >= from);
+        Ok(before.into_iter().map(Ok).chain(self.scan_from(tx, from, to)))
+    }
+
+    /// The extents that begin in `from..to`, in order.
+    pub fn scan_from<'t>(
+        &self,
+        tx: &'t Tx<'_>,
+        from: u64,
+        to: u64,
+    ) -> impl Iterator<Item = Result<Extent, StateError>> + use<'t> {
         let end = if to == u64::MAX {
             prefix_end(&numbers(Table::Extent, &[self.tree.0, self.ino.0]))
         } else {
             Some(self.key(to))
         };
-        let after = tx.scan(&self.key(from), end.as_deref()).map(|pair| unpack::<Extent>(&pair?.1));
-        Ok(before.into_iter().map(Ok).chain(after))
+        tx.scan(&self.key(from), end.as_deref()).map(|pair| unpack::<Extent>(&pair?.1))
     }
 }
 
@@ -108,23 +117,23 @@ impl Edit {
         (from, to): (u64, u64),
         change: impl Fn(&mut Vec<Extent>),
     ) -> Result<(), StateError> {
-        let mut at = from;
-        loop {
-            let page = self.map.scan(tx, at, to)?.take(EXTENTS_PAGE).collect::<Result<Vec<_>, _>>()?;
-            let Some(last) = page.last() else { return Ok(()) };
-            let is_last = page.len() < EXTENTS_PAGE;
-            at = last.end();
+        let mut page = self.map.scan(tx, from, to)?.take(EXTENTS_PAGE).collect::<Result<Vec<_>, _>>()?;
+        while let Some(last) = page.last() {
+            let (is_last, at) = (page.len() < EXTENTS_PAGE, last.end());
             // What is cut in two is always let through: without that nothing could be taken away from a block that is full.
             self.replace(tx, page, &change);
             if is_last || at >= to {
                 return Ok(());
             }
+            // Not from what adjoins: looking for it would go back over all that was taken away.
+            page = self.map.scan_from(tx, at, to).take(EXTENTS_PAGE).collect::<Result<Vec<_>, _>>()?;
         }
+        Ok(())
     }
 
     /// Takes at most so many extents away, from the first on; the answer is how many there were.
     pub fn take_first(&mut self, tx: &mut Tx<'_>, max: usize) -> Result<usize, StateError> {
-        let page = self.map.scan(tx, 0, u64::MAX)?.take(max).collect::<Result<Vec<_>, _>>()?;
+        let page = self.map.scan_from(tx, 0, u64::MAX).take(max).collect::<Result<Vec<_>, _>>()?;
         let count = page.len();
         self.replace(tx, page, Vec::clear);
         Ok(count)

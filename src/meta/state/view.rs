@@ -259,18 +259,25 @@ impl<'kv> View<'kv> {
     /// The index failed.
     pub fn blocks(&self, tree: TreeId, ino: Ino, first: u64, last: u64, max: usize) -> Result<Vec<u64>, StateError> {
         let map = self.file_map(tree, ino)?;
-        let mut blocks: Vec<u64> = Vec::new();
-        for extent in map.scan(&self.tx, map.bounds(first).0, map.bounds(last).1)? {
-            let block = map.block_of(extent?.offset);
-            if blocks.last() == Some(&block) {
-                continue;
+        let (mut blocks, mut from, to) = (Vec::new(), map.bounds(first).0, map.bounds(last).1);
+        loop {
+            let before = blocks.len();
+            for extent in map.scan_from(&self.tx, from, to) {
+                let block = map.block_of(extent?.offset);
+                if blocks.last() == Some(&block) {
+                    // There may be thousands: go on behind them.
+                    break;
+                }
+                if blocks.len() == max {
+                    return Ok(blocks);
+                }
+                blocks.push(block);
+                from = map.bounds(block).1;
             }
-            if blocks.len() == max {
-                break;
+            if blocks.len() == before {
+                return Ok(blocks);
             }
-            blocks.push(block);
         }
-        Ok(blocks)
     }
 
     fn file_map(&self, tree: TreeId, ino: Ino) -> Result<FileMap, StateError> {
