@@ -99,8 +99,8 @@ pub struct State {
     alone_after: Option<Instant>,
     /// The file has as much inline as it may: what is written goes to the stores, until a block is rewritten.
     pub inline_full: bool,
-    /// Weight of the pieces written per block since its extents were last counted, under whatever lease or none: lists grow fastest where
-    /// hosts take turns.
+    /// Weight of the pieces written per block since its extents were last counted, under whatever lease or none: lists
+    /// grow fastest where hosts take turns.
     pub pieces: HashMap<u64, u32>,
 }
 

@@ -13,7 +13,7 @@ const NODE_BYTES: u64 = 1 << 10;
 
 /// What a client takes that keeps nothing: the program, connections, requests; and what is on its way.
 const FIXED_BYTES: u64 = 56 << 20;
-/// Bytes on their way to the stores at a time, in copies that were gathered from many small writes.
+/// Of it, in KiB: what calls to the stores may carry at a time, in copies that were gathered from many small writes.
 const PUTS_KIB: u32 = 16 << 10;
 
 pub struct Memory {

@@ -441,8 +441,8 @@ impl Core {
         let blocks: Vec<u64> = {
             let mut state = node.lock();
             let long = |weight: &u32| *weight as usize > BLOCK_INLINE_EXTENTS_SOFT_MAX;
-            let blocks = state.pieces.iter().filter(|(_, count)| long(count)).map(|(block, _)| *block).collect();
-            state.pieces.retain(|_, count| !long(count));
+            let blocks = state.pieces.iter().filter(|(_, weight)| long(weight)).map(|(block, _)| *block).collect();
+            state.pieces.retain(|_, weight| !long(weight));
             if state.pieces.len() > PIECES_MAX {
                 state.pieces = HashMap::new();
             }

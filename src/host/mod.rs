@@ -1,8 +1,7 @@
 //! What the host gives: files, time and chance.
 //!
-//! Owns the data directory with its lock, atomic file replacement, the clocks, the source of random bytes and what
-//! memory there is. Knows
-//! nothing of the cluster but its id; starts no task.
+//! Owns the data directory with its lock, atomic file replacement, the clocks, the source of random bytes, and what is
+//! known of the process's memory. Knows nothing of the cluster but its id; starts no task.
 
 pub mod chance;
 pub mod clock;

@@ -170,7 +170,7 @@ cluster_up() {
 # Ends the cluster, by force when it does not go; then the suite has failed. So it has when a client took more memory than
 # it may by default.
 cluster_down() {
-    local path pid status=0
+    local status=0
     memory_is_kept || status=1
     cluster_ends || status=1
     return "$status"
