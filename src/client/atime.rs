@@ -2,6 +2,14 @@
 
 use crate::types::attr::{Attr, Time};
 
+/// An access that was noticed and is not told yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// The time of access that was there to be seen. Once it is another, somebody has read or set it since.
+    pub was: Time,
+    pub at: Time,
+}
+
 const DAY_S: i64 = 24 * 3600;
 /// A change further ahead of our clock was given its time by hand; one nearer got it from another host's clock.
 const SKEW_S: i64 = 2;

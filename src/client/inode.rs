@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::arbiter::Arbiter;
+use super::atime::Access;
 use super::dirty::Dirty;
 use super::extents::ExtentMap;
 use super::lease::{Held, Life};
@@ -70,7 +71,7 @@ pub struct State {
     pub mtime: Option<Time>,
     pub clear_privileges: bool,
     /// Noticed by readers and not told yet.
-    pub atime: Option<Time>,
+    pub access: Option<Access>,
     pub opens: u32,
     pub writers: u32,
     pub idle_since: Option<Instant>,
@@ -159,7 +160,7 @@ impl Node {
             dirty_since: None,
             mtime: None,
             clear_privileges: false,
-            atime: None,
+            access: None,
             opens: 0,
             writers: 0,
             idle_since: None,
@@ -401,8 +402,8 @@ impl State {
             attr.mtime = mtime;
             attr.ctime = attr.ctime.max(mtime);
         }
-        if let Some(atime) = self.atime {
-            attr.atime = attr.atime.max(atime);
+        if let Some(access) = self.access.filter(|access| access.was == attr.atime) {
+            attr.atime = access.at;
         }
         if self.clear_privileges {
             attr.mode = mode_without_privileges(attr.mode);
@@ -416,16 +417,23 @@ impl State {
         Some(self.dirty.end().map_or(base, |end| end.max(base)))
     }
 
-    /// A time of access that the leader has been told of.
-    pub fn keep_atime(&mut self, atime: Time) {
-        if let Some(attr) = &mut self.attr {
-            attr.atime = attr.atime.max(atime);
+    /// The leader was told of an access, and told what the time is now, if the inode is still there.
+    pub fn told_access(&mut self, told: Access, atime: Option<Time>) {
+        if self.access != Some(told) {
+            return;
+        }
+        self.access = None;
+        // Where it is not what was seen any more, something newer has come in already.
+        if let (Some(attr), Some(atime)) = (&mut self.attr, atime)
+            && attr.atime == told.was
+        {
+            attr.atime = atime;
         }
     }
 
     /// Nothing needs it to stay in memory.
     pub fn is_idle(&self) -> bool {
-        let quiet = self.changes == 0 && self.pending == 0 && self.atime.is_none() && self.arbiter.is_settled();
+        let quiet = self.changes == 0 && self.pending == 0 && self.access.is_none() && self.arbiter.is_settled();
         self.opens == 0 && self.dirty.is_empty() && self.held.may_ask() && quiet
     }
 

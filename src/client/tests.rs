@@ -25,6 +25,7 @@ use crate::types::op::{NewNode, RenameMode, XattrMode};
 use crate::types::session::{Hold, Lease};
 
 mod alone;
+mod attrs;
 mod bounds;
 mod exclusive;
 mod kernel;
@@ -410,45 +411,6 @@ async fn an_explicit_time_stays_after_the_write_before_it() {
     let shrunk = client.setattr(ino, SetAttr { size: Some(2), ..SetAttr::default() }).await.unwrap();
     assert_eq!(shrunk.size, 2);
     assert_eq!(read(&client, ino, handle, 0, 10).await, b"da");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_read_without_a_lease_is_an_access_too() {
-    let cluster = Cluster::new();
-    let (a, b) = (cluster.client().await, cluster.client().await);
-    let (ino, ours) = create(&a, "f").await;
-    write(&a, ino, ours, 0, b"read me").await;
-    let theirs = b.open(ino, RW).await.unwrap();
-    // The first read may find it quiet; the second gets a lease, and both are told.
-    for _ in 0..2 {
-        read(&b, ino, theirs, 0, 10).await;
-        tokio::time::sleep(Duration::from_secs(3)).await;
-    }
-    // Recalls what the other holds: nothing is granted for a while.
-    let then = Time { sec: 77, nsec: 5 };
-    a.setattr(ino, SetAttr { atime: Some(SetTime::At(then)), ..SetAttr::default() }).await.unwrap();
-    read(&b, ino, theirs, 0, 10).await;
-    b.stop().await.unwrap();
-    assert!(cluster.meta.attr(ino).unwrap().atime > then);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_capability_that_goes_with_the_owner_is_asked_for_anew() {
-    let cluster = Cluster::new();
-    let client = cluster.client().await;
-    let (ino, _) = create(&client, "f").await;
-    for xattr in ["security.capability", "user.other"] {
-        client.setxattr(ino, xattr.into(), b"value".to_vec(), XattrMode::Set).await.unwrap();
-    }
-    let asked = async |xattr: &str| {
-        let before = cluster.meta.count("getxattr");
-        assert_eq!(client.getxattr(ino, xattr.into()).await.unwrap(), b"value");
-        cluster.meta.count("getxattr") - before
-    };
-    assert_eq!((asked("security.capability").await, asked("user.other").await), (1, 1));
-    assert_eq!((asked("security.capability").await, asked("user.other").await), (0, 0), "cached under the lease");
-    client.setattr(ino, SetAttr { uid: Some(7), ..SetAttr::default() }).await.unwrap();
-    assert_eq!((asked("security.capability").await, asked("user.other").await), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,6 +19,7 @@ use tokio::sync::MutexGuard;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::api::Result;
+use super::atime::Access;
 use super::core::{Core, Touch};
 use super::dirty::Scope;
 use super::gather::{Gathered, Runs, batches, gather};
@@ -537,26 +538,26 @@ impl Core {
     /// Tells the leader when files were read.
     pub async fn tell_access_times(&self) {
         let inos = std::mem::take(&mut *self.touched.lock());
-        let mut ops = Vec::new();
-        for ino in inos {
-            let Some(node) = self.nodes.find(ino) else { continue };
-            let atime = node.lock().atime;
-            ops.extend(atime.map(|atime| Op::TouchAtime { ino, atime }));
-        }
-        for batch in ops.chunks(256) {
-            let told = self.submit(batch.to_vec(), Hold::default()).await.0;
-            for op in batch {
-                let Op::TouchAtime { ino, atime } = op else { continue };
-                let Some(node) = self.nodes.find(*ino) else { continue };
-                let mut state = node.lock();
-                if state.atime == Some(*atime) {
-                    state.atime = None;
-                    state.keep_atime(*atime);
-                }
-            }
+        let noted = |ino| self.nodes.find(ino).and_then(|node| node.lock().access).map(|access| (ino, access));
+        let accesses: Vec<(Ino, Access)> = inos.into_iter().filter_map(noted).collect();
+        for batch in accesses.chunks(256) {
+            let touch = |(ino, access): &(Ino, Access)| Op::TouchAtime { ino: *ino, was: access.was, atime: access.at };
+            let told = self.submit(batch.iter().map(touch).collect(), Hold::default()).await.0;
             // A time of access is not worth another try.
-            if let Err(error) = told {
-                tracing::debug!(%error, "times of access were not told");
+            let replies = match told {
+                Ok(BatchReply::Done(replies)) => replies,
+                Ok(BatchReply::Failed { error, .. }) | Err(error) => {
+                    tracing::debug!(%error, "times of access were not told");
+                    Vec::new()
+                }
+            };
+            for (place, (ino, access)) in batch.iter().enumerate() {
+                let Some(node) = self.nodes.find(*ino) else { continue };
+                let atime = match replies.get(place) {
+                    Some(OpReply::Attr(attr)) => Some(attr.atime),
+                    _ => None,
+                };
+                node.lock().told_access(*access, atime);
             }
         }
     }

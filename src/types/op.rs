@@ -71,9 +71,11 @@ pub enum Op {
         to_offset: u64,
         len: u64,
     },
-    /// What a reader noticed; never moves backwards, changes nothing else, conflicts with no lease.
+    /// What a reader noticed, who saw `was`; never moves backwards, changes nothing else, conflicts with no lease. Where
+    /// the time is not `was` any more, another host has read or set it since: then nothing happens.
     TouchAtime {
         ino: Ino,
+        was: Time,
         atime: Time,
     },
     /// Put one chunk in the place of what is still in a block as it was seen (see `types/rewrite.rs`).
@@ -196,7 +198,7 @@ pub enum OpReply {
     Entry { attr: Attr, created: bool },
     /// `Unlink`, `Rmdir`, `Rename`: the inode that lost a name, if any, as it is now.
     Removed { gone: Option<Attr> },
-    /// `SetAttr`, `Fallocate`: as it is now.
+    /// `SetAttr`, `Fallocate`, `TouchAtime`: as it is now.
     Attr(Attr),
     /// `Write`: where it landed.
     Written { offset: u64, attr: Attr },

@@ -234,7 +234,7 @@ impl Core {
         state.forget_followers();
         state.xattr_names = None;
         if set.atime.is_some() {
-            state.atime = None;
+            state.access = None;
         }
         if set.mtime.is_some() {
             state.mtime = None;

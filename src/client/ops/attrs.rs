@@ -76,14 +76,9 @@ impl Core {
         }
         let sets_atime = set.atime.is_some();
         let reshapes = set.size.is_some();
-        let apply: Apply = Box::new(|core, replies, outcome| {
-            if let Some(OpReply::Attr(attr)) = replies.first() {
-                outcome.learn(core, attr);
-            }
-        });
-        let replies = self.change_after_writes(&node, Op::SetAttr { ino, set }, reshapes, apply).await?;
+        let replies = self.change_after_writes(&node, vec![Op::SetAttr { ino, set }], reshapes).await?;
         if sets_atime {
-            node.lock().atime = None;
+            node.lock().access = None;
         }
         match replies.into_iter().next() {
             Some(OpReply::Attr(attr)) => Ok(self.overlaid(attr)),
@@ -91,13 +86,13 @@ impl Core {
         }
     }
 
-    /// A change of one inode that comes after what was written to it, in the same command when something is buffered.
+    /// A change of one inode that comes after what was written to it, in the same command when something is buffered. The
+    /// last of `ops` is answered with the inode's attributes: those that the write is answered with lack the change.
     async fn change_after_writes(
         self: &Arc<Self>,
         node: &Arc<Node>,
-        op: Op,
+        ops: Vec<Op>,
         reshapes: bool,
-        apply: Apply,
     ) -> Result<Vec<OpReply>> {
         let touch = || Touch { inos: vec![node.ino], reshapes, ..Touch::default() };
         let buffered = {
@@ -105,7 +100,7 @@ impl Core {
             !state.dirty.is_empty() || state.mtime.is_some()
         };
         if buffered {
-            match self.flush_then(node, Scope::All, vec![op.clone()], touch()).await {
+            match self.flush_then(node, Scope::All, ops.clone(), touch()).await {
                 Ok(replies) if !replies.is_empty() => return Ok(replies),
                 // The data is lost, and its handles will say so; the change can be made all the same.
                 // (Not when the session has expired: then it may have been made, and others may have written since.)
@@ -113,7 +108,12 @@ impl Core {
                 Err(error) => return Err(error),
             }
         }
-        self.change(vec![op], touch(), apply).await
+        let apply: Apply = Box::new(|core, replies, outcome| {
+            if let Some(OpReply::Attr(attr)) = replies.last() {
+                outcome.learn(core, attr);
+            }
+        });
+        self.change(ops, touch(), apply).await
     }
 
     pub async fn readlink(&self, ino: Ino) -> Result<Vec<u8>> {
@@ -233,6 +233,8 @@ impl Core {
             // What is made in it may inherit something else from now on.
             state.dir = Names::default();
         }
-        self.change_after_writes(&node, op, false, Box::new(|_, _, _| {})).await.map(|_| ())
+        // Changes nothing: for its answer.
+        let refresh = Op::SetAttr { ino, set: SetAttr::default() };
+        self.change_after_writes(&node, vec![op, refresh], false).await.map(|_| ())
     }
 }

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::try_join_all;
 
 use crate::client::api::{Handle, Result};
-use crate::client::atime;
+use crate::client::atime::{self, Access};
 use crate::client::core::Core;
 use crate::client::files::OpenFile;
 use crate::client::inode::{Node, State};
@@ -201,9 +201,11 @@ impl Core {
             return;
         }
         let mut state = node.lock();
-        let Some(attr) = state.visible().or_else(|| seen.map(|attr| state.overlay(attr.clone()))) else { return };
-        if let Some(time) = atime::of_access(&attr, self.clock.now(), state.atime.is_some()) {
-            state.atime = Some(time);
+        let Some(base) = state.base().or(seen) else { return };
+        let (was, attr) = (base.atime, state.overlay(base.clone()));
+        let noted = state.access.is_some_and(|access| access.was == was);
+        if let Some(at) = atime::of_access(&attr, self.clock.now(), noted) {
+            state.access = Some(Access { was, at });
             drop(state);
             self.touched.lock().insert(node.ino);
         }

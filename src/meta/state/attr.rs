@@ -23,16 +23,17 @@ pub(super) fn set_attr(scope: &mut Scope<'_, '_>, ino: Ino, set: &SetAttr) -> Re
     Ok(OpReply::Attr(inode.attr))
 }
 
-/// Moves the access time forward and nothing else; the version stays, as nobody's cache is wrong for it.
-pub(super) fn touch_atime(scope: &mut Scope<'_, '_>, ino: Ino, atime: Time) -> Result<OpReply, StateError> {
+/// Moves the access time forward from `was` and nothing else; the version stays, as nobody's cache is wrong for it. A time
+/// that was set after the access must win though it is told first: so it is compared, and not only the later one kept.
+pub(super) fn touch_atime(scope: &mut Scope<'_, '_>, ino: Ino, was: Time, atime: Time) -> Result<OpReply, StateError> {
     // One that is gone must not refuse the times of the others that come with it.
     let mut inode = match scope.tx.inode(scope.tree, ino) {
         Err(StateError::Fs(FsError::NotFound)) => return Ok(OpReply::Done),
         inode => inode?,
     };
-    if atime > inode.attr.atime && atime.nsec < 1_000_000_000 {
+    if inode.attr.atime == was && atime > was && atime.nsec < 1_000_000_000 {
         inode.attr.atime = atime;
         scope.put_inode(&inode);
     }
-    Ok(OpReply::Done)
+    Ok(OpReply::Attr(inode.attr))
 }

@@ -191,7 +191,7 @@ fn operate(scope: &mut Scope<'_, '_>, op: &Op) -> Result<OpReply, StateError> {
         Op::CopyRange { from, from_offset, to, to_offset, len } => {
             data::copy_range(scope, (*from, *from_offset), (*to, *to_offset), *len)
         }
-        Op::TouchAtime { ino, atime } => attr::touch_atime(scope, *ino, *atime),
+        Op::TouchAtime { ino, was, atime } => attr::touch_atime(scope, *ino, *was, *atime),
         Op::Compact { ino, block_offset, before, after } => data::compact(scope, *ino, *block_offset, before, after),
         Op::Lock(request) => lock::lock(scope, request),
         Op::UnlockOwner { ino, owner } => lock::unlock_owner(scope, *ino, *owner),

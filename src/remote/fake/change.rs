@@ -183,9 +183,12 @@ impl State {
                 self.last_ino += count;
                 Ok(OpReply::Reserved { first })
             }
-            Op::TouchAtime { ino, atime } => {
-                self.inode(*ino)?.attr.atime = *atime;
-                Ok(OpReply::Done)
+            Op::TouchAtime { ino, was, atime } => {
+                let attr = &mut self.inode(*ino)?.attr;
+                if attr.atime == *was {
+                    attr.atime = *atime;
+                }
+                Ok(OpReply::Attr(attr.clone()))
             }
             _ => Err(FsError::NotSupported),
         }

@@ -38,11 +38,26 @@ fn access_times_only_move_forward() {
     let ino = world.file("f");
     let before = world.attr(ino);
     let later = Time { sec: before.atime.sec + 50, nsec: 0 };
-    world.op(Op::TouchAtime { ino, atime: later }).unwrap();
-    world.op(Op::TouchAtime { ino, atime: Time::default() }).unwrap();
+    world.op(Op::TouchAtime { ino, was: before.atime, atime: later }).unwrap();
+    world.op(Op::TouchAtime { ino, was: later, atime: Time::default() }).unwrap();
     assert_eq!(world.attr(ino), Attr { atime: later, ..before });
     // The times of many files go in one command: one that is gone must not take the others along.
-    assert_eq!(world.op(Op::TouchAtime { ino: Ino(99), atime: later }), Ok(OpReply::Done));
+    assert_eq!(world.op(Op::TouchAtime { ino: Ino(99), was: later, atime: later }), Ok(OpReply::Done));
+}
+
+#[test]
+fn an_access_that_is_told_late_does_not_undo_a_time_that_was_set() {
+    let mut world = World::new();
+    let ino = world.file("f");
+    let was = world.attr(ino).atime;
+    let old = Time { sec: -86_400, nsec: 0 };
+    let set = world.set(ino, SetAttr { atime: Some(SetTime::At(old)), ..SetAttr::default() }).unwrap();
+    let atime = Time { sec: was.sec + 50, nsec: 0 };
+    assert_eq!(world.op(Op::TouchAtime { ino, was, atime }), Ok(OpReply::Attr(set.clone())));
+    assert_eq!(world.attr(ino), set);
+    // One that saw what was set is noted.
+    world.op(Op::TouchAtime { ino, was: old, atime }).unwrap();
+    assert_eq!(world.attr(ino), Attr { atime, ..set });
 }
 
 #[test]

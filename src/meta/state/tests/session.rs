@@ -39,7 +39,7 @@ fn acknowledged_sequences_are_trimmed_and_refused() {
         )));
     }
     assert_eq!(replies(&world, session), 200);
-    let touch = || vec![Op::TouchAtime { ino: ROOT, atime: Time::default() }];
+    let touch = || vec![Op::TouchAtime { ino: ROOT, was: Time::default(), atime: Time::default() }];
     assert!(made(&world.change(session, 201, 201, touch())));
     assert_eq!(replies(&world, session), 201 - 63, "trimming is bounded");
     assert_eq!(world.change(session, 150, 0, touch()), Outcome::Error(FsError::Stale));
