@@ -22,6 +22,7 @@ use super::extents::ExtentMap;
 use super::lease::{Held, Life};
 use super::lent::Lent;
 use super::names::Names;
+use super::pages::Pages;
 use super::siblings::{Misses, Place};
 use crate::types::attr::{Attr, FileKind, Time, mode_without_privileges};
 use crate::types::error::FsError;
@@ -77,6 +78,8 @@ pub struct State {
     pub idle_since: Option<Instant>,
     /// The kernel has filled pages since they were last dropped.
     pub pages: bool,
+    /// What they show.
+    pub shown: Option<Box<Pages>>,
     pub lent: Lent,
     pub arbiter: Arbiter,
     /// Some of them may have been filled without a lease (see [`super::mapped`]), and a task that sees to it is under way.
@@ -165,6 +168,7 @@ impl Node {
             writers: 0,
             idle_since: None,
             pages: false,
+            shown: None,
             lent: Lent::default(),
             arbiter: Arbiter::default(),
             uncovered: false,
@@ -231,6 +235,7 @@ impl State {
     /// to be changed.
     pub fn change_here(&mut self) -> Option<&mut Attr> {
         self.crossed = self.stamp();
+        self.bytes_changed();
         self.attr.as_mut()
     }
 
@@ -341,6 +346,7 @@ impl State {
     /// The lease is gone, and what was known under it.
     pub fn forget(&mut self) {
         self.tenure = self.stamp();
+        self.bytes_changed();
         self.attr = None;
         self.dir = Names::default();
         self.xattrs = HashMap::new();
@@ -355,6 +361,7 @@ impl State {
     /// A change of our own begins: attributes are not to be answered from here until it is done.
     pub fn begin_change(&mut self) {
         self.begin_flush();
+        self.bytes_changed();
         self.attr = None;
         self.dir.disorder();
         self.forget_followers();
@@ -370,6 +377,7 @@ impl State {
     pub fn end_change(&mut self) {
         self.changes -= 1;
         self.crossed = self.stamp();
+        self.bytes_changed();
     }
 
     /// Keeps attributes, if a lease holds and they are no older than what was seen.
@@ -439,7 +447,8 @@ impl State {
 
     /// Nothing of it matters any more, but what an answer on its way must not bring back.
     fn is_forgettable(&self) -> bool {
-        self.is_idle() && self.held.hold() == Hold::default() && self.failure.error.is_none()
+        let clear = self.shown.as_ref().is_none_or(|pages| pages.is_clear());
+        self.is_idle() && clear && self.held.hold() == Hold::default() && self.failure.error.is_none()
     }
 
     fn retire(&self, sweep: u64) -> Retired {
@@ -468,6 +477,7 @@ impl State {
         }
         let lost = self.dirty.drop_fresh() + self.dirty.settle();
         if lost > 0 {
+            self.bytes_changed();
             self.dirty_since = None;
             self.mtime = None;
             self.clear_privileges = false;

@@ -24,6 +24,7 @@ mod excl;
 mod fault;
 mod growing;
 mod handles;
+mod pages;
 mod prefix;
 mod procs;
 mod random;
@@ -91,6 +92,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("counter-ofd", counter::by_ofd),
     ("counter-mapped", counter::mapped),
     ("replace", replace::run),
+    ("pages", pages::run),
     ("growing-log", growing::run),
     ("storm", storm::run),
     ("turns", turns::run),
