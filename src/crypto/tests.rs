@@ -24,8 +24,8 @@ fn an_authority_signs_after_it_was_stored() {
     assert_eq!((read.cluster(), read.fingerprint()), (CLUSTER, made.fingerprint()));
     let identity = Identity::issue(&read, Role::Store, 4).unwrap();
     assert_eq!((identity.cluster, identity.role, identity.id), (CLUSTER, Role::Store, 4));
-    tls::server_config(&identity).unwrap();
-    tls::client_config(&identity).unwrap();
+    tls::server_config(&identity, tls::Cipher::default()).unwrap();
+    tls::client_config(&identity, tls::Cipher::default()).unwrap();
 }
 
 #[test]

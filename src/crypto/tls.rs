@@ -12,8 +12,8 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
-    SignatureScheme,
+    CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    ServerConfig, SignatureScheme,
 };
 
 use super::CryptoError;
@@ -25,12 +25,23 @@ use crate::types::record::Role;
 
 const ALPN: &[u8] = b"holdfast/1";
 
+/// What packets are sealed with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cipher {
+    /// The least work where the processor has instructions for AES (`bench/NET.md`).
+    #[default]
+    Aes128Gcm,
+    Aes256Gcm,
+    /// For peers without such instructions.
+    ChaCha20Poly1305,
+}
+
 /// The server's side. Presents its certificate and the authority's: a joining member knows the latter by fingerprint.
 ///
 /// # Errors
 /// The identity is not usable for TLS.
-pub fn server_config(identity: &Identity) -> Result<ServerConfig, CryptoError> {
-    let provider = provider();
+pub fn server_config(identity: &Identity, cipher: Cipher) -> Result<ServerConfig, CryptoError> {
+    let provider = provider(cipher);
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(&identity.ca_der)?), provider.clone())
         .allow_unauthenticated()
         .build()
@@ -51,8 +62,8 @@ pub fn server_config(identity: &Identity) -> Result<ServerConfig, CryptoError> {
 ///
 /// # Errors
 /// The identity is not usable for TLS.
-pub fn client_config(identity: &Identity) -> Result<ClientConfig, CryptoError> {
-    let config = ClientConfig::builder_with_provider(provider())
+pub fn client_config(identity: &Identity, cipher: Cipher) -> Result<ClientConfig, CryptoError> {
+    let config = ClientConfig::builder_with_provider(provider(cipher))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(failed)?
         .with_root_certificates(roots(&identity.ca_der)?)
@@ -67,7 +78,7 @@ pub fn client_config(identity: &Identity) -> Result<ClientConfig, CryptoError> {
 /// # Errors
 /// TLS cannot be set up.
 pub fn joining_config(ca_fingerprint: [u8; 32]) -> Result<ClientConfig, CryptoError> {
-    let provider = provider();
+    let provider = provider(Cipher::default());
     let verifier = PinnedAuthority { ca_fingerprint, provider: provider.clone() };
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -97,8 +108,16 @@ fn finish(mut config: ClientConfig) -> ClientConfig {
     config
 }
 
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+/// Prefers a cipher, and knows the others for peers that have no such instructions.
+fn provider(cipher: Cipher) -> Arc<CryptoProvider> {
+    let mut provider = rustls::crypto::ring::default_provider();
+    let first = match cipher {
+        Cipher::Aes128Gcm => CipherSuite::TLS13_AES_128_GCM_SHA256,
+        Cipher::Aes256Gcm => CipherSuite::TLS13_AES_256_GCM_SHA384,
+        Cipher::ChaCha20Poly1305 => CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+    };
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != first);
+    Arc::new(provider)
 }
 
 fn failed(error: impl fmt::Display) -> CryptoError {

@@ -10,7 +10,7 @@ mod pool;
 mod probe;
 pub mod quic;
 mod serving;
-mod settings;
+pub mod settings;
 pub mod sim;
 #[cfg(test)]
 mod tests;

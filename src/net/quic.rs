@@ -18,6 +18,7 @@ use super::fault::{self, code, no_answer, refused, unreachable};
 use super::frame::{self, FrameReader};
 use super::pool::{Pool, dial};
 use super::serving::{self, Budgets};
+use super::settings::Tuning;
 use super::{BoxFuture, Frame, NetError, Service, Transport, settings};
 use crate::crypto::CryptoError;
 use crate::crypto::identity::Identity;
@@ -55,14 +56,30 @@ impl QuicEndpoint {
     /// # Errors
     /// The address is not to be had, or the identity is not usable.
     pub fn bind(listen: Option<SocketAddr>, identity: &Identity) -> Result<QuicEndpoint, BindError> {
-        let server = listen.map(|_| server_config(identity)).transpose()?;
+        QuicEndpoint::bind_tuned(listen, identity, &Tuning::default())
+    }
+
+    /// As [`QuicEndpoint::bind`], to compare settings.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn bind_tuned(
+        listen: Option<SocketAddr>,
+        identity: &Identity,
+        tuning: &Tuning,
+    ) -> Result<QuicEndpoint, BindError> {
+        let server = listen.map(|_| server_config(identity, tuning)).transpose()?;
         let shown = || listen.map_or("any port".into(), |address| address.to_string());
         let failed = |source| BindError::Socket { address: shown(), source };
         let socket = settings::socket(listen).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
-        let endpoint =
-            Endpoint::new(settings::endpoint(identity), server, socket, Arc::new(TokioRuntime)).map_err(failed)?;
-        let pool = Pool::new(endpoint.clone(), client_config(tls::client_config(identity)?)?, identity.cluster);
+        let endpoint = Endpoint::new(settings::endpoint(identity, tuning), server, socket, Arc::new(TokioRuntime))
+            .map_err(failed)?;
+        let pool = Pool::new(
+            endpoint.clone(),
+            client_config(tls::client_config(identity, tuning.cipher)?, tuning)?,
+            identity.cluster,
+        );
         Ok(QuicEndpoint { endpoint, address, cluster: identity.cluster, pool, budgets: Budgets::new() })
     }
 
@@ -149,7 +166,9 @@ pub async fn join_call(
     deadline: Duration,
 ) -> Result<Frame, NetError> {
     let local = |error: &dyn ToString| unreachable(address, error.to_string());
-    let config = tls::joining_config(ca_fingerprint).and_then(client_config).map_err(|error| local(&error))?;
+    let config = tls::joining_config(ca_fingerprint)
+        .and_then(|config| client_config(config, &Tuning::default()))
+        .map_err(|error| local(&error))?;
     let socket = settings::socket(None).map_err(|error| local(&error))?;
     let endpoint = Endpoint::new(quinn::EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))
         .map_err(|error| local(&error))?;
@@ -252,18 +271,18 @@ impl Drop for CallGuard {
     }
 }
 
-fn client_config(config: rustls::ClientConfig) -> Result<ClientConfig, CryptoError> {
+fn client_config(config: rustls::ClientConfig, tuning: &Tuning) -> Result<ClientConfig, CryptoError> {
     let config = QuicClientConfig::try_from(config).map_err(|error| CryptoError::Tls(error.to_string()))?;
     let mut config = ClientConfig::new(Arc::new(config));
-    config.transport_config(settings::transport());
+    config.transport_config(settings::transport(tuning));
     Ok(config)
 }
 
-fn server_config(identity: &Identity) -> Result<ServerConfig, CryptoError> {
-    let config = QuicServerConfig::try_from(tls::server_config(identity)?)
+fn server_config(identity: &Identity, tuning: &Tuning) -> Result<ServerConfig, CryptoError> {
+    let config = QuicServerConfig::try_from(tls::server_config(identity, tuning.cipher)?)
         .map_err(|error| CryptoError::Tls(error.to_string()))?;
     let mut config = ServerConfig::with_crypto(Arc::new(config));
-    config.transport_config(settings::transport());
+    config.transport_config(settings::transport(tuning));
     // Members do not change their address in mid-connection; a packet from elsewhere is no reason to look there.
     config.migration(false);
     Ok(config)

@@ -7,13 +7,15 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::congestion::CubicConfig;
+use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
 use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{
-    ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
+    AckFrequencyConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
+    TransportConfig, VarInt,
 };
 
 use crate::crypto::identity::Identity;
+use crate::crypto::tls::Cipher;
 use crate::host::chance;
 use crate::types::digest::{derived_key, keyed};
 
@@ -26,32 +28,61 @@ pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Calls under way on one connection.
 const STREAMS_MAX: u32 = 4096;
-const STREAM_WINDOW_BYTES: u32 = 16 << 20;
+/// Of all streams of a connection together, in each direction.
 const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
-const SEND_WINDOW_BYTES: u64 = 64 << 20;
 /// Before the first measurement. Too low costs a handshake packet sent twice, too high a slow start.
 const INITIAL_RTT: Duration = Duration::from_millis(2);
-const INITIAL_WINDOW_BYTES: u64 = 1 << 20;
-/// The largest packet that discovery looks for; on a path that carries less it settles for less (1,452 on Ethernet). It
-/// starts from 1,200, which every path carries, an overlay network's too.
-///
-/// quinn hands ten packets to the kernel at once (segmentation offload), and together they must stay below the 64 KiB of
-/// one UDP send: with larger ones every burst is lost, so for jumbo frames the offload would have to go. Measured over
-/// loopback with `bench/net.rs`, as processor time of both sides for one MiB of bulk, because the two cores were shared
-/// with other work: 2,600 to 3,100 us at 1,452 with offload, **1,250 to 1,630 us at 6,500 with offload**, 1,570 to
-/// 2,040 us at 8,952 without. The best rate seen was 1,165 MB/s, at 6,500. Small calls cost the same with all three
-/// (15 to 21 us of processor), and acknowledging less often (one in ten packets) gained nothing.
-const PACKET_BYTES_MAX: u16 = 6_500;
 /// What the kernel is asked to hold for us while we are not scheduled.
 const SOCKET_BUFFER_BYTES: libc::c_int = 8 << 20;
 const CONNECTION_ID_BYTES: usize = 8;
 
+/// What can be chosen otherwise, for the benchmark that shows what each choice brings (`bench/net`, with the figures in
+/// `bench/NET.md`). Everybody else takes the default.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// The largest packet that discovery looks for; on a path that carries less it settles for less (1,452 on Ethernet). It
+    /// starts from 1,200, which every path carries, an overlay network's too.
+    ///
+    /// quinn hands ten packets to the kernel at once (segmentation offload), and together they must stay below the 64 KiB of
+    /// one UDP send: with larger ones every burst is lost, so for jumbo frames the offload would have to go.
+    pub packet_bytes: u16,
+    pub segmentation_offload: bool,
+    /// How many packets the peer may leave unacknowledged; by itself it acknowledges every other.
+    pub ack_every: Option<u32>,
+    pub congestion: Congestion,
+    /// What is sent before the first acknowledgement.
+    pub initial_window_bytes: u64,
+    /// How much one call may have on its way.
+    pub stream_window_bytes: u32,
+    pub cipher: Cipher,
+}
+
+/// How a sender judges what the path carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Congestion {
+    Cubic,
+    NewReno,
+    Bbr,
+}
+
+impl Default for Tuning {
+    fn default() -> Tuning {
+        Tuning {
+            packet_bytes: 6_500,
+            segmentation_offload: true,
+            ack_every: None,
+            congestion: Congestion::Cubic,
+            initial_window_bytes: 1 << 20,
+            stream_window_bytes: 16 << 20,
+            cipher: Cipher::default(),
+        }
+    }
+}
+
 /// The settings of every connection, of both sides.
-pub(super) fn transport() -> Arc<TransportConfig> {
+pub(super) fn transport(tuning: &Tuning) -> Arc<TransportConfig> {
     let mut discovery = MtuDiscoveryConfig::default();
-    discovery.upper_bound(PACKET_BYTES_MAX);
-    let mut congestion = CubicConfig::default();
-    congestion.initial_window(INITIAL_WINDOW_BYTES);
+    discovery.upper_bound(tuning.packet_bytes);
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
@@ -59,13 +90,40 @@ pub(super) fn transport() -> Arc<TransportConfig> {
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32))))
         .keep_alive_interval(Some(KEEP_ALIVE))
-        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .stream_receive_window(VarInt::from_u32(tuning.stream_window_bytes))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
-        .send_window(SEND_WINDOW_BYTES)
+        .send_window(CONNECTION_WINDOW_BYTES.into())
         .initial_rtt(INITIAL_RTT)
         .mtu_discovery_config(Some(discovery))
-        .congestion_controller_factory(Arc::new(congestion));
+        .enable_segmentation_offload(tuning.segmentation_offload)
+        .congestion_controller_factory(congestion(tuning));
+    if let Some(ack_every) = tuning.ack_every {
+        let mut frequency = AckFrequencyConfig::default();
+        frequency.ack_eliciting_threshold(VarInt::from_u32(ack_every));
+        config.ack_frequency_config(Some(frequency));
+    }
     Arc::new(config)
+}
+
+fn congestion(tuning: &Tuning) -> Arc<dyn ControllerFactory + Send + Sync> {
+    let window = tuning.initial_window_bytes;
+    match tuning.congestion {
+        Congestion::Cubic => {
+            let mut config = CubicConfig::default();
+            config.initial_window(window);
+            Arc::new(config)
+        }
+        Congestion::NewReno => {
+            let mut config = NewRenoConfig::default();
+            config.initial_window(window);
+            Arc::new(config)
+        }
+        Congestion::Bbr => {
+            let mut config = BbrConfig::default();
+            config.initial_window(window);
+            Arc::new(config)
+        }
+    }
 }
 
 /// The settings of an endpoint.
@@ -73,12 +131,12 @@ pub(super) fn transport() -> Arc<TransportConfig> {
 /// A process that was killed and started again does not know its old connections. It says so (QUIC's stateless reset),
 /// and the peer believes it because the reset is made with a key that only this member has, and has again after the
 /// start. So its peers dial again at once instead of waiting for the idle timeout.
-pub(super) fn endpoint(identity: &Identity) -> EndpointConfig {
+pub(super) fn endpoint(identity: &Identity, tuning: &Tuning) -> EndpointConfig {
     let key = derived_key("holdfast 2025 quic stateless reset", &identity.key_der);
     let mut config = EndpointConfig::new(Arc::new(ResetKey(key)));
     config.cid_generator(|| Box::new(RandomIds));
     // Cannot fail: the value is over the 1,200 that QUIC asks for.
-    let _ = config.max_udp_payload_size(PACKET_BYTES_MAX);
+    let _ = config.max_udp_payload_size(tuning.packet_bytes);
     config
 }
 

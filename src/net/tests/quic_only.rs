@@ -64,7 +64,7 @@ async fn a_client_cannot_pose_as_a_server() {
 
 /// Writes `bytes` as a request and reads the answer whole.
 async fn send_raw(address: &str, authority: &ClusterAuthority, bytes: &[u8]) -> Vec<u8> {
-    let config = tls::client_config(&identity(authority, CLIENT)).unwrap();
+    let config = tls::client_config(&identity(authority, CLIENT), tls::Cipher::default()).unwrap();
     let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
     let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
     let connection = endpoint.connect_with(config, address.parse().unwrap(), "holdfast").unwrap().await.unwrap();
