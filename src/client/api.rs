@@ -50,14 +50,6 @@ pub struct OpenMode {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct ReadRange {
-    pub offset: u64,
-    pub len: u32,
-    /// The kernel reads for pages of its own, and keeps them until it is told to drop them.
-    pub for_pages: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
 pub struct WriteRequest<'a> {
     pub offset: u64,
     pub data: &'a [u8],
@@ -92,21 +84,15 @@ pub struct LockCall {
 pub trait Posix: Send + Sync + 'static {
     fn try_lookup(&self, dir: Ino, name: &Name) -> Option<Result<Attr>>;
     fn try_getattr(&self, ino: Ino) -> Option<Result<Attr>>;
-    /// The kernel has pages, for it writes one back. It keeps them until it is told to drop them.
+    fn try_read(&self, ino: Ino, handle: Handle, offset: u64, len: u32) -> Option<Result<Bytes>>;
+    /// The kernel is about to read for pages of its own (of a mapping, say), and keeps them until it is told to drop them. To
+    /// be called before the read.
     fn fills_pages(&self, ino: Ino);
-    fn try_read(&self, ino: Ino, handle: Handle, range: ReadRange) -> Option<Result<Bytes>>;
     /// Buffers a write when that needs nothing from the network and no waiting.
     fn try_write(&self, ino: Ino, handle: Handle, write: WriteRequest<'_>) -> Option<Result<u32>>;
     fn try_open(&self, ino: Ino, mode: OpenMode) -> Option<Result<Handle>>;
     /// How long the kernel may go by these attributes without asking again; no time if they are not those of now.
     fn lend_attr(&self, attr: &Attr) -> Duration;
-    /// The same of attributes that it has asked for by themselves, and not with a name.
-    fn lend_attr_only(&self, attr: &Attr) -> Duration;
-    /// The kernel may read this file from its pages, and keep them from one open to the next.
-    fn keeps_pages(&self, ino: Ino, mode: OpenMode) -> bool;
-    /// Whether all pages that the kernel has show what it is told by these attributes. To be asked before it is told, when
-    /// it is about to read from them.
-    fn pages_show(&self, attr: &Attr) -> bool;
     /// How long it may go by it that a name leads to this inode.
     fn lend_name(&self, dir: Ino, name: &Name, ino: Ino) -> Duration;
     /// The kernel may be going by something that it was told of this inode, or is about to.
@@ -121,8 +107,6 @@ pub trait Posix: Send + Sync + 'static {
     fn lookup(&self, dir: Ino, name: Name) -> impl Future<Output = Result<Attr>> + Send;
     /// `..` of a directory.
     fn parent(&self, dir: Ino) -> impl Future<Output = Result<Attr>> + Send;
-    /// When it is done the kernel has none of the pages that it had.
-    fn drop_pages(&self, ino: Ino) -> impl Future<Output = ()> + Send;
     fn getattr(&self, ino: Ino) -> impl Future<Output = Result<Attr>> + Send;
     fn setattr(&self, ino: Ino, set: SetAttr) -> impl Future<Output = Result<Attr>> + Send;
     fn readlink(&self, ino: Ino) -> impl Future<Output = Result<Vec<u8>>> + Send;
@@ -150,7 +134,7 @@ pub trait Posix: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<DirItem>>> + Send;
 
     fn open(&self, ino: Ino, mode: OpenMode) -> impl Future<Output = Result<Handle>> + Send;
-    fn read(&self, ino: Ino, handle: Handle, range: ReadRange) -> impl Future<Output = Result<Bytes>> + Send;
+    fn read(&self, ino: Ino, handle: Handle, offset: u64, len: u32) -> impl Future<Output = Result<Bytes>> + Send;
     fn write(&self, ino: Ino, handle: Handle, write: WriteRequest<'_>) -> impl Future<Output = Result<u32>> + Send;
     /// `close` of one descriptor: drops the owner's range locks. Reports what a write-back of this handle met.
     fn flush(&self, ino: Ino, handle: Handle, owner: u64) -> impl Future<Output = Result<()>> + Send;

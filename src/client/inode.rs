@@ -22,7 +22,6 @@ use super::extents::ExtentMap;
 use super::lease::{Held, Life};
 use super::lent::Lent;
 use super::names::Names;
-use super::pages::Pages;
 use super::siblings::{Misses, Place};
 use crate::types::attr::{Attr, FileKind, Time, mode_without_privileges};
 use crate::types::error::FsError;
@@ -78,8 +77,6 @@ pub struct State {
     pub idle_since: Option<Instant>,
     /// The kernel has filled pages since they were last dropped.
     pub pages: bool,
-    /// What they show.
-    pub shown: Option<Box<Pages>>,
     pub lent: Lent,
     pub arbiter: Arbiter,
     /// Some of them may have been filled without a lease (see [`super::mapped`]), and a task that sees to it is under way.
@@ -168,7 +165,6 @@ impl Node {
             writers: 0,
             idle_since: None,
             pages: false,
-            shown: None,
             lent: Lent::default(),
             arbiter: Arbiter::default(),
             uncovered: false,
@@ -235,7 +231,6 @@ impl State {
     /// to be changed.
     pub fn change_here(&mut self) -> Option<&mut Attr> {
         self.crossed = self.stamp();
-        self.bytes_changed();
         self.attr.as_mut()
     }
 
@@ -346,7 +341,6 @@ impl State {
     /// The lease is gone, and what was known under it.
     pub fn forget(&mut self) {
         self.tenure = self.stamp();
-        self.bytes_changed();
         self.attr = None;
         self.dir = Names::default();
         self.xattrs = HashMap::new();
@@ -361,7 +355,6 @@ impl State {
     /// A change of our own begins: attributes are not to be answered from here until it is done.
     pub fn begin_change(&mut self) {
         self.begin_flush();
-        self.bytes_changed();
         self.attr = None;
         self.dir.disorder();
         self.forget_followers();
@@ -377,7 +370,6 @@ impl State {
     pub fn end_change(&mut self) {
         self.changes -= 1;
         self.crossed = self.stamp();
-        self.bytes_changed();
     }
 
     /// Keeps attributes, if a lease holds and they are no older than what was seen.
@@ -427,16 +419,19 @@ impl State {
 
     /// The leader was told of an access, and told what the time is now, if the inode is still there.
     pub fn told_access(&mut self, told: Access, atime: Option<Time>) {
-        if self.access != Some(told) {
+        let Some(atime) = atime else {
+            self.access = self.access.filter(|access| *access != told);
             return;
-        }
-        self.access = None;
+        };
         // Where it is not what was seen any more, something newer has come in already.
-        if let (Some(attr), Some(atime)) = (&mut self.attr, atime)
-            && attr.atime == told.was
-        {
+        if let Some(attr) = self.attr.as_mut().filter(|attr| attr.atime == told.was) {
             attr.atime = atime;
         }
+        // One that was noticed meanwhile goes on from there.
+        self.access = self.access.filter(|access| *access != told).map(|access| match access.was == told.was {
+            true => Access { was: atime, ..access },
+            false => access,
+        });
     }
 
     /// Nothing needs it to stay in memory.
@@ -447,8 +442,7 @@ impl State {
 
     /// Nothing of it matters any more, but what an answer on its way must not bring back.
     fn is_forgettable(&self) -> bool {
-        let clear = self.shown.as_ref().is_none_or(|pages| pages.is_clear());
-        self.is_idle() && clear && self.held.hold() == Hold::default() && self.failure.error.is_none()
+        self.is_idle() && self.held.hold() == Hold::default() && self.failure.error.is_none()
     }
 
     fn retire(&self, sweep: u64) -> Retired {
@@ -477,7 +471,6 @@ impl State {
         }
         let lost = self.dirty.drop_fresh() + self.dirty.settle();
         if lost > 0 {
-            self.bytes_changed();
             self.dirty_since = None;
             self.mtime = None;
             self.clear_privileges = false;

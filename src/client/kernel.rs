@@ -12,10 +12,6 @@ pub trait KernelCache: Send + Sync {
     /// No page and no attribute of `ino` that was filled before the call is used after it is done. Cheap when the kernel
     /// holds nothing; done at once when nothing is mounted (any more).
     fn drop_pages(&self, ino: Ino) -> BoxFuture<'static, ()>;
-
-    /// No attributes of `ino` that the kernel has asked for before are gone by after this, those of answers that are on their
-    /// way included. Takes no lock of the kernel's and waits for nothing. `false`: it does not know the inode (yet).
-    fn outdate_attr(&self, ino: Ino) -> bool;
 }
 
 /// No kernel above: tests, and a client before its door is open.
@@ -24,9 +20,5 @@ pub struct NoKernel;
 impl KernelCache for NoKernel {
     fn drop_pages(&self, _: Ino) -> BoxFuture<'static, ()> {
         Box::pin(std::future::ready(()))
-    }
-
-    fn outdate_attr(&self, _: Ino) -> bool {
-        true
     }
 }

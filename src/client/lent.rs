@@ -1,10 +1,8 @@
 //! What is lent to the kernel: names and attributes that it may go by, for a moment, without asking.
 //!
 //! The kernel asks for every name on a path, and for the attributes of what it finds, unless it was told that it may go by
-//! what it knows. Under a lease it may, for [`VALIDITY`]. Names are not called back: a lease that ends waits until all that
-//! were lent under it are void ([decision 16](crate::docs::decisions::lent_for_a_moment)). Attributes that were told without a
-//! name are, at once: the kernel puts the notification in order with the answers, those that are on their way included. So
-//! a file that is read all the time holds up nobody who changes it.
+//! what it knows. Under a lease it may, for [`VALIDITY`]. Nothing is called back: a lease that ends waits until all that was
+//! lent under it is void ([decision 16](crate::docs::decisions::lent_for_a_moment)).
 //!
 //! The order: a recall has come and nothing more is lent; what was lent is void; the lease ends; the leader hears of it.
 //!
@@ -64,8 +62,6 @@ impl Lending {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lent {
     void_at: Option<Instant>,
-    /// Of attributes that can be called back.
-    attr_void_at: Option<Instant>,
     shared_until: Option<Instant>,
 }
 
@@ -75,17 +71,9 @@ impl Lent {
         self.void_at = Some(Instant::now() + VOID_AFTER);
     }
 
-    fn lend_attr_only(&mut self) {
-        self.attr_void_at = Some(Instant::now() + VOID_AFTER);
-    }
-
     /// When the kernel goes by nothing of it any more, if that is still to come.
     pub fn void_at(&self) -> Option<Instant> {
-        self.void_at.max(self.attr_void_at).filter(|at| Instant::now() < *at)
-    }
-
-    fn can_be_called_back(&self) -> bool {
-        self.attr_void_at.is_some_and(|at| Instant::now() < at)
+        self.void_at.filter(|at| Instant::now() < *at)
     }
 
     /// Another host wanted it.
@@ -99,45 +87,29 @@ impl Lent {
 }
 
 impl Core {
-    /// How long the kernel may go by attributes that it is about to be told, with a name or of an inode that is new to it.
+    /// How long the kernel may go by attributes that it is about to be told.
     pub fn lend_attr(&self, attr: &Attr) -> Duration {
-        self.lend_attr_as(attr, Lent::lend)
-    }
-
-    /// The same of attributes that it has asked for by themselves.
-    pub fn lend_attr_only(&self, attr: &Attr) -> Duration {
-        self.lend_attr_as(attr, Lent::lend_attr_only)
-    }
-
-    fn lend_attr_as(&self, attr: &Attr, note: impl FnOnce(&mut Lent)) -> Duration {
         if attr.kind == FileKind::File && attr.mode & SET_ID_BITS != 0 {
             return Duration::ZERO;
         }
         // What was learnt under an earlier lease is not what holds under this one.
-        let holds = |state: &mut State| state.visible().is_some_and(|now| now == *attr);
-        let shows = |state: &mut State| self.is_exclusive() || state.pages_show(attr.version);
-        self.lend(attr.ino, |state| holds(state) && shows(state), note)
+        self.lend(attr.ino, |state| state.visible().is_some_and(|now| now == *attr))
     }
 
     /// How long the kernel may go by it that a name leads to an inode.
     pub fn lend_name(&self, dir: Ino, name: &Name, ino: Ino) -> Duration {
-        self.lend(dir, |state| state.dir.entry(name) == Some(Some(ino)), Lent::lend)
+        self.lend(dir, |state| state.dir.entry(name) == Some(Some(ino)))
     }
 
-    fn lend(&self, ino: Ino, holds: impl FnOnce(&mut State) -> bool, note: impl FnOnce(&mut Lent)) -> Duration {
+    fn lend(&self, ino: Ino, holds: impl FnOnce(&State) -> bool) -> Duration {
         let Some(node) = self.nodes.find(ino) else { return Duration::ZERO };
         let mut state = node.lock();
-        if !self.may_lend(&state) || !holds(&mut state) {
+        let settled = state.leased(&self.life) && state.held.may_ask() && !state.is_changing();
+        if !settled || !state.lent.may_be_lent() || self.lending.is_paused() || !holds(&state) {
             return Duration::ZERO;
         }
-        note(&mut state.lent);
+        state.lent.lend();
         if self.is_exclusive() { EXCLUSIVE_VALIDITY } else { VALIDITY }
-    }
-
-    /// A lease is there to stay, as far as is known.
-    pub fn may_lend(&self, state: &State) -> bool {
-        let settled = state.leased(&self.life) && state.held.may_ask() && !state.is_changing();
-        settled && state.lent.may_be_lent() && !self.lending.is_paused()
     }
 
     /// Something of it is lent.
@@ -147,10 +119,6 @@ impl Core {
 
     /// Before a lease ends: returns when the kernel goes by nothing that it was told under it.
     pub async fn outlast_lent(&self, node: &Node) {
-        let calls_back = node.lock().lent.can_be_called_back();
-        if calls_back && self.kernel().outdate_attr(node.ino) {
-            node.lock().lent.attr_void_at = None;
-        }
         let void_at = node.lock().lent.void_at();
         if let Some(void_at) = void_at {
             self.lending.pause();

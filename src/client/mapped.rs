@@ -1,4 +1,4 @@
-//! Pages of mappings that no lease covers (and of `splice`; `read` looks first, see [`super::pages`]).
+//! Pages of mappings that no lease covers.
 //!
 //! The kernel fills the pages of a mapping by reads, which name no program, and drops them when a lease is recalled. A read
 //! that is answered without a lease, because hosts take turns, fills pages that nobody will recall. So such a read marks
@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::inode::Node;
+use crate::types::id::Ino;
 use crate::types::limits::LEASE_QUIET_MS;
 
 /// Between two drops of one inode: a little more than leases are not asked for after a recall.
@@ -24,8 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 
 impl Core {
     /// The kernel is about to fill pages. Noted before the read, so that whoever ends a lease later knows of it.
-    pub fn fills_pages(&self, node: &Node) {
-        node.lock().pages = true;
+    pub fn fills_pages(&self, ino: Ino) {
+        self.nodes.node(ino).lock().pages = true;
     }
 
     /// A read is about to be answered without a lease. If it does not fill pages, and none did before, nobody is the wiser.
@@ -79,7 +80,8 @@ impl Core {
             return;
         }
         let mut mark = Mark { core: self, node, back: true };
-        match tokio::time::timeout(PATIENCE, self.drop_all_pages(node)).await {
+        let dropping = self.kernel().drop_pages(node.ino);
+        match tokio::time::timeout(PATIENCE, dropping).await {
             Ok(()) => mark.back = false,
             Err(_) => tracing::warn!(ino = %node.ino, "the kernel does not give up its pages"),
         }

@@ -2,8 +2,8 @@
 //!
 //! # What is kept where
 //!
-//! All coherence is here: the kernel above keeps pages of mappings (`client/mapped.rs`) and of files that are only read
-//! (`client/pages.rs`), and goes by names and attributes for a moment (`client/lent.rs`). An inode on which a read lease is held is answered from memory; a file on which a write lease is held also takes writes into
+//! All coherence is here: the kernel above caches nothing but the pages of mmaps, and goes by names and attributes for a
+//! moment (`client/lent.rs`). An inode on which a read lease is held is answered from memory; a file on which a write lease is held also takes writes into
 //! memory. Chunk bytes are immutable and need no lease. A change of names or attributes of what write leases are held on is
 //! made in memory and goes into the journal, which is shipped in order. Without a lease every operation goes to the
 //! leader alone ("one-shot"), after the journal, exactly once, and is durable when it returns.
@@ -57,7 +57,6 @@ mod memory;
 mod names;
 mod numbers;
 mod ops;
-mod pages;
 mod readahead;
 mod recall;
 mod sealed;

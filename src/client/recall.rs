@@ -80,7 +80,8 @@ impl Core {
     /// A page can be held by a request that is parked at the leader behind this recall. Then the mappings of this file
     /// go without for a while, rather than the whole session.
     async fn drop_pages(self: &Arc<Self>, node: &Arc<Node>, patience: Duration) {
-        if tokio::time::timeout(patience, self.drop_all_pages(node)).await.is_err() {
+        let dropping = self.kernel().drop_pages(node.ino);
+        if tokio::time::timeout(patience, dropping).await.is_err() {
             tracing::debug!(ino = %node.ino, "the kernel does not give up its pages yet; going on without");
             self.note_uncovered(node);
         }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
-use super::api::{Handle, LockCall, NewInode, OpenMode, Owner, Posix, ReadRange, WriteRequest};
+use super::api::{Handle, LockCall, NewInode, OpenMode, Owner, Posix, WriteRequest};
 use super::chunks::ChunkStore;
 use super::kernel::KernelCache;
 use super::{Client, ClientConfig};
@@ -30,7 +30,6 @@ mod bounds;
 mod exclusive;
 mod kernel;
 mod locks;
-mod pages;
 mod shared;
 
 #[derive(Default)]
@@ -122,12 +121,8 @@ async fn write(client: &Client, ino: Ino, handle: Handle, offset: u64, data: &[u
     assert_eq!(client.write(ino, handle, at(offset, data)).await, Ok(data.len() as u32));
 }
 
-fn by_program(offset: u64, len: u32) -> ReadRange {
-    ReadRange { offset, len, for_pages: false }
-}
-
 async fn read(client: &Client, ino: Ino, handle: Handle, offset: u64, len: u32) -> Vec<u8> {
-    client.read(ino, handle, by_program(offset, len)).await.unwrap().to_vec()
+    client.read(ino, handle, offset, len).await.unwrap().to_vec()
 }
 
 fn pattern(len: usize, seed: u8) -> Vec<u8> {
@@ -146,7 +141,7 @@ async fn what_is_leased_costs_nothing() {
     assert_eq!(client.try_write(ino, handle, at(0, b"hello")), Some(Ok(5)));
     assert_eq!(client.try_getattr(ino).unwrap().unwrap().size, 5);
     assert_eq!(client.try_lookup(Ino::ROOT, &name("f")).unwrap().unwrap().size, 5);
-    assert_eq!(client.try_read(ino, handle, by_program(1, 100)), Some(Ok(Bytes::from_static(b"ello"))));
+    assert_eq!(client.try_read(ino, handle, 1, 100), Some(Ok(Bytes::from_static(b"ello"))));
     create(&client, "nothing").await;
     assert!(client.try_lookup(Ino::ROOT, &name("nothing")).unwrap().is_ok());
     client.unlink(Ino::ROOT, name("nothing")).await.unwrap();
@@ -339,7 +334,7 @@ async fn an_expired_session_is_reported_once_per_handle() {
         assert_eq!(client.fsync(ino, Some(handle)).await, Err(FsError::SessionExpired));
         assert_eq!(client.fsync(ino, Some(handle)).await, Ok(()));
     }
-    assert_eq!(client.read(orphan, lost, by_program(0, 1)).await, Err(FsError::Stale));
+    assert_eq!(client.read(orphan, lost, 0, 1).await, Err(FsError::Stale));
     write(&client, ino, one, 0, b"again").await;
     client.fsync(ino, Some(one)).await.unwrap();
     assert_eq!(cluster.meta.attr(ino).unwrap().size, 5);

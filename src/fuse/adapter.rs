@@ -22,7 +22,7 @@ use super::locks::{LockArgument, space};
 use super::names::{NO_HANDLE, Place};
 use super::open_file_locks::OpenFileLocks;
 use super::tell::Teller;
-use crate::client::api::{Handle, Posix, ReadRange};
+use crate::client::api::{Handle, Posix};
 use crate::types::attr::{SetAttr, SetTime};
 use crate::types::op::NewNode;
 
@@ -142,8 +142,8 @@ impl<F: Posix> Filesystem for Door<F> {
         self.teller.forgot(ino(number));
     }
 
-    fn getattr(&self, req: &Request, number: INodeNo, by: Option<FileHandle>, reply: ReplyAttr) {
-        self.answer_getattr(Caller::of(req), ino(number), by.is_some(), reply);
+    fn getattr(&self, req: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        self.answer_getattr(Caller::of(req), ino(number), reply);
     }
 
     fn setattr(
@@ -272,9 +272,11 @@ impl<F: Posix> Filesystem for Door<F> {
         reader: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        // A program that reads by itself says who it is. Who does not fills pages.
-        let range = ReadRange { offset, len: size, for_pages: reader.is_none() };
-        self.answer_read(Caller::of(req), ino(number), handle(fh), range, reply);
+        // A program that reads by itself says who it is. Who does not fills pages: of a mapping, or ahead.
+        if reader.is_none() {
+            self.fs.fills_pages(ino(number));
+        }
+        self.answer_read(Caller::of(req), ino(number), handle(fh), offset, size, reply);
     }
 
     fn write(

@@ -27,12 +27,10 @@ fn reply_xattr(result: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
 }
 
 impl<F: Posix> Door<F> {
-    /// `reads`: the kernel names a handle that it is about to read from. Who asks for attributes names none.
-    pub fn answer_getattr(&self, caller: Caller, number: Ino, reads: bool, reply: ReplyAttr) {
+    pub fn answer_getattr(&self, caller: Caller, number: Ino, reply: ReplyAttr) {
         let teller = self.teller.clone();
         let answer = move |result: Result<Attr>| match (result, teller.special_files.left_of(number)) {
             (Err(FsError::NotFound | FsError::Stale), Some(left)) => teller.attr(Ok(left), reply),
-            (result, _) if reads => teller.attr_of_pages(result, reply),
             (result, _) => teller.attr(result, reply),
         };
         if let Some(result) = self.fs.try_getattr(number) {

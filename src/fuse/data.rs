@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use fuser::{FileHandle, FopenFlags, ReplyData, ReplyEmpty, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyWrite, WriteFlags};
+use fuser::{FileHandle, ReplyData, ReplyEmpty, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyWrite, WriteFlags};
 
 use super::adapter::Door;
 use super::caller::Caller;
@@ -12,7 +12,7 @@ use super::convert::{errno, fallocate_mode, is_sync, open_mode, stale};
 use super::locks::unlock_all;
 use super::names::reply_empty;
 use super::serve::{Surrender, serve, serve_leaving};
-use crate::client::api::{Handle, Posix, ReadRange, Result, WriteRequest};
+use crate::client::api::{Handle, Posix, Result, WriteRequest};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
 
@@ -55,16 +55,12 @@ fn reply_data(result: Result<bytes::Bytes>, reply: ReplyData) {
 
 impl<F: Posix> Door<F> {
     pub fn answer_open(&self, caller: Caller, number: Ino, flags: i32, reply: ReplyOpen) {
-        let mode = open_mode(flags);
-        let (fs, open_flags) = (self.fs.clone(), self.open_flags);
+        let open_flags = self.open_flags;
         let answer = move |result: Result<Handle>| match result {
-            // Only where pages are kept is not what is done with every file anyway.
-            Ok(handle) if flags & libc::O_DIRECT == 0 && fs.keeps_pages(number, mode) => {
-                reply.opened(FileHandle(handle.0), FopenFlags::FOPEN_KEEP_CACHE);
-            }
             Ok(handle) => reply.opened(FileHandle(handle.0), open_flags),
             Err(error) => reply.error(errno(&stale(error))),
         };
+        let mode = open_mode(flags);
         if let Some(result) = self.fs.try_open(number, mode) {
             return answer(result);
         }
@@ -79,12 +75,12 @@ impl<F: Posix> Door<F> {
         serve(&self.runtime, caller, surrender, async move { fs.open(number, mode).await }, answer);
     }
 
-    pub fn answer_read(&self, caller: Caller, number: Ino, handle: Handle, range: ReadRange, reply: ReplyData) {
-        if let Some(result) = self.fs.try_read(number, handle, range) {
+    pub fn answer_read(&self, caller: Caller, number: Ino, handle: Handle, offset: u64, len: u32, reply: ReplyData) {
+        if let Some(result) = self.fs.try_read(number, handle, offset, len) {
             return reply_data(result, reply);
         }
         let fs = self.fs.clone();
-        let work = async move { fs.read(number, handle, range).await };
+        let work = async move { fs.read(number, handle, offset, len).await };
         serve(&self.runtime, caller, Surrender::Look, work, move |result| reply_data(result, reply));
     }
 

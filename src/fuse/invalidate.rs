@@ -74,6 +74,16 @@ impl Invalidator {
         Ok(())
     }
 
+    /// Answers about attributes that are on their way to the kernel are of no use to it. Takes no lock of the kernel's and waits
+    /// for no page, so from any thread.
+    pub(super) fn outdate_attr(&self, ino: Ino) {
+        let notifier = self.orders.lock().as_ref().map(|orders| orders.notifier.clone());
+        // From before the first byte on there are attributes, and no pages.
+        if let Some(Err(error)) = notifier.map(|notifier| notifier.inval_inode(INodeNo(ino.0), -1, 0)) {
+            tracing::debug!(%error, %ino, "no attributes to drop");
+        }
+    }
+
     /// The kernel forgets that there is something of this name, and with it what is mounted there; unless `places` says by then
     /// that something else is there. Returns when it has, or when the directory's lock is not to be had for a while.
     pub(super) async fn drop_name(&self, place: Place, places: Arc<Places>) {
@@ -108,16 +118,6 @@ impl KernelCache for Invalidator {
         Box::pin(async move {
             let _ = wait.await;
         })
-    }
-
-    fn outdate_attr(&self, ino: Ino) -> bool {
-        let Some(notifier) = self.orders.lock().as_ref().map(|orders| orders.notifier.clone()) else { return true };
-        // From before the first byte on there are attributes, and no pages.
-        let told = notifier.inval_inode(INodeNo(ino.0), -1, 0);
-        if let Err(error) = &told {
-            tracing::debug!(%error, %ino, "no attributes to drop");
-        }
-        told.is_ok()
     }
 }
 

@@ -11,7 +11,6 @@ use super::invalidate::Invalidator;
 use super::places::{Place, Places};
 use super::special::SpecialFiles;
 use crate::client::api::{Handle, Posix, Result};
-use crate::client::kernel::KernelCache;
 use crate::types::attr::{Attr, FileKind};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
@@ -149,32 +148,15 @@ impl<F: Posix> Teller<F> {
     /// These were changed, and the kernel is about to hear of it. It drops what it knows of them when it does, and takes note again
     /// of an answer from before that comes late, unless that is made void first.
     pub fn changed(&self, inos: &[Ino]) {
-        inos.iter().filter(|ino| self.fs.is_lent(**ino)).for_each(|ino| {
-            self.cache.outdate_attr(*ino);
-        });
+        inos.iter().filter(|ino| self.fs.is_lent(**ino)).for_each(|ino| self.cache.outdate_attr(*ino));
     }
 
     /// Answers with what an inode is that the request named.
     pub fn attr(&self, result: Result<Attr>, reply: ReplyAttr) {
         match result {
-            Ok(attr) => reply.attr(&self.fs.lend_attr_only(&attr), &attr_out(&attr)),
+            Ok(attr) => reply.attr(&self.fs.lend_attr(&attr), &attr_out(&attr)),
             Err(error) => reply.error(errno(&stale(error))),
         }
-    }
-
-    /// The same to a kernel that is about to read from its pages, and finds them as these attributes say.
-    pub fn attr_of_pages(&self, result: Result<Attr>, reply: ReplyAttr) {
-        let attr = match result {
-            Ok(attr) if !self.fs.pages_show(&attr) => attr,
-            result => return self.attr(result, reply),
-        };
-        let teller = self.clone();
-        self.runtime.spawn(async move {
-            while !teller.fs.pages_show(&attr) {
-                teller.fs.drop_pages(attr.ino).await;
-            }
-            teller.attr(Ok(attr), reply);
-        });
     }
 
     /// Answers with what a change has made of an inode. Others may be under way, and the kernel does not see which came first.

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use bytes::Bytes;
-use holdfast::client::api::{OpenMode, Posix, ReadRange, WriteRequest};
+use holdfast::client::api::{OpenMode, Posix, WriteRequest};
 use holdfast::client::kernel::KernelCache;
 use holdfast::types::id::Ino;
 
@@ -109,8 +109,7 @@ fn change(m: &Mounted, ino: Ino, offset: u64, byte: u8) {
         let handle = m.fs.open(ino, mode).await.unwrap();
         let write = WriteRequest { offset, data: &[byte], append: false, clear_privileges: false, sync: false };
         m.fs.write(ino, handle, write).await.unwrap();
-        let range = ReadRange { offset, len: 1, for_pages: false };
-        let back: Bytes = m.fs.read(ino, handle, range).await.unwrap();
+        let back: Bytes = m.fs.read(ino, handle, offset, 1).await.unwrap();
         assert_eq!(back[..], [byte]);
         m.fs.release(ino, handle, None).await.unwrap();
     });

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use holdfast::client::api::{Handle, LockCall, NewInode, OpenMode, Owner, Posix, ReadRange, WriteRequest};
+use holdfast::client::api::{Handle, LockCall, NewInode, OpenMode, Owner, Posix, WriteRequest};
 use holdfast::types::attr::{Attr, FileKind, SetAttr, SetTime, Time};
 use holdfast::types::error::FsError;
 use holdfast::types::id::Ino;
@@ -377,10 +377,9 @@ impl<F: Posix> World<F> {
                 Ok(Outcome::Number(written.into()))
             }
             Action::Read { offset, len, .. } => {
-                let range = ReadRange { offset: *offset, len: *len, for_pages: false };
-                let bytes = match fs.try_read(ino, handle, range) {
+                let bytes = match fs.try_read(ino, handle, *offset, *len) {
                     Some(bytes) => bytes?,
-                    None => fs.read(ino, handle, range).await?,
+                    None => fs.read(ino, handle, *offset, *len).await?,
                 };
                 Ok(Outcome::Bytes(bytes.to_vec()))
             }

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use holdfast::client::api::{DirItem, Handle, LockCall, NewInode, OpenMode, Posix, ReadRange, Result, WriteRequest};
+use holdfast::client::api::{DirItem, Handle, LockCall, NewInode, OpenMode, Posix, Result, WriteRequest};
 use holdfast::types::attr::{Attr, SetAttr, Time};
 use holdfast::types::error::FsError;
 use holdfast::types::id::Ino;
@@ -350,20 +350,6 @@ impl Posix for Reference {
         std::time::Duration::ZERO
     }
 
-    fn lend_attr_only(&self, _: &Attr) -> std::time::Duration {
-        std::time::Duration::ZERO
-    }
-
-    fn keeps_pages(&self, _: Ino, _: OpenMode) -> bool {
-        false
-    }
-
-    fn pages_show(&self, _: &Attr) -> bool {
-        true
-    }
-
-    async fn drop_pages(&self, _: Ino) {}
-
     fn lend_name(&self, _: Ino, _: &Name, _: Ino) -> std::time::Duration {
         std::time::Duration::ZERO
     }
@@ -380,8 +366,8 @@ impl Posix for Reference {
         self.my_turn().then(|| self.state.lock().inode(ino).map(|inode| inode.attr.clone()))
     }
 
-    fn try_read(&self, ino: Ino, handle: Handle, range: ReadRange) -> Option<Result<Bytes>> {
-        self.my_turn().then(|| self.state.lock().read(ino, handle, range.offset, range.len))
+    fn try_read(&self, ino: Ino, handle: Handle, offset: u64, len: u32) -> Option<Result<Bytes>> {
+        self.my_turn().then(|| self.state.lock().read(ino, handle, offset, len))
     }
 
     fn try_write(&self, ino: Ino, handle: Handle, write: WriteRequest<'_>) -> Option<Result<u32>> {
@@ -502,9 +488,9 @@ impl Posix for Reference {
         self.state.lock().open(ino)
     }
 
-    async fn read(&self, ino: Ino, handle: Handle, range: ReadRange) -> Result<Bytes> {
+    async fn read(&self, ino: Ino, handle: Handle, offset: u64, len: u32) -> Result<Bytes> {
         self.pass(Held::Read).await;
-        self.state.lock().read(ino, handle, range.offset, range.len)
+        self.state.lock().read(ino, handle, offset, len)
     }
 
     async fn write(&self, ino: Ino, handle: Handle, write: WriteRequest<'_>) -> Result<u32> {

@@ -1,6 +1,6 @@
 //! Files read again and again by handles that only read, which a kernel may serve from its pages, while one process
-//! overwrites them: what a `write` has returned from is what every `read` after it finds, even where the writer gives the file
-//! its old times back, so that nothing but the bytes tells of the change.
+//! overwrites and extends them: what a `write` has returned from is what every `read` after it finds, even where the writer
+//! gives the file its old times back, so that nothing but the bytes tells of the change.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -13,8 +13,10 @@ use crate::{Run, sys};
 
 const PAGE_BYTES: usize = 4096;
 const PAGES: usize = 16;
-/// In rounds of many reads of the same.
-const PAGES_OF_FEW: usize = 2;
+/// What a file has to begin with.
+const PAGES_AT_FIRST: usize = PAGES / 2;
+/// In rounds of many reads of the same, on both sides of the first end.
+const FEW_PAGES: std::ops::Range<usize> = PAGES_AT_FIRST - 1..PAGES_AT_FIRST + 1;
 const FILES_A_ROUND: usize = 3;
 /// Readers have a file to themselves for so long: it is theirs to cache, and by then nothing of its name is.
 const QUIET: Duration = Duration::from_millis(1100);
@@ -30,7 +32,7 @@ pub fn run(run: &Run, dirs: &[PathBuf]) -> Check<String> {
     let rounds = Duration::from_secs(run.seconds).as_millis() / (QUIET + UNREST).as_millis() + 1;
     // All of them before anybody looks: a name that is made is news to who lists the directory.
     for file in 0..rounds as usize * FILES_A_ROUND {
-        sys::write_file(dirs[0].join(name(file)), &[0; PAGES * PAGE_BYTES])?;
+        sys::write_file(dirs[0].join(name(file)), &[0; PAGES_AT_FIRST * PAGE_BYTES])?;
     }
     let body = |worker: &mut Worker| match worker.index {
         0 => overwrite(worker, rounds as usize, run.sabotage),
@@ -53,7 +55,8 @@ fn waits(round: usize) -> bool {
 }
 
 fn a_page_of(round: usize, worker: &mut Worker) -> usize {
-    worker.random.below(if waits(round) { PAGES } else { PAGES_OF_FEW } as u64) as usize
+    let pages = if waits(round) { 0..PAGES } else { FEW_PAGES };
+    pages.start + worker.random.below(pages.len() as u64) as usize
 }
 
 /// The files of a round.
@@ -135,11 +138,12 @@ fn read(worker: &mut Worker, rounds: usize) -> Check<Vec<u64>> {
     Ok(vec![reads])
 }
 
-/// The smallest number in a page.
+/// The smallest number in a page; 0 behind the end.
 fn oldest_of(fd: &OwnedFd, page: usize) -> Check<u64> {
     let mut buffer = [0; PAGE_BYTES];
     let n = sys::pread(fd, &mut buffer, (page * PAGE_BYTES) as u64)?;
-    ensure!(n == PAGE_BYTES, "{n} bytes");
-    let numbers = buffer.chunks_exact(8).map(|bytes| bytes.iter().rev().fold(0, |n, byte| n << 8 | u64::from(*byte)));
+    ensure!(n == PAGE_BYTES || n == 0, "{n} bytes");
+    let numbers =
+        buffer[..n].chunks_exact(8).map(|bytes| bytes.iter().rev().fold(0, |n, byte| n << 8 | u64::from(*byte)));
     Ok(numbers.min().unwrap_or_default())
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Client;
-use super::api::{DirItem, Handle, LockCall, NewInode, OpenMode, Posix, ReadRange, Result, WriteRequest};
+use super::api::{DirItem, Handle, LockCall, NewInode, OpenMode, Posix, Result, WriteRequest};
 use crate::types::attr::{Attr, SetAttr};
 use crate::types::id::Ino;
 use crate::types::lock::{Lock, LockSpace};
@@ -31,12 +31,12 @@ impl Posix for Client {
         self.core.try_getattr(ino).map(Ok)
     }
 
-    fn fills_pages(&self, ino: Ino) {
-        self.core.fills_pages(&self.core.nodes.node(ino));
+    fn try_read(&self, _: Ino, handle: Handle, offset: u64, len: u32) -> Option<Result<Bytes>> {
+        self.core.try_read(handle, offset, len)
     }
 
-    fn try_read(&self, _: Ino, handle: Handle, range: ReadRange) -> Option<Result<Bytes>> {
-        self.core.try_read(handle, range)
+    fn fills_pages(&self, ino: Ino) {
+        self.core.fills_pages(ino);
     }
 
     fn try_write(&self, _: Ino, handle: Handle, write: WriteRequest<'_>) -> Option<Result<u32>> {
@@ -49,18 +49,6 @@ impl Posix for Client {
 
     fn lend_attr(&self, attr: &Attr) -> Duration {
         self.core.lend_attr(attr)
-    }
-
-    fn lend_attr_only(&self, attr: &Attr) -> Duration {
-        self.core.lend_attr_only(attr)
-    }
-
-    fn keeps_pages(&self, ino: Ino, mode: OpenMode) -> bool {
-        self.core.keeps_pages(ino, mode)
-    }
-
-    fn pages_show(&self, attr: &Attr) -> bool {
-        self.core.pages_show(attr)
     }
 
     fn lend_name(&self, dir: Ino, name: &Name, ino: Ino) -> Duration {
@@ -89,10 +77,6 @@ impl Posix for Client {
 
     async fn parent(&self, dir: Ino) -> Result<Attr> {
         self.core.parent(dir).await
-    }
-
-    async fn drop_pages(&self, ino: Ino) {
-        self.core.drop_all_pages(&self.core.nodes.node(ino)).await;
     }
 
     async fn getattr(&self, ino: Ino) -> Result<Attr> {
@@ -146,8 +130,8 @@ impl Posix for Client {
         self.core.open(ino, mode).await
     }
 
-    async fn read(&self, _: Ino, handle: Handle, range: ReadRange) -> Result<Bytes> {
-        self.core.read(handle, range).await
+    async fn read(&self, _: Ino, handle: Handle, offset: u64, len: u32) -> Result<Bytes> {
+        self.core.read(handle, offset, len).await
     }
 
     async fn write(&self, _: Ino, handle: Handle, write: WriteRequest<'_>) -> Result<u32> {

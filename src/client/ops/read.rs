@@ -10,12 +10,11 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::try_join_all;
 
-use crate::client::api::{Handle, ReadRange, Result};
+use crate::client::api::{Handle, Result};
 use crate::client::atime::{self, Access};
 use crate::client::core::Core;
 use crate::client::files::OpenFile;
 use crate::client::inode::{Node, State};
-use crate::client::pages::Begun;
 use crate::types::attr::Attr;
 use crate::types::error::FsError;
 use crate::types::extent::{ChunkPart, Extent, Source};
@@ -38,8 +37,6 @@ struct Plan {
     over: Vec<(u64, Bytes)>,
     /// Attributes that came with the extents and could not be kept.
     seen: Option<Attr>,
-    /// Of a read that fills pages.
-    begun: Option<Begun>,
 }
 
 /// A range of a chunk that goes to `at` in the file.
@@ -51,49 +48,36 @@ struct ChunkRead {
 }
 
 impl Core {
-    pub fn try_read(&self, handle: Handle, range: ReadRange) -> Option<Result<Bytes>> {
+    pub fn try_read(&self, handle: Handle, offset: u64, len: u32) -> Option<Result<Bytes>> {
         let file = match self.files.find_for_data(handle) {
             Ok(file) => file,
             Err(error) => return Some(Err(error)),
         };
-        if range.for_pages {
-            self.fills_pages(&file.node);
-        }
-        let plan = self.plan_leased(&file.node, range)?.ok()?;
+        let plan = self.plan_leased(&file.node, offset, len)?.ok()?;
         let mut parts = Vec::with_capacity(plan.chunks.len());
         for read in &plan.chunks {
             parts.push(self.cache.peek(&read.part, read.part.offset, read.len)?);
         }
-        if !plan.begun.is_none_or(|begun| file.node.lock().fill(begun)) {
-            return None;
-        }
-        self.note_read(&file, range, None);
+        self.note_read(&file, offset, len, None);
         Some(Ok(plan.assemble(parts)))
     }
 
-    pub async fn read(self: &Arc<Self>, handle: Handle, range: ReadRange) -> Result<Bytes> {
+    pub async fn read(self: &Arc<Self>, handle: Handle, offset: u64, len: u32) -> Result<Bytes> {
         let file = self.files.find_for_data(handle)?;
         if file.node.lock().stale {
             return Err(FsError::Stale);
         }
-        if range.for_pages {
-            self.fills_pages(&file.node);
-        }
-        loop {
-            let plan = self.plan(&file.node, range).await?;
-            let straight = file.stream.lock().is_straight(range.offset, range.len.into());
-            let fetches = plan.chunks.iter().map(|read| async move {
-                match straight {
-                    true => self.cache.read(&read.part, read.part.offset, read.len).await,
-                    false => self.cache.read_bit(&read.part, read.part.offset, read.len).await,
-                }
-            });
-            let parts = try_join_all(fetches).await?;
-            if plan.begun.is_none_or(|begun| file.node.lock().fill(begun)) {
-                self.note_read(&file, range, plan.seen.as_ref());
-                return Ok(plan.assemble(parts));
+        let plan = self.plan(&file.node, offset, len).await?;
+        let straight = file.stream.lock().is_straight(offset, len.into());
+        let fetches = plan.chunks.iter().map(|read| async move {
+            match straight {
+                true => self.cache.read(&read.part, read.part.offset, read.len).await,
+                false => self.cache.read_bit(&read.part, read.part.offset, read.len).await,
             }
-        }
+        });
+        let parts = try_join_all(fetches).await?;
+        self.note_read(&file, offset, len, plan.seen.as_ref());
+        Ok(plan.assemble(parts))
     }
 
     /// The bytes `from..to` of what the extents say, for rewriting a block.
@@ -104,11 +88,10 @@ impl Core {
         Ok(plan.assemble(parts))
     }
 
-    async fn plan(self: &Arc<Self>, node: &Arc<Node>, range: ReadRange) -> Result<Plan> {
-        let ReadRange { offset, len, for_pages } = range;
+    async fn plan(self: &Arc<Self>, node: &Arc<Node>, offset: u64, len: u32) -> Result<Plan> {
         for attempt in 0.. {
             // A missing block is asked for; what the answer says is taken as it is when it cannot be kept.
-            if let Some(Ok(plan)) = self.plan_leased(node, range) {
+            if let Some(Ok(plan)) = self.plan_leased(node, offset, len) {
                 return Ok(plan);
             }
             self.shipped(node).await;
@@ -117,13 +100,12 @@ impl Core {
             }
             let _asking = self.ask_uncovered(node);
             let asked = self.nodes.asked();
-            let (over, buffered_end, begun, want) = {
-                let mut state = node.lock();
+            let (over, buffered_end, want) = {
+                let state = node.lock();
                 let lease = if state.writers > 0 { Lease::Write } else { Lease::Read };
                 let want = Hold { lease: state.want(lease), open: state.wants_open() };
                 let over = dirty_runs(&state, offset, offset.saturating_add(u64::from(len)));
-                let begun = (for_pages && !self.is_exclusive()).then(|| state.begin_fill(0));
-                (over, state.dirty.end().unwrap_or(0), begun, want)
+                (over, state.dirty.end().unwrap_or(0), want)
             };
             // What will not be kept is asked for as far as it is needed.
             let ahead = if want.lease == Lease::None { 0 } else { EXTENT_BLOCKS_AHEAD * self.block_bytes };
@@ -150,8 +132,7 @@ impl Core {
                 let mut extents = extents.clone();
                 if self.ask_rest(ino, attr.version, offset + covered..offset + u64::from(len), &mut extents).await? {
                     self.note_unleased_read(node);
-                    let plan = one_shot(&attr, &extents, (over, buffered_end), offset, len);
-                    return Ok(Plan { begun: begun.map(|begun| begun.of(attr.version)), ..plan });
+                    return Ok(one_shot(&attr, &extents, (over, buffered_end), offset, len));
                 }
             }
         }
@@ -184,23 +165,16 @@ impl Core {
     }
 
     /// `None`: not to be answered from here. `Err`: some extents are not known.
-    fn plan_leased(&self, node: &Node, range: ReadRange) -> Option<std::result::Result<Plan, ()>> {
-        let mut state = node.lock();
+    fn plan_leased(&self, node: &Node, offset: u64, len: u32) -> Option<std::result::Result<Plan, ()>> {
+        let state = node.lock();
         if state.stale || !state.leased(&self.life) {
             return None;
         }
-        let version = state.base()?.version;
-        let begun = (range.for_pages && !self.is_exclusive()).then(|| state.begin_fill(version));
-        let plan = self.plan_from(&state, range.offset, range.len)?;
-        Some(plan.map(|plan| Plan { begun, ..plan }))
-    }
-
-    fn plan_from(&self, state: &State, offset: u64, len: u32) -> Option<std::result::Result<Plan, ()>> {
         let end = state.size()?.min(offset.saturating_add(u64::from(len)));
         if end <= offset {
             return Some(Ok(Plan::new([].iter(), offset, 0, &[])));
         }
-        let dirty = dirty_runs(state, offset, end);
+        let dirty = dirty_runs(&state, offset, end);
         let covered: u64 = dirty.iter().map(|(_, run)| run.len() as u64).sum();
         if covered == end - offset {
             return Some(Ok(Plan::new([].iter(), offset, covered as usize, &dirty)));
@@ -213,8 +187,8 @@ impl Core {
         Some(Ok(Plan::new(extents, offset, (end - offset) as usize, &dirty)))
     }
 
-    fn note_read(&self, file: &OpenFile, range: ReadRange, seen: Option<&Attr>) {
-        let ahead = file.stream.lock().note(range.offset, u64::from(range.len));
+    fn note_read(&self, file: &OpenFile, offset: u64, len: u32, seen: Option<&Attr>) {
+        let ahead = file.stream.lock().note(offset, u64::from(len));
         if let Some((from, to)) = ahead {
             self.read_ahead(&file.node, from, to);
         }
@@ -260,8 +234,7 @@ fn one_shot(attr: &Attr, extents: &[Extent], buffered: (Vec<(u64, Bytes)>, u64),
 impl Plan {
     fn new<'a>(extents: impl Iterator<Item = &'a Extent>, offset: u64, len: usize, over: &[(u64, Bytes)]) -> Plan {
         let end = offset + len as u64;
-        let mut plan =
-            Plan { offset, len, base: None, chunks: Vec::new(), over: over.to_vec(), seen: None, begun: None };
+        let mut plan = Plan { offset, len, base: None, chunks: Vec::new(), over: over.to_vec(), seen: None };
         for extent in extents {
             let (from, to) = (extent.offset.max(offset), extent.end().min(end));
             if from >= to {

@@ -138,7 +138,6 @@ impl Core {
             return Buffered::Failed(FsError::FileTooLarge);
         }
         let grown = state.dirty.write(offset, write.data);
-        state.bytes_changed();
         self.memory.give(bytes - grown);
         self.note_write(&mut state, write.clear_privileges);
         let whole = state.dirty.whole_blocks() > 0;

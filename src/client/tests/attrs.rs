@@ -1,6 +1,7 @@
 //! Attributes of both kinds: what another change brings along, and when accesses count.
 
 use super::*;
+use crate::client::atime::Access;
 
 /// More than is kept, so that the client cannot set it alone.
 const LARGE_BYTES: usize = 4096;
@@ -71,4 +72,22 @@ async fn what_is_set_after_a_write_is_seen_though_both_go_in_one_command() {
     let seen = client.getattr(ino).await.unwrap();
     assert_eq!(Some(seen), cluster.meta.attr(ino));
     assert_eq!(client.getxattr(ino, b"user.large".to_vec()).await, Ok(value));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_access_that_is_noticed_while_another_is_told_goes_on_from_it() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    let (ino, _) = create(&client, "f").await;
+    client.sync().await.unwrap();
+    let node = client.core.nodes.node(ino);
+    let mut state = node.lock();
+    let was = state.base().unwrap().atime;
+    let at = |sec| Time { sec: was.sec + sec, nsec: 0 };
+    state.access = Some(Access { was, at: at(2) });
+    state.told_access(Access { was, at: at(1) }, Some(at(1)));
+    assert_eq!(state.access, Some(Access { was: at(1), at: at(2) }));
+    assert_eq!(state.visible().unwrap().atime, at(2));
+    state.told_access(Access { was: at(1), at: at(2) }, Some(at(2)));
+    assert_eq!((state.access, state.visible().unwrap().atime), (None, at(2)));
 }

@@ -70,7 +70,7 @@ async fn who_was_followed_by_another_host_does_not_come_back() {
 async fn says_eio(cluster: &Cluster, client: &Client, ino: Ino, handle: Handle) {
     let before = cluster.meta.attr(ino).unwrap();
     let is_eio = |error: FsError| assert_eq!(error.errno(), libc::EIO, "{error}");
-    is_eio(client.read(ino, handle, by_program(0, 9)).await.unwrap_err());
+    is_eio(client.read(ino, handle, 0, 9).await.unwrap_err());
     is_eio(client.getattr(ino).await.unwrap_err());
     is_eio(client.make(Ino::ROOT, name("late"), new(NewNode::Dir)).await.unwrap_err());
     let wrote = client.write(ino, handle, at(0, b"late")).await;

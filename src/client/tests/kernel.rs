@@ -97,10 +97,6 @@ impl KernelCache for WritingKernel {
             }
         })
     }
-
-    fn outdate_attr(&self, _: Ino) -> bool {
-        true
-    }
 }
 
 #[tokio::test(start_paused = true)]

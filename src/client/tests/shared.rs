@@ -20,10 +20,6 @@ impl KernelCache for Counting {
         self.drops.fetch_add(1, Ordering::Relaxed);
         Box::pin(std::future::ready(()))
     }
-
-    fn outdate_attr(&self, _: Ino) -> bool {
-        true
-    }
 }
 
 fn exclusive(owner: u64) -> LockCall {
@@ -33,8 +29,8 @@ fn exclusive(owner: u64) -> LockCall {
 
 /// A read for the kernel's pages.
 async fn fill(client: &Client, ino: Ino, handle: Handle) -> Vec<u8> {
-    let range = ReadRange { offset: 0, len: 10, for_pages: true };
-    client.read(ino, handle, range).await.unwrap().to_vec()
+    client.fills_pages(ino);
+    read(client, ino, handle, 0, 10).await
 }
 
 /// A file that `b` has open and on which nobody has a lease, because `a` just wrote to it.
@@ -113,7 +109,7 @@ async fn who_loses_a_lock_with_the_session_opens_the_file_anew() {
     cluster.meta.expire_all();
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert_eq!(client.write(ino, locked, at(0, b"zombie")).await, Err(FsError::Io));
-    assert_eq!(client.read(ino, locked, by_program(0, 10)).await, Err(FsError::Io));
+    assert_eq!(client.read(ino, locked, 0, 10).await, Err(FsError::Io));
     assert_eq!(client.fsync(ino, Some(locked)).await, Err(FsError::Io));
     write(&client, other, free, 0, b"no lock was lost").await;
     let anew = client.open(ino, RW).await.unwrap();

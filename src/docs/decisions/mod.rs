@@ -54,6 +54,3 @@ pub mod locks_decided_here {}
 
 #[doc = include_str!("0018-one-host-at-a-time.md")]
 pub mod one_host_at_a_time {}
-
-#[doc = include_str!("0019-pages-that-follow-attributes.md")]
-pub mod pages_that_follow {}
