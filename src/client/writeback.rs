@@ -362,7 +362,9 @@ impl Core {
             Err(Failed { index: Some(index), error, .. }) if index >= count => Some(error),
             Err(failed) => return Err(failed),
             Ok(replies) => {
-                let attr = newest(ino, &replies).or(attr);
+                // What the write is answered with lacks what the tail did: that has to be asked for.
+                let lacks = !tail.is_empty() && !matches!(replies.last(), Some(OpReply::Attr(_)));
+                let attr = newest(ino, &replies).or(attr).filter(|_| !lacks);
                 return Ok((attr, Ok(replies.into_iter().skip(count).collect())));
             }
         };

@@ -76,7 +76,7 @@ impl Core {
         }
         let sets_atime = set.atime.is_some();
         let reshapes = set.size.is_some();
-        let replies = self.change_after_writes(&node, vec![Op::SetAttr { ino, set }], reshapes).await?;
+        let replies = self.change_after_writes(&node, Op::SetAttr { ino, set }, reshapes).await?;
         if sets_atime {
             node.lock().access = None;
         }
@@ -86,21 +86,15 @@ impl Core {
         }
     }
 
-    /// A change of one inode that comes after what was written to it, in the same command when something is buffered. The
-    /// last of `ops` is answered with the inode's attributes: those that the write is answered with lack the change.
-    async fn change_after_writes(
-        self: &Arc<Self>,
-        node: &Arc<Node>,
-        ops: Vec<Op>,
-        reshapes: bool,
-    ) -> Result<Vec<OpReply>> {
+    /// A change of one inode that comes after what was written to it, in the same command when something is buffered.
+    async fn change_after_writes(self: &Arc<Self>, node: &Arc<Node>, op: Op, reshapes: bool) -> Result<Vec<OpReply>> {
         let touch = || Touch { inos: vec![node.ino], reshapes, ..Touch::default() };
         let buffered = {
             let state = node.lock();
             !state.dirty.is_empty() || state.mtime.is_some()
         };
         if buffered {
-            match self.flush_then(node, Scope::All, ops.clone(), touch()).await {
+            match self.flush_then(node, Scope::All, vec![op.clone()], touch()).await {
                 Ok(replies) if !replies.is_empty() => return Ok(replies),
                 // The data is lost, and its handles will say so; the change can be made all the same.
                 // (Not when the session has expired: then it may have been made, and others may have written since.)
@@ -109,11 +103,11 @@ impl Core {
             }
         }
         let apply: Apply = Box::new(|core, replies, outcome| {
-            if let Some(OpReply::Attr(attr)) = replies.last() {
+            if let Some(OpReply::Attr(attr)) = replies.first() {
                 outcome.learn(core, attr);
             }
         });
-        self.change(ops, touch(), apply).await
+        self.change(vec![op], touch(), apply).await
     }
 
     pub async fn readlink(&self, ino: Ino) -> Result<Vec<u8>> {
@@ -233,8 +227,6 @@ impl Core {
             // What is made in it may inherit something else from now on.
             state.dir = Names::default();
         }
-        // Changes nothing: for its answer.
-        let refresh = Op::SetAttr { ino, set: SetAttr::default() };
-        self.change_after_writes(&node, vec![op, refresh], false).await.map(|_| ())
+        self.change_after_writes(&node, op, false).await.map(|_| ())
     }
 }
