@@ -4,7 +4,8 @@
 //! `options` reads what was asked for, `mount` gets `/dev/fuse` into the tree, on a [`blockdev`], [`session`] runs the
 //! event loops, `adapter` takes the requests and hands each family of them to `names`, `attrs`, `data` and `locks`,
 //! `serve` answers in the FUSE thread when that needs no waiting and parks the request on the runtime when it does,
-//! `interrupt` lets go of parked requests whose process was signalled, and [`invalidate`] drops what the kernel cached.
+//! `interrupt` lets go of parked requests whose process was signalled, `places` and `underway` know where the kernel has
+//! directories and which it has locked, and [`invalidate`] drops what the kernel cached.
 //! [`control`] and [`mountinfo`] are for other processes: what they ask of a mount, and how they find one.
 //!
 //! # What the kernel may cache
@@ -40,3 +41,4 @@ mod serve;
 pub mod session;
 mod special;
 mod tell;
+mod underway;

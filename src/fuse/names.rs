@@ -112,7 +112,11 @@ impl<F: Posix> Door<F> {
             }
             Ok(done)
         };
-        serve(&self.runtime, caller, Surrender::Change, work, reply);
+        let change = self.teller.underway.begin(dirs);
+        serve(&self.runtime, caller, Surrender::Change, work, move |result| {
+            reply(result);
+            drop(change);
+        });
     }
 
     pub fn answer_make(&self, caller: Caller, at: Place, node: NewNode, mode: u32, umask: u32, reply: ReplyEntry) {
@@ -168,9 +172,13 @@ impl<F: Posix> Door<F> {
         let fs = self.fs.clone();
         let give_back = move |(attr, handle): (Attr, Handle)| release_later(fs, attr.ino, handle);
         let surrender = Surrender::Obtain(Box::new(give_back));
-        serve(&self.runtime, caller, surrender, work, move |result| match result {
-            Ok(created) => teller.created(&found, created, open_flags, reply),
-            Err(error) => reply.error(errno(&error)),
+        let change = self.teller.underway.begin([dir, dir]);
+        serve(&self.runtime, caller, surrender, work, move |result| {
+            match result {
+                Ok(created) => teller.created(&found, created, open_flags, reply),
+                Err(error) => reply.error(errno(&error)),
+            }
+            drop(change);
         });
     }
 

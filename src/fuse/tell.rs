@@ -10,6 +10,7 @@ use super::convert::{attr_out, errno, stale};
 use super::invalidate::Invalidator;
 use super::places::{Place, Places};
 use super::special::SpecialFiles;
+use super::underway::Underway;
 use crate::client::api::{Handle, Posix, Result};
 use crate::types::attr::{Attr, FileKind};
 use crate::types::error::FsError;
@@ -32,6 +33,7 @@ pub(super) struct Validity {
 pub(super) struct Teller<F> {
     fs: Arc<F>,
     pub special_files: Arc<SpecialFiles>,
+    pub underway: Arc<Underway>,
     places: Arc<Places>,
     cache: Arc<Invalidator>,
     runtime: Runtime,
@@ -42,6 +44,7 @@ impl<F> Clone for Teller<F> {
         Teller {
             fs: self.fs.clone(),
             special_files: self.special_files.clone(),
+            underway: self.underway.clone(),
             places: self.places.clone(),
             cache: self.cache.clone(),
             runtime: self.runtime.clone(),
@@ -51,7 +54,8 @@ impl<F> Clone for Teller<F> {
 
 impl<F: Posix> Teller<F> {
     pub fn new(fs: Arc<F>, runtime: Runtime, cache: Arc<Invalidator>) -> Teller<F> {
-        Teller { fs, special_files: Arc::default(), places: Arc::default(), cache, runtime }
+        let (special_files, underway, places) = (Arc::default(), Arc::default(), Arc::default());
+        Teller { fs, special_files, underway, places, cache, runtime }
     }
 
     /// Answers with what a name leads to. A directory that another host has moved is first taken from where the kernel has it.
@@ -67,8 +71,9 @@ impl<F: Posix> Teller<F> {
             reply.entry_with_ttls(&validity.attr, &validity.name, &attr_out(&attr), GENERATION);
         };
         let Some(before) = before else { return answer() };
-        let (cache, places) = (self.cache.clone(), self.places.clone());
+        let (underway, cache, places) = (self.underway.clone(), self.cache.clone(), self.places.clone());
         self.runtime.spawn(async move {
+            underway.lets_go_of(before.0).await;
             cache.drop_name(before, places).await;
             answer();
         });

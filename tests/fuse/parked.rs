@@ -11,7 +11,7 @@ use holdfast::client::api::{Handle, NewInode, OpenMode, Owner, Posix, WriteReque
 use holdfast::types::attr::Attr;
 use holdfast::types::id::Ino;
 use holdfast::types::name::Name;
-use holdfast::types::op::NewNode;
+use holdfast::types::op::{NewNode, RenameMode};
 
 use crate::Mounted;
 use crate::reference::Held;
@@ -153,4 +153,27 @@ fn a_file_that_was_made_elsewhere_meanwhile_is_opened_with_all_checks() {
         assert_eq!(fs::metadata(&path).unwrap().ino(), attr.ino.0);
     }
     until(|| m.fs.handles() == 0);
+}
+
+/// The kernel can move a directory that is in use only while nothing else is moved between directories.
+#[test]
+fn a_directory_that_was_moved_elsewhere_is_found_while_a_rename_waits() {
+    let m = Mounted::new();
+    let made = ["from", "to", "x", "y", "from/d"].map(|name| {
+        fs::create_dir(m.path(name)).unwrap();
+        Ino(fs::metadata(m.path(name)).unwrap().ino())
+    });
+    fs::write(m.path("x/f"), "x").unwrap();
+    let in_use = fs::File::open(m.path("from/d")).unwrap();
+    let d = || Name::new("d").unwrap();
+    m.runtime.block_on(m.fs.rename((made[0], d()), (made[1], d()), RenameMode::Replace)).unwrap();
+    let renames = parked(&m, Held::Rename, || fs::rename(m.path("x/f"), m.path("y/f")).map_or(1, |()| 0));
+    let found = m.path("to/d");
+    let looks = thread::spawn(move || fs::metadata(found).map(|found| found.ino()));
+    // What has to wait has no moment to wait for: this is longer than a look-up takes.
+    thread::sleep(Duration::from_millis(300));
+    assert!(!looks.is_finished());
+    m.runtime.block_on(m.fs.resume());
+    assert_eq!(renames.wait(), 0);
+    assert_eq!(looks.join().unwrap().unwrap(), in_use.metadata().unwrap().ino());
 }

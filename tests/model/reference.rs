@@ -54,6 +54,7 @@ pub enum Held {
     Locked,
     Open,
     Read,
+    Rename,
     Sync,
 }
 
@@ -469,6 +470,7 @@ impl Posix for Reference {
     }
 
     async fn rename(&self, from: (Ino, Name), to: (Ino, Name), mode: RenameMode) -> Result<()> {
+        self.pass(Held::Rename).await;
         self.state.lock().rename(from, to, mode)
     }
 
