@@ -52,7 +52,7 @@ pub enum MetaError {
 }
 
 pub struct MetaServer {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     workers: Workers,
     damaged_mark: PathBuf,
 }
@@ -104,7 +104,11 @@ impl MetaServer {
     /// Returns when this server has failed, with the reason: stop it and start it again. An index found damaged is
     /// marked, and rebuilt by the next start.
     pub async fn failed(&self) -> String {
-        let why = self.shared.raft.stopped().await;
+        // An index that fails while something is read would have nothing applied for as long as nobody can ask for a change.
+        let why = tokio::select! {
+            why = self.shared.raft.stopped() => why,
+            () = self.shared.state.fails() => "the metadata index has failed".to_string(),
+        };
         if self.shared.state.damaged()
             && let Err(error) = std::fs::write(&self.damaged_mark, b"")
         {

@@ -84,8 +84,10 @@ impl From<StateError> for Fail {
             StateError::Fs(error) => Fail::Fs(error),
             StateError::Refused(why) => Fail::Refused(why),
             other => {
+                // What was asked for may be in the log. This server stops (see `MetaServer::failed`), and another one has the answer,
+                // or this one when it was started again.
                 tracing::error!(error = %other, "the metadata index failed");
-                Fail::Fs(FsError::Io)
+                Fail::Uncertain(None)
             }
         }
     }

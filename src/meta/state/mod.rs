@@ -31,9 +31,9 @@ mod xattr;
 mod tests;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
 
 use self::tx::Tx;
 use super::command::{Command, Outcome};
@@ -54,7 +54,7 @@ pub struct State {
     gate: RwLock<()>,
     /// One list of commands at a time: they are worked out against an index that nothing else changes.
     applying: Mutex<()>,
-    damaged: AtomicBool,
+    damaged: watch::Sender<bool>,
 }
 
 impl State {
@@ -63,7 +63,7 @@ impl State {
             kv: FreezableKv::new(kv),
             gate: RwLock::new(()),
             applying: Mutex::new(()),
-            damaged: AtomicBool::new(false),
+            damaged: watch::Sender::new(false),
         }
     }
 
@@ -82,7 +82,13 @@ impl State {
 
     /// The index has failed: this replica is to be rebuilt from snapshot and log.
     pub fn damaged(&self) -> bool {
-        self.damaged.load(Ordering::Acquire)
+        *self.damaged.borrow()
+    }
+
+    /// Returns when the index has failed.
+    pub async fn fails(&self) {
+        // The sender is right here.
+        let _ = self.damaged.subscribe().wait_for(|damaged| *damaged).await;
     }
 
     /// Every broken invariant. Reads everything.
@@ -96,7 +102,7 @@ impl State {
 
     fn note(&self, error: &StateError) {
         if error.is_fault() {
-            self.damaged.store(true, Ordering::Release);
+            self.damaged.send_if_modified(|damaged| !std::mem::replace(damaged, true));
         }
     }
 
@@ -158,7 +164,7 @@ impl Machine for State {
         let _applying = self.applying.lock();
         let _gate = self.gate.write();
         let loaded = dump::load(&self.kv, position, input);
-        self.damaged.store(loaded.is_err(), Ordering::Release);
+        self.damaged.send_replace(loaded.is_err());
         loaded
     }
 }
