@@ -51,6 +51,7 @@ pub fn create(id: ClusterId, dir: &Path, addresses: Addresses) -> Outcome<NewClu
     if !DataDir::is_vacant(dir).map_err(Failure::new)? {
         return Err(Failure::new(format!("{} is a Holdfast directory already", dir.display())));
     }
+    member::check_room(dir)?;
     let making = || "the cluster's keys cannot be made".to_string();
     let authority = ClusterAuthority::create(id).or_fail(making)?;
     let metas = vec![addresses.advertise.clone()];

@@ -24,12 +24,16 @@ use crate::crypto::identity::Credential;
 use crate::crypto::token::JoinToken;
 use crate::host::data_dir::DataDir;
 use crate::host::file::{write_atomically, write_private};
+use crate::host::space::free_bytes_for_new;
 use crate::types::digest::fingerprint;
+use crate::types::limits::META_RESERVE_BYTES;
 use crate::types::record::Role;
 
 const IDENTITY_FILE: &str = "identity.pem";
 const AUTHORITY_FILE: &str = "authority.key";
 const ADDRESS_FILE: &str = "member.toml";
+/// Of a disk for a metadata server: what is kept free, and the first of log and index.
+const META_ROOM_BYTES: u64 = META_RESERVE_BYTES + (32 << 20);
 
 /// Where a server listens, and what others are told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,12 +86,13 @@ impl Request<'_> {
     }
 }
 
-/// Opens the member's directory, or joins the cluster of the token and makes it.
+/// Opens the member's directory, or joins the cluster of the token and makes it. `check`: what else has to hold before the token
+/// is spent.
 ///
 /// # Errors
 /// The directory is of another cluster, kind or format, or is held; there is neither a member nor a token; an address
 /// is not to be had; the cluster refuses.
-pub async fn open_or_join(request: Request<'_>) -> Outcome<Member> {
+pub async fn open_or_join(request: Request<'_>, check: impl FnOnce() -> Outcome) -> Outcome<Member> {
     if !DataDir::is_vacant(&request.dir).map_err(Failure::new)? {
         return open(&request);
     }
@@ -100,6 +105,7 @@ pub async fn open_or_join(request: Request<'_>) -> Outcome<Member> {
     };
     let addresses = request.addresses()?;
     check_listen(&addresses.listen)?;
+    check()?;
     let made = make_dir(&request.dir)?;
     match dial::join(token, request.role, &addresses.advertise).await {
         Ok(joined) => create(&request.dir, &joined, addresses),
@@ -192,6 +198,20 @@ pub fn resolve(address: &str) -> Outcome<SocketAddr> {
 pub fn check_listen(address: &str) -> Outcome {
     let socket = UdpSocket::bind(resolve(address)?).map(drop);
     socket.or_fail(|| format!("cannot listen on {address}"))
+}
+
+/// That a new metadata server has room in `dir`, found out before anything is made. With less it takes no changes, and its index
+/// does not outlive the first.
+///
+/// # Errors
+/// It has not, or there is no telling.
+pub fn check_room(dir: &Path) -> Outcome {
+    let free = free_bytes_for_new(dir).or_fail(|| dir.display().to_string())?;
+    if free >= META_ROOM_BYTES {
+        return Ok(());
+    }
+    let (free, needs) = (free >> 10, META_ROOM_BYTES >> 20);
+    Err(Failure::new(format!("{} has {free} KiB free, and a new metadata server needs {needs} MiB", dir.display())))
 }
 
 /// `true` when it was not there.

@@ -22,9 +22,10 @@ use crate::types::record::{MetaInfo, Role};
 pub fn run(common: &CommonArgs, args: MetaArgs) -> Outcome {
     let settings = settings(common, Flags::from(&args))?;
     let (common, config): (CommonConfig, MetaConfig) = (settings.section()?, settings.section()?);
+    let dir = absolute(&config.dir)?;
     let request = member::Request {
         role: Role::Meta,
-        dir: absolute(&config.dir)?,
+        dir: dir.clone(),
         listen: &config.listen,
         advertise: &config.advertise,
         token: token(&common)?.as_deref().map(dial::parse_token).transpose()?,
@@ -33,7 +34,7 @@ pub fn run(common: &CommonArgs, args: MetaArgs) -> Outcome {
     dial::runtime()?.block_on(async {
         let shutdown = Shutdown::new();
         shutdown.on_signals().or_fail(|| "signals cannot be handled".to_string())?;
-        let member = member::open_or_join(request).await?;
+        let member = member::open_or_join(request, || member::check_room(&dir)).await?;
         let server = Running::start(member, shutdown.clone()).await?;
         ready::announce("meta", server.id, &server.address);
         let failed = tokio::select! {

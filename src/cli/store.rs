@@ -21,6 +21,7 @@ use crate::kv::sled::SledKv;
 use crate::net::quic::QuicEndpoint;
 use crate::net::{BoxFuture, Transport};
 use crate::remote::meta::{MetaClient, MetaReply, MetaRequest};
+use crate::store::identity::DiskDir;
 use crate::store::serve::StoreService;
 use crate::store::workers::{MetaLink, WorkerOptions, Workers};
 use crate::store::{PACK_BYTES_DEFAULT, Store, StoreConfig as EngineConfig, StoreParts};
@@ -52,7 +53,7 @@ pub fn run(common: &CommonArgs, args: StoreArgs) -> Outcome {
     dial::runtime()?.block_on(async {
         let shutdown = Shutdown::new();
         shutdown.on_signals().or_fail(|| "signals cannot be handled".to_string())?;
-        let member = member::open_or_join(request).await?;
+        let member = member::open_or_join(request, || check_new(&disks)).await?;
         let store = Running::start(member, disks, domain, shutdown.clone()).await?;
         ready::announce("store", store.id, &store.address);
         shutdown.wait().await;
@@ -78,6 +79,11 @@ fn disks(config: &StoreConfig) -> Outcome<Vec<PathBuf>> {
         }
     }
     Ok(disks)
+}
+
+/// Before a token is spent on a store that could not use them.
+fn check_new(disks: &[PathBuf]) -> Outcome {
+    disks.iter().try_for_each(|disk| DiskDir::check_new(disk)).map_err(Failure::new)
 }
 
 /// Failure domains of a store.

@@ -26,6 +26,15 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
+/// The same for a directory that may have to be made.
+///
+/// # Errors
+/// As [`free_bytes`].
+pub fn free_bytes_for_new(path: &Path) -> io::Result<u64> {
+    let there = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    free_bytes(there)
+}
+
 /// A number for the filesystem that holds `path`: the same for everything on it, another on every other host, and after
 /// a restart of the host. Subvolumes of btrfs and datasets of ZFS have numbers of their own, although they share space.
 ///

@@ -35,6 +35,8 @@ pub enum IdentityError {
     OtherCluster(PathBuf, String),
     #[error("{0} belongs to store {1}, not to this one")]
     OtherStore(PathBuf, StoreId),
+    #[error("{0} says that this is the disk of another store; a new one needs an empty directory")]
+    Taken(PathBuf),
     #[error("{0} has disk format {1}, newer than this program knows ({FORMAT})")]
     Newer(PathBuf, u32),
     #[error("{0} is not readable: {1}")]
@@ -78,6 +80,19 @@ impl DiskDir {
         fs::create_dir_all(&packs).map_err(io)?;
         sync_dir(path).map_err(io)?;
         Ok(DiskDir { id, path: path.to_owned(), _lock: lock })
+    }
+
+    /// That a directory is nobody's disk yet, and may become one of a store that is about to be made.
+    ///
+    /// # Errors
+    /// [`IdentityError::Taken`], [`IdentityError::Lost`], or it cannot be looked at.
+    pub fn check_new(path: &Path) -> Result<(), IdentityError> {
+        match path.join(FILE).try_exists() {
+            Ok(false) if path.join("packs").exists() => Err(IdentityError::Lost(path.to_owned())),
+            Ok(false) => Ok(()),
+            Ok(true) => Err(IdentityError::Taken(path.join(FILE))),
+            Err(error) => Err(IdentityError::Io(path.to_owned(), error)),
+        }
     }
 
     pub fn packs(&self) -> PathBuf {
@@ -143,6 +158,17 @@ mod tests {
         assert!(matches!(other, Err(IdentityError::OtherCluster(..))));
         let other = DiskDir::claim(dir.path(), CLUSTER, StoreId(2));
         assert!(matches!(other, Err(IdentityError::OtherStore(_, StoreId(1)))));
+    }
+
+    #[test]
+    fn a_new_store_takes_nobodys_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        DiskDir::check_new(dir.path()).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "it was looked at alone");
+        drop(DiskDir::claim(dir.path(), CLUSTER, StoreId(1)).unwrap());
+        assert!(matches!(DiskDir::check_new(dir.path()), Err(IdentityError::Taken(_))));
+        fs::remove_file(dir.path().join(FILE)).unwrap();
+        assert!(matches!(DiskDir::check_new(dir.path()), Err(IdentityError::Lost(_))));
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub const BULK_BYTES_MAX: usize = 16 << 20;
 /// Operations in one command, and bytes of one command with its inline data.
 pub const COMMAND_OPS_MAX: usize = 1024;
 pub const COMMAND_BYTES_MAX: usize = 4 << 20;
+/// What a metadata server keeps free of the disk under its log, for what frees something.
+pub const META_RESERVE_BYTES: u64 = 64 << 20;
 /// Inode numbers set aside for a session at a time, and how many such ranges it may have.
 pub const RESERVED_INOS_MAX: u64 = 1 << 16;
 pub const INO_RANGES_MAX: usize = 4;

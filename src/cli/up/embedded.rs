@@ -112,7 +112,7 @@ fn clear(layout: &Layout<'_>) -> Outcome {
 
 async fn open_meta(layout: &Layout<'_>) -> Outcome<Member> {
     let request = member::Request { role: Role::Meta, dir: layout.meta(), listen: "", advertise: "", token: None };
-    member::open_or_join(request).await
+    member::open_or_join(request, || Ok(())).await
 }
 
 fn operator(layout: &Layout<'_>) -> Outcome<Operator> {
@@ -136,7 +136,7 @@ async fn start_store(
     let address = format!("127.0.0.1:{}", free_port(first_port(cluster))?);
     // A store may move: its port of last time is no better than another that is free.
     let request = member::Request { role: Role::Store, dir, listen: &address, advertise: "", token };
-    let member = member::open_or_join(request).await?;
+    let member = member::open_or_join(request, || Ok(())).await?;
     // One failure domain each: three copies go to three stores.
     let domain = store::Domain { host: format!("store-{n}"), zone: String::new() };
     store::Running::start(member, vec![disk], domain, shutdown).await

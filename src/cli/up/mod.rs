@@ -16,6 +16,7 @@ use crate::cli::detach::{Report, Side, detach};
 use crate::cli::failure::{Context, Failure, Outcome};
 use crate::cli::mount::{Mounted, Plan, Signals, check_limits};
 use crate::cli::mount_helper::format_source;
+use crate::cli::member;
 use crate::cli::mountpoint;
 use crate::cli::out::print;
 use crate::cli::settings::settings;
@@ -49,6 +50,9 @@ pub fn run(common: &CommonArgs, args: UpArgs) -> Outcome {
     let mountpoint = place::mount_dir(&config)?;
     if mountpoint.starts_with(&data) {
         return Err(Failure::new(format!("the mount point {} is inside the data directory", mountpoint.display())));
+    }
+    if known.is_none() {
+        member::check_room(&data)?;
     }
     let made = prepare_mountpoint(&mountpoint)?;
     let mut dir = match known {
