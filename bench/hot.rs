@@ -18,7 +18,7 @@ use holdfast::store::disk::{Disk, DiskOptions};
 use holdfast::store::pack::format::CheckedChunk;
 use holdfast::store::pack::sys::Patience;
 use holdfast::store::pack::writer::{Purpose, WriterOptions};
-use holdfast::types::attr::Time;
+use holdfast::types::attr::{Owner, Time};
 use holdfast::types::digest::ChunkId;
 use holdfast::types::extent::{ChunkPart, Extent, Source};
 use holdfast::types::id::{ClusterId, Ino, SessionId, StoreId};
@@ -45,7 +45,12 @@ impl Replica {
         let dir = TempDir::new().expect("a directory");
         let kv: SharedKv = Arc::new(SledKv::open(dir.path()).expect("an index"));
         let replica = Replica { state: State::new(kv), sequence: Cell::new(0), _dir: dir };
-        replica.apply(&Command::CreateVolume { name: "v".into(), policy: VolumePolicy::default(), now: NOW });
+        replica.apply(&Command::CreateVolume {
+            name: "v".into(),
+            policy: VolumePolicy::default(),
+            owner: Owner::default(),
+            now: NOW,
+        });
         replica.apply(&Command::OpenSession {
             volume: "v".into(),
             client: "bench".into(),

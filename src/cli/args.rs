@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::value::{ByteSize, HostPort, HostPorts, LogFormat, Span};
+use crate::config::value::{ByteSize, HostPort, HostPorts, LogFormat, OwnerIds, Span};
 use crate::types::record::Role;
 
 #[derive(Debug, Parser)]
@@ -294,6 +294,9 @@ pub struct VolumeCreateArgs {
     /// On how many hosts it is mounted at once: any number (rwx), or one, whose kernel then caches all it likes (rwo)
     #[arg(long, value_enum, default_value = "rwx")]
     pub access: AccessArg,
+    /// Whom the volume's root directory belongs to [default: who makes the volume]
+    #[arg(long, value_name = "UID[:GID]")]
+    pub owner: Option<OwnerIds>,
     #[command(flatten)]
     pub admin: AdminArgs,
 }

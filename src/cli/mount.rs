@@ -21,7 +21,6 @@ use crate::cli::out::print;
 use crate::cli::settings::{absolute, settings, token};
 use crate::cli::up::place::user_dir;
 use crate::cli::{daemon, dial, join, map, mountpoint};
-use crate::client::api::Posix;
 use crate::client::cache::disk::{DiskCache, DiskCacheError};
 use crate::client::chunks::ChunkStore;
 use crate::client::{Client, ClientConfig};
@@ -32,16 +31,16 @@ use crate::crypto::identity::Credential;
 use crate::crypto::token::JoinToken;
 use crate::daemon::ready;
 use crate::fuse::invalidate::Invalidator;
+use crate::fuse::mountinfo::mounted_at;
 use crate::fuse::options::{AccessTimes, MountOptions};
 use crate::fuse::session::{Mount, MountError};
 use crate::host::memory;
+use crate::host::utab::Note;
 use crate::net::Transport;
 use crate::net::quic::QuicEndpoint;
 use crate::remote::meta::MetaClient;
 use crate::remote::store::{StoreClient, StoreClientOptions};
-use crate::types::attr::SetAttr;
 use crate::types::error::FsError;
-use crate::types::id::Ino;
 use crate::types::record::Role;
 
 /// Where a mount's credential is when nobody says.
@@ -198,6 +197,8 @@ pub struct Mounted {
     client: Client,
     endpoint: Arc<QuicEndpoint>,
     follower: JoinHandle<()>,
+    /// Taken out when the mount is gone.
+    _note: Option<Note>,
 }
 
 impl Mounted {
@@ -217,7 +218,10 @@ impl Mounted {
         let client = Client::start(client_config(&plan), meta, store).await;
         let client = client.or_fail(|| format!("volume {} cannot be mounted", plan.volume))?;
         match attach(&client, &plan).await {
-            Ok(mount) => Ok(Mounted { mount, client, endpoint, follower }),
+            Ok(mount) => {
+                let _note = note(mount.mountpoint());
+                Ok(Mounted { mount, client, endpoint, follower, _note })
+            }
             Err(failure) => {
                 // Nothing was written through it: what this reports does not matter beside the failure.
                 let _ = client.stop().await;
@@ -248,23 +252,6 @@ impl Mounted {
         self.endpoint.close().await;
         ended.map_err(Failure::new)?;
         stopped.or_fail(|| "not everything could be made durable".to_string())
-    }
-
-    /// Gives the root of the volume to this process's user if it is still root's: an ordinary user's own cluster is of
-    /// use to them.
-    ///
-    /// # Errors
-    /// The cluster does not answer.
-    pub async fn own_root(&self) -> Outcome {
-        // SAFETY: both take and touch nothing.
-        let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
-        let owning = || "the volume's root cannot be given to this user".to_string();
-        let root = self.client.getattr(Ino::ROOT).await.or_fail(owning)?;
-        if uid == 0 || root.uid != 0 {
-            return Ok(());
-        }
-        let owner = SetAttr { uid: Some(uid), gid: Some(gid), ..SetAttr::default() };
-        self.client.setattr(Ino::ROOT, owner).await.map(drop).or_fail(owning)
     }
 
     /// The volume's number: what the readiness line calls this mount.
@@ -341,6 +328,12 @@ async fn attach(client: &Client, plan: &Plan) -> Outcome<Mount> {
     let mounting = move || Mount::start(fs, &mountpoint, &options, runtime, cache);
     let mount = tokio::task::spawn_blocking(mounting).await.or_fail(|| "the mount failed".to_string())?;
     mount.map_err(Failure::new)
+}
+
+/// Only root may; and an ordinary user's umount(8) runs fusermount3, which asks nobody.
+fn note(mountpoint: &Path) -> Option<Note> {
+    let entry = mounted_at(mountpoint).ok().flatten().filter(|_| mountpoint::is_root())?;
+    Note::of(mountpoint, &entry.source)
 }
 
 /// This host's name, as others know it.

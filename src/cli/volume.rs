@@ -9,6 +9,7 @@ use crate::cli::out::{print, print_line};
 use crate::cli::table::Table;
 use crate::config::value::{ByteSize, Span};
 use crate::remote::meta::{MetaBody, MetaRequest};
+use crate::types::attr::Owner;
 use crate::types::record::{Access, Volume, VolumePolicy, VolumeUsage};
 
 /// # Errors
@@ -17,7 +18,8 @@ pub fn run(common: &CommonArgs, args: VolumeArgs) -> Outcome {
     match args.command {
         VolumeCommand::Create(args) => {
             let policy = policy(&args)?;
-            operator::run(common, &args.admin, |cluster| create(cluster, args.name, policy))
+            let owner = args.owner.map_or_else(me, |owner| Owner { uid: owner.uid, gid: owner.gid });
+            operator::run(common, &args.admin, |cluster| create(cluster, args.name, policy, owner))
         }
         VolumeCommand::List { json, admin } => operator::run(common, &admin, |cluster| list(cluster, json)),
         VolumeCommand::Show { name, json, admin } => operator::run(common, &admin, |cluster| show(cluster, name, json)),
@@ -83,8 +85,15 @@ fn policy(args: &VolumeCreateArgs) -> Outcome<VolumePolicy> {
     })
 }
 
-async fn create(cluster: Operator, name: String, policy: VolumePolicy) -> Outcome {
-    match cluster.ask(&format!("volume {name}"), MetaRequest::CreateVolume { name, policy }).await? {
+/// The user of this process: an ordinary user's volumes are of use to them.
+pub fn me() -> Owner {
+    // SAFETY: both take and touch nothing.
+    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+    Owner { uid, gid }
+}
+
+async fn create(cluster: Operator, name: String, policy: VolumePolicy, owner: Owner) -> Outcome {
+    match cluster.ask(&format!("volume {name}"), MetaRequest::CreateVolume { name, policy, owner }).await? {
         MetaBody::Volume(volume, _) => {
             print_line(format_args!("volume {} made: {} copies", volume.name, volume.policy.replicas))
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use crate::types::attr::Owner;
 use crate::types::attr::{Attr, FileKind, SetAttr};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
@@ -23,13 +24,6 @@ pub type Result<T> = std::result::Result<T, FsError>;
 /// Names an open file within one client. Opaque to the door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Handle(pub u64);
-
-/// Who makes a new inode.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Owner {
-    pub uid: u32,
-    pub gid: u32,
-}
 
 /// A new inode's particulars besides its place.
 #[derive(Clone, Debug)]

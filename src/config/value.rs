@@ -16,6 +16,13 @@ pub struct ValueError(pub String);
 #[serde(try_from = "Scalar")]
 pub struct ByteSize(pub u64);
 
+/// `UID[:GID]`; a group that is not given has the user's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnerIds {
+    pub uid: u32,
+    pub gid: u32,
+}
+
 /// A span of time, written `500ms`, `10s`, `5m`, `1h` or `7d`; a bare `0` is zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "Scalar")]
@@ -79,6 +86,21 @@ impl fmt::Display for ByteSize {
         match SIZES.iter().find(|(_, factor)| self.0 != 0 && self.0.is_multiple_of(*factor)) {
             Some((unit, factor)) if *factor > 1 => write!(out, "{}{unit}", self.0 / factor),
             _ => write!(out, "{}", self.0),
+        }
+    }
+}
+
+impl FromStr for OwnerIds {
+    type Err = ValueError;
+
+    /// # Errors
+    /// The text is not one number or two.
+    fn from_str(text: &str) -> Result<OwnerIds, ValueError> {
+        let (uid, gid) = text.split_once(':').unwrap_or((text, text));
+        let number = |id: &str| id.parse().ok().filter(|id| *id != u32::MAX);
+        match (number(uid), number(gid)) {
+            (Some(uid), Some(gid)) => Ok(OwnerIds { uid, gid }),
+            _ => Err(ValueError(format!("`{text}` is not an owner; write UID or UID:GID, in numbers"))),
         }
     }
 }
@@ -244,6 +266,15 @@ mod tests {
         }
         for bad in ["", "host", ":7400", "host:", "host:99999", "a b:1", "::1:7400", "[]:1"] {
             assert!(bad.parse::<HostPort>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn owners_are_numbers() {
+        assert_eq!("1000".parse(), Ok(OwnerIds { uid: 1000, gid: 1000 }));
+        assert_eq!("1000:100".parse(), Ok(OwnerIds { uid: 1000, gid: 100 }));
+        for bad in ["", "me", "1:", ":1", "-1", "4294967295"] {
+            assert!(bad.parse::<OwnerIds>().is_err(), "{bad}");
         }
     }
 }

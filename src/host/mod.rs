@@ -1,7 +1,7 @@
 //! What the host gives: files, time and chance.
 //!
 //! Owns the data directory with its lock, atomic file replacement, the clocks, the source of random bytes, and what is
-//! known of the process's memory. Knows nothing of the cluster but its id; starts no task.
+//! known of the process's memory; and a mount's line for umount(8). Knows nothing of the cluster but its id; starts no task.
 
 pub mod chance;
 pub mod clock;
@@ -10,3 +10,4 @@ pub mod file;
 pub mod lock;
 pub mod memory;
 pub mod space;
+pub mod utab;

@@ -5,7 +5,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use crate::types::attr::Time;
+use crate::types::attr::{Owner, Time};
 use crate::types::cluster::StoreInfo;
 use crate::types::digest::ChunkId;
 use crate::types::error::FsError;
@@ -15,7 +15,7 @@ use crate::types::record::{ClientGrant, MetaInfo, Role, Volume, VolumePolicy};
 use crate::wire::codec::{self, DecodeError};
 
 /// The layout of [`Command`] and [`Outcome`]; the last byte of either's encoding.
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 
 /// One change of the replicated state.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -91,6 +91,7 @@ pub enum Command {
     CreateVolume {
         name: String,
         policy: VolumePolicy,
+        owner: Owner,
         now: Time,
     },
     /// Refused while sessions are open on it. The tree is freed afterwards by [`Command::ReapTree`].

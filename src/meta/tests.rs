@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use tempfile::TempDir;
 
+use super::serve::Fail;
 use super::server::{MetaConfig, MetaServer};
+use super::state::StateError;
 use crate::crypto::ca::ClusterAuthority;
 use crate::net::sim::SimNet;
 use crate::net::{Frame, Peer, Transport};
-use crate::types::attr::{SetAttr, Time};
+use crate::types::attr::{Owner, SetAttr, Time};
 use crate::types::cluster::{DiskInfo, DiskReport, StoreInfo};
 use crate::types::digest::ChunkId;
 use crate::types::error::FsError;
@@ -48,7 +51,7 @@ impl World {
         net.register(META, server.service());
         let world = World { net, server: Some(server), _dir: dir };
         let name = "main".into();
-        world.ask(MetaRequest::CreateVolume { name, policy: VolumePolicy::default() }).await;
+        world.ask(MetaRequest::CreateVolume { name, policy: VolumePolicy::default(), owner: Owner::default() }).await;
         world
     }
 
@@ -402,6 +405,19 @@ async fn what_is_too_large_for_one_command_is_done_in_parts() {
     let cut = attr(Op::SetAttr { ino, set: SetAttr { size: Some(100), ..SetAttr::default() } }).await;
     assert_eq!((cut.size, cut.allocated_bytes), (100, 95));
     world.stop().await;
+}
+
+/// As on a disk that is full of something else.
+#[tokio::test]
+async fn a_server_whose_index_fails_at_a_read_stops_and_says_nothing_wrong_before() {
+    let world = World::new().await;
+    let server = world.server.as_ref().expect("it runs");
+    assert!(server.failed().now_or_never().is_none());
+    let failed = server.shared.state.view(|_| Err::<(), _>(StateError::Damaged("on purpose".into())));
+    let told = Fail::from(failed.unwrap_err());
+    assert!(matches!(told, Fail::Uncertain(None)), "the client asks on: {told:?}");
+    let why = tokio::time::timeout(Duration::from_secs(1), server.failed()).await.expect("it stops");
+    assert!(why.contains("index"), "{why}");
 }
 
 #[tokio::test]

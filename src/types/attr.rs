@@ -13,6 +13,13 @@ pub struct Time {
 }
 
 /// What an inode is.
+/// Whom a new inode belongs to.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    pub uid: u32,
+    pub gid: u32,
+}
+
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FileKind {
     File,

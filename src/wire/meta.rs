@@ -3,7 +3,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use crate::types::attr::Attr;
+use crate::types::attr::{Attr, Owner};
 use crate::types::cluster::{ClusterMap, DiskReport, StoreInfo};
 use crate::types::digest::ChunkId;
 use crate::types::error::FsError;
@@ -183,6 +183,8 @@ pub enum MetaRequest {
     CreateVolume {
         name: String,
         policy: VolumePolicy,
+        /// Of its root.
+        owner: Owner,
     },
     ListVolumes,
     ShowVolume {

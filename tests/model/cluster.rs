@@ -17,6 +17,7 @@ use holdfast::remote::store::{StoreClient, StoreClientOptions};
 use holdfast::store::serve::StoreService;
 use holdfast::store::workers::{MetaLink, WorkerOptions, Workers};
 use holdfast::store::{PACK_BYTES_DEFAULT, Store, StoreConfig, StoreParts};
+use holdfast::types::attr::Owner;
 use holdfast::types::error::FsError;
 use holdfast::types::id::{ClusterId, MetaId, StoreId};
 use holdfast::types::record::{MetaInfo, Role, VolumePolicy};
@@ -54,7 +55,7 @@ impl Cluster {
         let cluster = Cluster { net, meta, stores, _dir: dir };
         cluster.wait_for_stores().await;
         let policy = VolumePolicy { chunk_bytes, ..VolumePolicy::default() };
-        cluster.admin(MetaRequest::CreateVolume { name: "main".into(), policy }).await;
+        cluster.admin(MetaRequest::CreateVolume { name: "main".into(), policy, owner: Owner::default() }).await;
         cluster
     }
 

@@ -17,7 +17,7 @@ use crate::cli::join;
 use crate::cli::member::{self, Addresses, Member};
 use crate::cli::operator::{Operator, misfit};
 use crate::cli::up::place::Layout;
-use crate::cli::{meta, store};
+use crate::cli::{meta, store, volume};
 use crate::crypto::identity::Credential;
 use crate::crypto::token::JoinToken;
 use crate::daemon::shutdown::Shutdown;
@@ -157,7 +157,8 @@ async fn make_volume(operator: &Operator) -> Outcome {
     if volumes.iter().any(|(volume, _)| volume.name == VOLUME) {
         return Ok(());
     }
-    let request = MetaRequest::CreateVolume { name: VOLUME.into(), policy: VolumePolicy::default() };
+    let request =
+        MetaRequest::CreateVolume { name: VOLUME.into(), policy: VolumePolicy::default(), owner: volume::me() };
     operator.ask("volume main", request).await.map(drop)
 }
 

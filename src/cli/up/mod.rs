@@ -14,9 +14,9 @@ use std::path::Path;
 use crate::cli::args::{CommonArgs, UpArgs};
 use crate::cli::detach::{Report, Side, detach};
 use crate::cli::failure::{Context, Failure, Outcome};
+use crate::cli::member;
 use crate::cli::mount::{Mounted, Plan, Signals, check_limits};
 use crate::cli::mount_helper::format_source;
-use crate::cli::member;
 use crate::cli::mountpoint;
 use crate::cli::out::print;
 use crate::cli::settings::settings;
@@ -140,7 +140,6 @@ async fn serve(
         mounted = Mounted::start(credential, plan) => mounted?,
         () = signals.next() => return Err(Failure::new("interrupted before it was mounted")),
     };
-    mounted.own_root().await?;
     say();
     mounted.run(signals).await
 }

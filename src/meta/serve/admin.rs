@@ -10,7 +10,7 @@ use crate::meta::leader::Told;
 use crate::meta::state::{StateError, View};
 use crate::meta::stores::Room;
 use crate::net::Peer;
-use crate::types::attr::Time;
+use crate::types::attr::{Owner, Time};
 use crate::types::error::FsError;
 use crate::types::id::SessionId;
 use crate::types::limits::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, NAME_BYTES_MAX, REPLICAS_MAX};
@@ -30,7 +30,7 @@ impl Shared {
         }
         self.lead()?;
         match request {
-            MetaRequest::CreateVolume { name, policy } => self.create_volume(name, policy).await,
+            MetaRequest::CreateVolume { name, policy, owner } => self.create_volume(name, policy, owner).await,
             MetaRequest::ListVolumes => Ok(plain(MetaBody::Volumes(self.read(|view| view.volumes()).await?))),
             MetaRequest::ShowVolume { name } => self.show_volume(&name).await,
             MetaRequest::DeleteVolume { name } => match self.propose(&Command::DeleteVolume { name }).await? {
@@ -43,9 +43,9 @@ impl Shared {
         }
     }
 
-    async fn create_volume(&self, name: String, policy: VolumePolicy) -> Result<MetaReply, Fail> {
+    async fn create_volume(&self, name: String, policy: VolumePolicy, owner: Owner) -> Result<MetaReply, Fail> {
         check_volume(&name, &policy).map_err(Fail::Refused)?;
-        match self.propose(&Command::CreateVolume { name, policy, now: self.now() }).await? {
+        match self.propose(&Command::CreateVolume { name, policy, owner, now: self.now() }).await? {
             Outcome::Volume(volume) => Ok(plain(MetaBody::Volume(volume, VolumeUsage::default()))),
             other => Err(unexpected(other)),
         }

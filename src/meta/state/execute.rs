@@ -68,7 +68,7 @@ fn dispatch(tx: &mut Tx<'_>, command: Command) -> Result<Outcome, StateError> {
         Command::Condemn { chunks } => chunk::condemn(tx, chunks),
         Command::ConfirmDelete { store, epochs } => chunk::confirm_delete(tx, store, &epochs),
         Command::RegisterStore { info } => cluster::register_store(tx, info),
-        Command::CreateVolume { name, policy, now } => volume::create(tx, name, policy, now),
+        Command::CreateVolume { name, policy, owner, now } => volume::create(tx, name, policy, (owner, now)),
         Command::DeleteVolume { name } => volume::delete(tx, &name),
         Command::CreateToken { hash, role, grant, expires } => token::create(tx, &hash, role, grant, expires),
         Command::UseToken { hash, key, role, address, now } => token::spend(tx, &hash, key, role, address, now),

@@ -8,7 +8,7 @@ use super::schema::{
 };
 use super::tx::Tx;
 use crate::meta::command::Outcome;
-use crate::types::attr::{FileKind, Time};
+use crate::types::attr::{FileKind, Owner, Time};
 use crate::types::error::FsError;
 use crate::types::id::{Ino, TreeId, VolumeId};
 use crate::types::limits::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, REPLICAS_MAX};
@@ -18,7 +18,12 @@ use crate::types::record::{Volume, VolumePolicy, VolumeUsage};
 const REAP_KEYS_MAX: usize = 4096;
 const VOLUME_NAME_BYTES_MAX: usize = 128;
 
-pub(super) fn create(tx: &mut Tx<'_>, name: String, policy: VolumePolicy, now: Time) -> Result<Outcome, StateError> {
+pub(super) fn create(
+    tx: &mut Tx<'_>,
+    name: String,
+    policy: VolumePolicy,
+    (owner, now): (Owner, Time),
+) -> Result<Outcome, StateError> {
     check_name(&name)?;
     check_policy(&policy)?;
     if tx.contains(&volume_name_key(&name))? {
@@ -31,6 +36,7 @@ pub(super) fn create(tx: &mut Tx<'_>, name: String, policy: VolumePolicy, now: T
     tx.put(single_key(Table::Ids), &ids);
     let mut root = Inode::new(Ino::ROOT, FileKind::Dir, now);
     root.attr.mode = 0o755;
+    (root.attr.uid, root.attr.gid) = (owner.uid, owner.gid);
     root.parent = Ino::ROOT;
     tx.put(inode_key(tree, Ino::ROOT), &root);
     let usage = VolumeUsage { inodes: 1, allocated_bytes: 0 };

@@ -22,7 +22,7 @@ use super::State;
 use super::schema::Session;
 use crate::meta::command::{Command, Outcome};
 use crate::meta::raft::Machine;
-use crate::types::attr::{Attr, SetAttr, Time};
+use crate::types::attr::{Attr, Owner, SetAttr, Time};
 use crate::types::digest::ChunkId;
 use crate::types::error::FsError;
 use crate::types::extent::{ChunkPart, Extent, Source};
@@ -61,7 +61,7 @@ impl World {
         let (tree, session) = (TreeId(1), SessionId(1));
         let mut world = World { state, tree, session, sequence: 0, seconds: 1000, checks: true };
         let now = world.now();
-        let created = world.apply(Command::CreateVolume { name: "v".into(), policy, now });
+        let created = world.apply(Command::CreateVolume { name: "v".into(), policy, owner: Owner::default(), now });
         assert!(matches!(created, Outcome::Volume(volume) if volume.tree == tree));
         assert_eq!(world.open("host", false), session);
         world

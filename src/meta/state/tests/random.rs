@@ -119,7 +119,11 @@ pub fn commands(seed: u64, count: usize) -> Vec<Command> {
         attempt: i as u64,
         now: now(i),
     };
-    let mut all = vec![Command::CreateVolume { name: "v".into(), policy: policy(), now: now(0) }, open(1), open(2)];
+    let mut all = vec![
+        Command::CreateVolume { name: "v".into(), policy: policy(), owner: Owner::default(), now: now(0) },
+        open(1),
+        open(2),
+    ];
     let inos: Vec<_> = (1..60).map(Ino).collect();
     let cast = Cast { dirs: [1; 20].into_iter().chain(2..30).map(Ino).collect(), others: inos.clone() };
     while all.len() < count {

@@ -5,7 +5,7 @@ use crate::types::id::VolumeId;
 
 fn make(world: &mut World, name: &str, policy: VolumePolicy) -> Outcome {
     let now = world.now();
-    world.apply(Command::CreateVolume { name: name.into(), policy, now })
+    world.apply(Command::CreateVolume { name: name.into(), policy, owner: Owner::default(), now })
 }
 
 #[test]
@@ -18,6 +18,16 @@ fn a_volume_begins_with_its_root() {
     assert_eq!((volumes.len(), volumes[0].0.name.as_str(), volumes[0].1.inodes), (1, "v", 1));
     let by_name = world.state.view(|view| view.volume_by_name("v")).unwrap();
     assert_eq!(by_name, Some(world.state.view(|view| view.volume(VolumeId(1))).unwrap()));
+}
+
+#[test]
+fn a_root_belongs_to_whom_it_was_made_for() {
+    let mut world = World::new();
+    let (now, owner) = (world.now(), Owner { uid: 1000, gid: 100 });
+    let made = world.apply(Command::CreateVolume { name: "theirs".into(), policy: policy(), owner, now });
+    let Outcome::Volume(volume) = made else { panic!("{made:?}") };
+    let root = world.state.view(|view| view.attr(volume.tree, ROOT)).unwrap();
+    assert_eq!((root.mode, root.uid, root.gid), (0o755, 1000, 100));
 }
 
 #[test]
