@@ -45,6 +45,11 @@ impl Space {
         SpaceReport { free_bytes, ..state.report }
     }
 
+    /// What was deleted is about to give its space back.
+    pub fn is_freeing(&self) -> bool {
+        self.state.lock().report.freeing
+    }
+
     /// The leader is asked. What it tells may have everything that was sent before.
     pub fn asked(&self) -> Asked {
         Asked(self.state.lock().sent_bytes)

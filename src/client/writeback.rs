@@ -54,6 +54,10 @@ const BLOCK_PIECES_MAX: usize = BLOCK_EXTENTS_MAX / 4;
 /// optimisation.
 const REWRITE_PATIENCE: Duration = Duration::from_secs(3);
 const EVERY_TICKS_SLOW: u32 = 10;
+/// How long data that does not fit waits for what was deleted to give its space back: two rounds of collecting garbage, and the stores'
+/// part in them. And between two tries.
+const FREEING_PATIENCE: Duration = Duration::from_secs(30);
+const FREEING_PAUSE: Duration = Duration::from_millis(250);
 /// How often the blocks of one write are rewritten to make room for it.
 pub const REWRITES_MAX: u32 = 20;
 
@@ -308,8 +312,14 @@ impl Core {
         let mut inline_bytes = node.inline_bytes_max();
         let mut rewrites = 0;
         let mut committed = 0;
+        let begun = Instant::now();
         loop {
-            let pieces = self.put_runs(&load.runs, epoch, inline_bytes).await.map_err(Failed::of)?;
+            let pieces = match self.put_runs(&load.runs, epoch, inline_bytes).await {
+                Err(FsError::NoSpace) if begun.elapsed() < FREEING_PATIENCE && self.outwaits_freeing(node).await => {
+                    continue;
+                }
+                put => put.map_err(Failed::of)?,
+            };
             let before = committed;
             let outcome = self.commit(node.ino, load, &pieces, &mut committed, tail, want).await;
             if committed > before {
@@ -333,6 +343,16 @@ impl Core {
                 Ok((attr, tail)) => return Ok(Shipped { pieces, attr, tail }),
             }
         }
+    }
+
+    /// The stores are full. `true`: something is about to be deleted, and nobody else waits for this file; a moment has passed.
+    async fn outwaits_freeing(&self, node: &Node) -> bool {
+        self.refresh_space().await;
+        let waits = self.space.is_freeing() && node.lock().held.may_ask();
+        if waits {
+            tokio::time::sleep(FREEING_PAUSE).await;
+        }
+        waits
     }
 
     /// Commits pieces in as few commands as they fit into, but for the first `committed`, which were; the tail rides with

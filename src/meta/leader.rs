@@ -363,6 +363,11 @@ impl Leader {
         Ok(guard)
     }
 
+    /// Somebody has a lease on it, or has it open.
+    pub fn is_held(&self, key: Key) -> bool {
+        self.leases.lock().is_held(key)
+    }
+
     pub fn begin_reap(&self, key: Key) -> bool {
         self.leases.lock().begin_reap(key)
     }

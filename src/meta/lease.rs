@@ -246,12 +246,16 @@ impl LeaseTable {
     /// Starts to free an unlinked inode, unless some session has it open, or a lease under which it may have. From then on it
     /// cannot be opened.
     pub fn begin_reap(&mut self, key: Key) -> bool {
-        let inode = self.inodes.entry(key).or_default();
-        if inode.holders.iter().any(|h| h.hold != Hold::default()) {
+        if self.is_held(key) {
             return false;
         }
-        inode.reaping = true;
+        self.inodes.entry(key).or_default().reaping = true;
         true
+    }
+
+    /// Some session has it open, or a lease on it.
+    pub fn is_held(&self, key: Key) -> bool {
+        self.inodes.get(&key).is_some_and(|inode| inode.holders.iter().any(|h| h.hold != Hold::default()))
     }
 
     pub fn end_reap(&mut self, key: Key, now_ms: u64) {

@@ -12,6 +12,7 @@
 //! clients opened, orders to stores ride on the replies to their heartbeats.
 
 pub mod command;
+mod garbage;
 pub mod leader;
 pub mod lease;
 pub mod names;

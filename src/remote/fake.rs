@@ -43,6 +43,7 @@ pub struct Faults {
     pub full: bool,
     /// Metadata servers have little room.
     pub tight: bool,
+    pub freeing: bool,
     /// What `statfs` tells otherwise.
     pub free_bytes: u64,
     /// The policy of the volume; 0 is for ever.
@@ -361,7 +362,14 @@ impl State {
 
     fn space(&self) -> SpaceReport {
         let free_bytes = if self.faults.full { 0 } else { self.faults.free_bytes };
-        SpaceReport { total_bytes: 1 << 41, free_bytes, inodes: 1, inodes_free: 1 << 20, tight: self.faults.tight }
+        SpaceReport {
+            total_bytes: 1 << 41,
+            free_bytes,
+            inodes: 1,
+            inodes_free: 1 << 20,
+            tight: self.faults.tight,
+            freeing: self.faults.freeing,
+        }
     }
 
     fn open_session(&mut self, read_only: bool, after: Option<SessionId>) -> MetaBody {

@@ -75,6 +75,8 @@ pub struct SpaceReport {
     pub inodes_free: u64,
     /// The metadata servers have next to no room for records: what is accepted must be stored before it is acknowledged.
     pub tight: bool,
+    /// What was deleted is about to give its space back.
+    pub freeing: bool,
 }
 
 /// What a certificate's holder may do. The certificate's common name is `role-id`, its organisation the cluster id.

@@ -395,6 +395,7 @@ impl Posix for Reference {
             inodes: INODES_MAX,
             inodes_free: INODES_MAX - state.inodes.len() as u64,
             tight: false,
+            freeing: false,
         }
     }
 

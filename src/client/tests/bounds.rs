@@ -220,3 +220,38 @@ async fn who_reads_file_after_file_asks_for_many_at_once() {
     assert!(after.iter().sum::<u64>() - before.iter().sum::<u64>() < 5, "{before:?} {after:?}");
     assert!(cluster.meta.count("small") < 8, "{}", cluster.meta.count("small"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn full_stores_are_waited_for_while_something_is_being_deleted() {
+    let cluster = Cluster::new();
+    let (a, b) = (cluster.client().await, cluster.client().await);
+    let (ino, handle) = create(&a, "f").await;
+    cluster.meta.fault(|faults| faults.freeing = true);
+    cluster.chunks.full.store(true, Ordering::Relaxed);
+    write(&a, ino, handle, 0, &vec![7; 1 << 20]).await;
+    let syncs = a.fsync(ino, Some(handle));
+    let deleted = async {
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        cluster.chunks.full.store(false, Ordering::Relaxed);
+    };
+    assert_eq!(tokio::join!(syncs, deleted).0, Ok(()));
+    // Not for ever, and not while somebody else waits.
+    cluster.chunks.full.store(true, Ordering::Relaxed);
+    let begun = tokio::time::Instant::now();
+    write(&a, ino, handle, 0, &vec![8; 1 << 20]).await;
+    assert_eq!(a.fsync(ino, Some(handle)).await, Err(FsError::NoSpace));
+    assert!((30..32).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    write(&a, ino, handle, 0, &vec![9; 1 << 20]).await;
+    let begun = tokio::time::Instant::now();
+    let looks = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        b.getattr(ino).await.unwrap();
+    };
+    assert_eq!(tokio::join!(a.fsync(ino, Some(handle)), looks).0, Err(FsError::NoSpace));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    cluster.meta.fault(|faults| faults.freeing = false);
+    // The lease is gone, so the write goes to the stores itself.
+    let begun = tokio::time::Instant::now();
+    assert_eq!(a.write(ino, handle, at(0, &vec![9; 1 << 20])).await, Err(FsError::NoSpace));
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}

@@ -6,6 +6,7 @@ use super::room::LogRoom;
 use super::{Fail, Shared, plain, unexpected};
 use crate::crypto::token::JoinToken;
 use crate::meta::command::{Command, Outcome};
+use crate::meta::garbage::is_freeing;
 use crate::meta::leader::Told;
 use crate::meta::state::{StateError, View};
 use crate::meta::stores::Room;
@@ -22,6 +23,8 @@ use crate::wire::meta::{MetaBody, MetaReply, MetaRequest};
 
 /// What `statfs` shows where nothing bounds the number of inodes.
 const INODES_UNBOUNDED: u64 = 1 << 40;
+/// With less than this free it is told whether more is about to be.
+const SCARCE_BYTES: u64 = 1 << 30;
 
 impl Shared {
     pub(super) async fn administer(&self, peer: Peer, request: MetaRequest) -> Result<MetaReply, Fail> {
@@ -131,7 +134,10 @@ impl Shared {
         let (volume, usage, map) = self.read(read).await?;
         leader.stores.first_round(&map, leader.age()).await;
         let room = leader.stores.room(&map, volume.policy.replicas);
-        let report = space_report(&volume, usage, room);
+        let mut report = space_report(&volume, usage, room);
+        if report.free_bytes < SCARCE_BYTES {
+            report.freeing = self.read(|view| is_freeing(view, &leader)).await?;
+        }
         Ok(plain(MetaBody::Space(bounded_by_log(report, *self.room.borrow()))))
     }
 }
@@ -163,6 +169,7 @@ fn space_report(volume: &Volume, usage: VolumeUsage, room: Room) -> SpaceReport 
         inodes,
         inodes_free: inodes.saturating_sub(usage.inodes),
         tight: false,
+        freeing: false,
     }
 }
 

@@ -423,9 +423,10 @@ impl<'kv> View<'kv> {
         Ok(batches)
     }
 
-    /// Condemned batches that some store has not confirmed.
-    pub fn condemned_batches(&self) -> Result<usize, StateError> {
-        Ok(self.tx.keys(&numbers(Table::Condemned, &[]), usize::MAX)?.len())
+    /// Of each condemned batch, oldest first, the stores that have not confirmed it.
+    pub fn condemned_waiting(&self) -> Result<Vec<Vec<StoreId>>, StateError> {
+        let batches = self.tx.scan_prefix(&numbers(Table::Condemned, &[]));
+        batches.map(|pair| Ok(unpack::<Condemned>(&pair?.1)?.waiting)).collect()
     }
 
     pub fn collection(&self) -> Result<Collection, StateError> {

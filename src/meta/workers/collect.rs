@@ -2,42 +2,44 @@
 //! and nothing has ever referred to.
 //!
 //! Correct without any grace (see the decision on garbage collection): the grace only spares the chunks that come back
-//! soon, and readers that still hold an extent list of a moment ago. Two rounds, the grace, are at least five seconds.
+//! soon, and readers that still hold an extent list of a moment ago. From one round to the next are five seconds.
 
 use std::sync::Arc;
 
 use crate::meta::command::Command;
+use crate::meta::garbage::{CONDEMN_MAX, Pace};
 use crate::meta::leader::Leader;
 use crate::meta::serve::{Fail, Shared};
 use crate::meta::strays::old_before;
+use crate::types::digest::ChunkId;
 
-/// Chunks condemned at once.
-const CONDEMN_MAX: usize = 4096;
-/// While the stores are behind with so many batches, no more is condemned.
-const BATCHES_MAX: usize = 8;
-
-pub async fn round(shared: Arc<Shared>, _leader: Arc<Leader>) -> Result<(), Fail> {
-    let (epoch, behind, old, any) = shared
-        .read(|view| {
-            let epoch = view.collection()?.epoch;
-            Ok((
-                epoch,
-                view.condemned_batches()?,
-                view.releasable(old_before(epoch), CONDEMN_MAX)?,
-                !view.releasable(epoch + 1, 1)?.is_empty(),
-            ))
-        })
-        .await?;
-    if behind >= BATCHES_MAX {
-        return Ok(());
+pub async fn round(shared: Arc<Shared>, leader: Arc<Leader>) -> Result<(), Fail> {
+    let (epoch, waiting) = shared.read(|view| Ok((view.collection()?.epoch, view.condemned_waiting()?))).await?;
+    let mut pace = Pace::of(&waiting, |store| leader.stores.last(store).1);
+    // What is let go of from here on is of an epoch that this round does not reach.
+    let old = old_before(epoch);
+    while condemn(&shared, old, pace).await? {
+        pace = pace.next();
     }
-    let strays = shared.strays.take(CONDEMN_MAX - old.len());
-    if !any && !strays.aging && strays.chunks.is_empty() {
-        return Ok(());
-    }
-    tracing::debug!(epoch, chunks = old.len(), strays = strays.chunks.len(), "collecting");
-    // With nothing old enough the epoch alone goes on, so that what is releasable, or in no file yet, ages.
-    let chunks = old.into_iter().chain(strays.chunks).collect();
-    shared.propose(&Command::Condemn { chunks }).await?;
     Ok(())
+}
+
+/// Condemns what is old enough, if that is worth a batch. `true`: there may be more.
+async fn condemn(shared: &Shared, old_before: u64, pace: Pace) -> Result<bool, Fail> {
+    let Some(least) = pace.least() else { return Ok(false) };
+    let (old, any) = shared
+        .read(|view| Ok((view.releasable(old_before, CONDEMN_MAX)?, !view.releasable(u64::MAX, 1)?.is_empty())))
+        .await?;
+    let strays = shared.strays.take(CONDEMN_MAX - old.len());
+    let chunks: Vec<ChunkId> = old.into_iter().chain(strays.chunks).collect();
+    let worth = chunks.len() >= least;
+    if !worth && !any && !strays.aging {
+        return Ok(false);
+    }
+    // With too little that is old enough the epoch alone goes on, so that what is releasable, or in no file yet, ages.
+    let chunks = if worth { chunks } else { Vec::new() };
+    tracing::debug!(old_before, chunks = chunks.len(), "collecting");
+    let more = chunks.len() >= CONDEMN_MAX;
+    shared.propose(&Command::Condemn { chunks }).await?;
+    Ok(more)
 }

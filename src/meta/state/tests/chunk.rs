@@ -55,7 +55,7 @@ fn garbage_goes_when_every_store_has_confirmed() {
     assert!(world.state.view(|view| view.condemned(stores[0], 9)).unwrap().is_empty());
     assert_eq!(known(&world), 1);
     confirm(&mut world, stores[1], 2);
-    assert_eq!((known(&world), world.state.view(|view| view.condemned_batches()).unwrap()), (0, 0));
+    assert_eq!((known(&world), world.state.view(|view| view.condemned_waiting()).unwrap().len()), (0, 0));
     let collection = world.state.view(|view| view.collection()).unwrap();
     assert_eq!((collection.epoch, collection.drop_floor), (2, 2));
     assert_eq!(world.write(ino, 0, chunk(1, 1), 10), Err(FsError::PutAgain { epoch: 2 }));
