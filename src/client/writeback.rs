@@ -312,14 +312,9 @@ impl Core {
         let mut inline_bytes = node.inline_bytes_max();
         let mut rewrites = 0;
         let mut committed = 0;
-        let begun = Instant::now();
         loop {
-            let pieces = match self.put_runs(&load.runs, epoch, inline_bytes).await {
-                Err(FsError::NoSpace) if begun.elapsed() < FREEING_PATIENCE && self.outwaits_freeing(node).await => {
-                    continue;
-                }
-                put => put.map_err(Failed::of)?,
-            };
+            let put = self.put_patiently(node, &load.runs, epoch, inline_bytes).await;
+            let pieces = put.map_err(Failed::of)?;
             let before = committed;
             let outcome = self.commit(node.ino, load, &pieces, &mut committed, tail, want).await;
             if committed > before {
@@ -341,6 +336,18 @@ impl Core {
                 }
                 Err(failed) => return Err(failed),
                 Ok((attr, tail)) => return Ok(Shipped { pieces, attr, tail }),
+            }
+        }
+    }
+
+    /// As [`Core::put_runs`], of a file's data. Full stores are waited for while what was deleted is about to give its space back, and
+    /// nobody else waits for the file.
+    pub async fn put_patiently(&self, node: &Node, runs: &Runs, epoch: u64, inline_bytes: u32) -> Result<Vec<Extent>> {
+        let begun = Instant::now();
+        loop {
+            match self.put_runs(runs, epoch, inline_bytes).await {
+                Err(FsError::NoSpace) if begun.elapsed() < FREEING_PATIENCE && self.outwaits_freeing(node).await => {}
+                put => return put,
             }
         }
     }

@@ -190,7 +190,7 @@ impl Core {
         let mut inline_bytes = node.inline_bytes_max();
         let mut rewrites = 0;
         loop {
-            let pieces = self.put_runs(&runs, epoch, inline_bytes).await?;
+            let pieces = self.put_patiently(node, &runs, epoch, inline_bytes).await?;
             let begun = self.nodes.asked();
             let want = {
                 let mut state = node.lock();

@@ -250,7 +250,12 @@ async fn full_stores_are_waited_for_while_something_is_being_deleted() {
     assert_eq!(tokio::join!(a.fsync(ino, Some(handle)), looks).0, Err(FsError::NoSpace));
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     cluster.meta.fault(|faults| faults.freeing = false);
-    // The lease is gone, so the write goes to the stores itself.
+    // The lease is gone, so the write goes to the stores itself, and waits itself.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let begun = tokio::time::Instant::now();
+    assert_eq!(a.write(ino, handle, at(0, &vec![9; 1 << 20])).await, Err(FsError::NoSpace));
+    assert!(begun.elapsed() >= Duration::from_secs(30), "{:?}", begun.elapsed());
+    cluster.meta.fault(|faults| faults.freeing = false);
     let begun = tokio::time::Instant::now();
     assert_eq!(a.write(ino, handle, at(0, &vec![9; 1 << 20])).await, Err(FsError::NoSpace));
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
