@@ -219,7 +219,9 @@ impl Mounted {
         let client = client.or_fail(|| format!("volume {} cannot be mounted", plan.volume))?;
         match attach(&client, &plan).await {
             Ok(mount) => {
-                let _note = note(mount.mountpoint());
+                let mountpoint = mount.mountpoint().to_owned();
+                let noting = tokio::task::spawn_blocking(move || note(&mountpoint));
+                let _note = noting.await.ok().flatten();
                 Ok(Mounted { mount, client, endpoint, follower, _note })
             }
             Err(failure) => {

@@ -5,8 +5,10 @@
 //! taken off once more: too little room makes writes slow, too much makes them fail after they had been accepted.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::types::record::SpaceReport;
 
@@ -31,6 +33,9 @@ struct State {
     /// And all of them; now, and when the report was asked for.
     sent_bytes: u64,
     sent_when_asked: u64,
+    /// The first and the newest put that did not fit, since one fitted.
+    full_since: Option<Instant>,
+    met_full: Option<Instant>,
 }
 
 /// When a report was asked for.
@@ -43,6 +48,28 @@ impl Space {
         let unheard = state.sent_bytes - state.sent_when_asked;
         let free_bytes = state.report.free_bytes.saturating_sub(dirty_bytes).saturating_sub(unheard);
         SpaceReport { free_bytes, ..state.report }
+    }
+
+    /// A put did not fit. For how long that has been so.
+    pub fn met_full(&self, now: Instant) -> Duration {
+        let mut state = self.state.lock();
+        state.met_full = Some(now);
+        now - *state.full_since.get_or_insert(now)
+    }
+
+    /// A put fitted.
+    pub fn had_room(&self) {
+        self.state.lock().full_since = None;
+    }
+
+    /// The newest put did not fit.
+    pub fn is_full(&self) -> bool {
+        self.state.lock().full_since.is_some()
+    }
+
+    pub fn was_full_since(&self, when: Instant) -> bool {
+        let state = self.state.lock();
+        state.full_since.is_some() && state.met_full.is_some_and(|met| met > when)
     }
 
     /// What was deleted is about to give its space back.

@@ -54,10 +54,10 @@ const BLOCK_PIECES_MAX: usize = BLOCK_EXTENTS_MAX / 4;
 /// optimisation.
 const REWRITE_PATIENCE: Duration = Duration::from_secs(3);
 const EVERY_TICKS_SLOW: u32 = 10;
-/// How long data that does not fit waits for what was deleted to give its space back: two rounds of collecting garbage, and the stores'
-/// part in them. And between two tries.
+/// How long a client waits in all, from the first put that did not fit, for what was deleted to give its space back: two rounds of
+/// collecting garbage, and the stores' part in them. And between two tries.
 const FREEING_PATIENCE: Duration = Duration::from_secs(30);
-const FREEING_PAUSE: Duration = Duration::from_millis(250);
+pub const FREEING_PAUSE: Duration = Duration::from_secs(1);
 /// How often the blocks of one write are rewritten to make room for it.
 pub const REWRITES_MAX: u32 = 20;
 
@@ -104,6 +104,15 @@ impl Load {
     }
 }
 
+/// What a flush does that meets full stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    /// The data is lost.
+    None,
+    /// It stays dirty while [`Core::room_is_coming`]; then it is said to be `Unreachable`.
+    Some,
+}
+
 /// What became of a flush.
 pub struct Shipped {
     pub pieces: Vec<Extent>,
@@ -116,6 +125,9 @@ impl Core {
     fn flush_due(self: &Arc<Self>, pressed: bool) {
         let tight = pressed || self.memory.is_tight();
         let due = Duration::from_millis(WRITEBACK_AGE_MS);
+        if self.space.was_full_since(Instant::now() - FREEING_PAUSE) {
+            return;
+        }
         let inos: Vec<Ino> = self.dirty.lock().iter().copied().collect();
         for ino in inos {
             let Some(node) = self.nodes.find(ino) else { continue };
@@ -151,7 +163,7 @@ impl Core {
         self.runtime.spawn(async move {
             let Ok(_turn) = core.flushes.acquire().await else { return };
             // What it met is kept with the inode, for the handles to report.
-            let _ = core.clone().flush_with(node, scope, Vec::new(), Touch::default()).await;
+            let _ = core.clone().flush_with(node, scope, Vec::new(), Touch::default(), Patience::Some).await;
         });
     }
 
@@ -162,6 +174,42 @@ impl Core {
     /// every handle of the file will report it.
     pub async fn flush(self: &Arc<Self>, node: &Arc<Node>, scope: Scope) -> Result<()> {
         self.flush_then(node, scope, Vec::new(), Touch::default()).await.map(|_| ())
+    }
+
+    /// The same for who may wait for space: nobody else does while this waits, and nothing is held.
+    ///
+    /// # Errors
+    /// As [`Core::flush`].
+    pub async fn flush_patiently(self: &Arc<Self>, node: &Arc<Node>) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            if self.is_clean(node) {
+                return Ok(());
+            }
+            let flushing =
+                self.clone().flush_with(node.clone(), Scope::All, Vec::new(), Touch::default(), Patience::Some);
+            match self.runtime.spawn(flushing).await.map_err(|_| FsError::Io)? {
+                Err(FsError::Unreachable) if self.space.is_full() && begun.elapsed() < 2 * FREEING_PATIENCE => {
+                    tokio::time::sleep(FREEING_PAUSE).await;
+                }
+                flushed => return flushed.map(|_| ()),
+            }
+        }
+    }
+
+    fn is_clean(&self, node: &Node) -> bool {
+        node.flushing.try_lock().is_ok() && {
+            let state = node.lock();
+            state.dirty.is_empty() && state.mtime.is_none()
+        }
+    }
+
+    /// A put did not fit. Whether to try again in a while: what was deleted is about to give its space back, and has not been waited
+    /// for too long.
+    pub async fn room_is_coming(&self) -> bool {
+        let waited = self.space.met_full(Instant::now());
+        self.refresh_space().await;
+        waited < FREEING_PATIENCE && self.space.is_freeing()
     }
 
     /// Makes what is dirty durable before something else is changed. Data that is lost does not stand in the way of that:
@@ -187,13 +235,10 @@ impl Core {
         tail: Vec<Op>,
         touch: Touch,
     ) -> Result<Vec<OpReply>> {
-        if tail.is_empty() && node.flushing.try_lock().is_ok() {
-            let state = node.lock();
-            if state.dirty.is_empty() && state.mtime.is_none() {
-                return Ok(Vec::new());
-            }
+        if tail.is_empty() && self.is_clean(node) {
+            return Ok(Vec::new());
         }
-        let task = self.runtime.spawn(self.clone().flush_with(node.clone(), scope, tail, touch));
+        let task = self.runtime.spawn(self.clone().flush_with(node.clone(), scope, tail, touch, Patience::None));
         task.await.map_err(|_| FsError::Io)?
     }
 
@@ -203,6 +248,7 @@ impl Core {
         scope: Scope,
         tail: Vec<Op>,
         touch: Touch,
+        patience: Patience,
     ) -> Result<Vec<OpReply>> {
         let (_turn, load) = self.load(&node, scope).await;
         let touched = self.begin(&touch);
@@ -215,8 +261,10 @@ impl Core {
                 shipped.tail
             }
             Err(failure) => {
-                self.unload(&node, &load, failure.fatal, &failure.error);
-                Err(failure.error)
+                let waits =
+                    patience == Patience::Some && failure.error == FsError::NoSpace && self.room_is_coming().await;
+                self.unload(&node, &load, failure.fatal && !waits, &failure.error);
+                Err(if waits { FsError::Unreachable } else { failure.error })
             }
         }
     }
@@ -313,8 +361,7 @@ impl Core {
         let mut rewrites = 0;
         let mut committed = 0;
         loop {
-            let put = self.put_patiently(node, &load.runs, epoch, inline_bytes).await;
-            let pieces = put.map_err(Failed::of)?;
+            let pieces = self.put_runs(&load.runs, epoch, inline_bytes).await.map_err(Failed::of)?;
             let before = committed;
             let outcome = self.commit(node.ino, load, &pieces, &mut committed, tail, want).await;
             if committed > before {
@@ -338,28 +385,6 @@ impl Core {
                 Ok((attr, tail)) => return Ok(Shipped { pieces, attr, tail }),
             }
         }
-    }
-
-    /// As [`Core::put_runs`], of a file's data. Full stores are waited for while what was deleted is about to give its space back, and
-    /// nobody else waits for the file.
-    pub async fn put_patiently(&self, node: &Node, runs: &Runs, epoch: u64, inline_bytes: u32) -> Result<Vec<Extent>> {
-        let begun = Instant::now();
-        loop {
-            match self.put_runs(runs, epoch, inline_bytes).await {
-                Err(FsError::NoSpace) if begun.elapsed() < FREEING_PATIENCE && self.outwaits_freeing(node).await => {}
-                put => return put,
-            }
-        }
-    }
-
-    /// The stores are full. `true`: something is about to be deleted, and nobody else waits for this file; a moment has passed.
-    async fn outwaits_freeing(&self, node: &Node) -> bool {
-        self.refresh_space().await;
-        let waits = self.space.is_freeing() && node.lock().held.may_ask();
-        if waits {
-            tokio::time::sleep(FREEING_PAUSE).await;
-        }
-        waits
     }
 
     /// Commits pieces in as few commands as they fit into, but for the first `committed`, which were; the tail rides with
@@ -456,6 +481,7 @@ impl Core {
         };
         let stored: Vec<Vec<Gathered>> =
             stream::iter(batches(runs)).map(put).buffered(PUTS_AT_ONCE).try_collect().await?;
+        self.space.had_room();
         let mut pieces = Vec::with_capacity(runs.len());
         for chunk in stored.iter().flatten() {
             if keeps {
@@ -551,7 +577,7 @@ impl Core {
         let inos: Vec<Ino> = self.dirty.lock().iter().copied().collect();
         let flush = |ino: Ino| async move {
             match self.nodes.find(ino) {
-                Some(node) => self.flush(&node, Scope::All).await,
+                Some(node) => self.flush_patiently(&node).await,
                 None => Ok(()),
             }
         };

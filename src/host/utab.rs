@@ -5,9 +5,10 @@
 //! helper, which syncs first. The file is libmount's: its lock is taken, it is replaced whole, and lines of others are left as
 //! they are. A line that a killed process left is harmless, and replaced by the next mount there.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -38,7 +39,7 @@ impl Note {
     /// Replaces the line, or takes it out.
     fn write(&self, source: Option<&str>) -> io::Result<()> {
         if source.is_some() {
-            fs::create_dir_all(&self.dir)?;
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(&self.dir)?;
         }
         let _lock = lock(&self.dir.join("utab.lock"))?;
         let path = self.dir.join("utab");
@@ -46,7 +47,9 @@ impl Note {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             known => known?,
         };
-        write_atomically(&path, &replaced(&known, self.target.as_os_str().as_bytes(), source))
+        write_atomically(&path, &replaced(&known, self.target.as_os_str().as_bytes(), source))?;
+        // Whatever this process makes of files, everybody may read this one.
+        fs::set_permissions(&path, Permissions::from_mode(0o644))
     }
 }
 
@@ -74,14 +77,24 @@ fn lock(path: &Path) -> io::Result<FileLock> {
 /// The file with one line about `target`, or with none.
 fn replaced(utab: &[u8], target: &[u8], source: Option<&str>) -> Vec<u8> {
     let field = [b"TARGET=", &mangled(target)[..]].concat();
-    let about_it = |line: &&[u8]| line.split(|byte| *byte == b' ').any(|word| word == field);
-    let others = utab.split_inclusive(|byte| *byte == b'\n').filter(|line| !about_it(&line.trim_ascii_end()));
+    let options = options();
+    let about_it = |line: &[u8]| {
+        let has = |wanted: &[u8]| line.split(|byte| *byte == b' ').any(|word| word == wanted);
+        has(&field) && (source.is_some() || has(&options))
+    };
+    let others = utab.split_inclusive(|byte| *byte == b'\n').filter(|line| !about_it(line.trim_ascii_end()));
     let mut out: Vec<u8> = others.collect::<Vec<_>>().concat();
     if let Some(source) = source {
         let source = mangled(source.as_bytes());
-        out.extend([b"SRC=", &source[..], b" ", &field, b" ROOT=/ OPTS=uhelper=holdfast\n"].concat());
+        out.extend([b"SRC=", &source[..], b" ", &field, b" ROOT=/ ", &options, b"\n"].concat());
     }
     out
+}
+
+/// Ours to be known by, so that a process that ends late does not take out the line of the next mount there. `_netdev`, because a line
+/// of ours keeps mount(8) from noting that of fstab.
+fn options() -> Vec<u8> {
+    format!("OPTS=_netdev,uhelper=holdfast,x-holdfast.pid={}", std::process::id()).into_bytes()
 }
 
 /// As in fstab: what separates words is written as an octal number.
@@ -104,12 +117,15 @@ mod tests {
 
     #[test]
     fn a_mount_has_one_line_and_others_keep_theirs() {
-        let ours = b"SRC=a:1:/main TARGET=/mnt/a\\040b ROOT=/ OPTS=uhelper=holdfast\n";
+        let ours = [b"SRC=a:1:/main TARGET=/mnt/a\\040b ROOT=/ ", &options()[..], b"\n"].concat();
         let noted = replaced(OTHERS, b"/mnt/a b", Some("a:1:/main"));
-        assert_eq!(noted, [OTHERS, ours].concat());
+        assert_eq!(noted, [OTHERS, &ours].concat());
         assert_eq!(replaced(&noted, b"/mnt/a b", Some("a:1:/main")), noted);
         assert_eq!(replaced(&noted, b"/mnt/a b", None), OTHERS);
         assert_eq!(replaced(&noted, b"/mnt/a", None), noted, "that is another place");
+        let killed = b"SRC=a:1:/main TARGET=/mnt/a\\040b ROOT=/ OPTS=_netdev,uhelper=holdfast,x-holdfast.pid=0\n";
+        assert_eq!(replaced(killed, b"/mnt/a b", Some("a:1:/main")), ours);
+        assert_eq!(replaced(killed, b"/mnt/a b", None), killed, "it is of another process");
     }
 
     #[test]

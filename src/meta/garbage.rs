@@ -50,12 +50,10 @@ impl Pace {
 /// The index failed.
 pub fn is_freeing(view: &View<'_>, leader: &Leader) -> Result<bool, StateError> {
     let pace = Pace::of(&view.condemned_waiting()?, |store| leader.stores.last(store).1);
-    if pace.behind > 0 || pace.least().is_none() {
-        return Ok(pace.behind > 0);
-    }
+    let Some(least) = pace.least().filter(|_| pace.behind == 0) else { return Ok(pace.behind > 0) };
     let nameless = view.orphans(None, ORPHANS_MAX)?;
     let closed = nameless.into_iter().any(|(tree, ino)| !leader.is_held(key(tree, ino)));
-    Ok(closed || !view.releasable(u64::MAX, 1)?.is_empty())
+    Ok(closed || view.releasable(u64::MAX, least)?.len() >= least)
 }
 
 #[cfg(test)]

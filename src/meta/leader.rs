@@ -24,6 +24,8 @@ use crate::types::session::{Claim, Event, Hold, Lease};
 
 /// A client that answers heartbeats but not a recall holds everybody up: after this long it is expired.
 const RECALL_PATIENCE: Duration = Duration::from_secs(12);
+/// Looking for garbage takes longer the more there is, and every client may ask.
+const FREEING_KEPT: Duration = Duration::from_millis(500);
 /// Everybody waits for the sessions that have not reclaimed: after this many times to live from a leader's start such a
 /// session is expired, however often its heart beats.
 const RECLAIM_TTLS: u32 = 2;
@@ -32,6 +34,8 @@ pub struct Leader {
     pub term: u64,
     pub names: NameLocks,
     pub stores: StoreReports,
+    /// Whether space is about to come back, and when that was looked at.
+    freeing: Mutex<Option<(Instant, bool)>>,
     started: Instant,
     leases: Mutex<LeaseTable>,
     sessions: Mutex<HashMap<SessionId, Live>>,
@@ -81,6 +85,7 @@ impl Leader {
             term,
             names: NameLocks::default(),
             stores: StoreReports::default(),
+            freeing: Mutex::default(),
             started: now,
             leases: Mutex::new(LeaseTable::new(term)),
             settled: watch::Sender::new(sessions.is_empty()),
@@ -361,6 +366,17 @@ impl Leader {
             self.wait_until(session, &guard.keys, |leases| leases.clear_for_change(session, &guard.keys)).await?;
         }
         Ok(guard)
+    }
+
+    /// Whether space is about to come back, if that was looked at a moment ago.
+    pub fn freeing(&self) -> Option<bool> {
+        self.freeing.lock().filter(|(when, _)| when.elapsed() < FREEING_KEPT).map(|(_, freeing)| freeing)
+    }
+
+    /// It was looked at.
+    pub fn is_freeing(&self, freeing: bool) -> bool {
+        *self.freeing.lock() = Some((Instant::now(), freeing));
+        freeing
     }
 
     /// Somebody has a lease on it, or has it open.

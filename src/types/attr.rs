@@ -12,7 +12,6 @@ pub struct Time {
     pub nsec: u32,
 }
 
-/// What an inode is.
 /// Whom a new inode belongs to.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
@@ -20,6 +19,7 @@ pub struct Owner {
     pub gid: u32,
 }
 
+/// What an inode is.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FileKind {
     File,

@@ -101,7 +101,7 @@ impl Core {
             let failures = node.lock().failure.count;
             self.seal_small(&node);
             self.drain().await?;
-            self.flush(&node, Scope::All).await?;
+            self.flush_patiently(&node).await?;
             let failure = node.lock().failure.clone();
             return if failure.count > failures { Err(failure.error.unwrap_or(FsError::Io)) } else { Ok(()) };
         };
@@ -112,7 +112,7 @@ impl Core {
     pub async fn fsync_file(self: &Arc<Self>, file: &OpenFile) -> Result<()> {
         self.seal_small(&file.node);
         self.drain().await?;
-        let flushed = self.flush(&file.node, Scope::All).await;
+        let flushed = self.flush_patiently(&file.node).await;
         // Data that is lost was noted for every handle; this one has heard of it now.
         match file.report() {
             Ok(()) if flushed == Err(FsError::Unreachable) => flushed,

@@ -11,7 +11,7 @@ use crate::client::core::Core;
 use crate::client::dirty::Scope;
 use crate::client::files::OpenFile;
 use crate::client::inode::{Node, State};
-use crate::client::writeback::REWRITES_MAX;
+use crate::client::writeback::{FREEING_PAUSE, REWRITES_MAX};
 use crate::types::error::FsError;
 use crate::types::extent::{Extent, Source};
 use crate::types::limits::FILE_BYTES_MAX;
@@ -190,7 +190,14 @@ impl Core {
         let mut inline_bytes = node.inline_bytes_max();
         let mut rewrites = 0;
         loop {
-            let pieces = self.put_patiently(node, &runs, epoch, inline_bytes).await?;
+            let pieces = match self.put_runs(&runs, epoch, inline_bytes).await {
+                Err(FsError::NoSpace) if self.room_is_coming().await => {
+                    tokio::time::sleep(FREEING_PAUSE).await;
+                    epoch = self.epoch.load(Ordering::Acquire);
+                    continue;
+                }
+                put => put?,
+            };
             let begun = self.nodes.asked();
             let want = {
                 let mut state = node.lock();

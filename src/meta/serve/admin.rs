@@ -136,7 +136,10 @@ impl Shared {
         let room = leader.stores.room(&map, volume.policy.replicas);
         let mut report = space_report(&volume, usage, room);
         if report.free_bytes < SCARCE_BYTES {
-            report.freeing = self.read(|view| is_freeing(view, &leader)).await?;
+            report.freeing = match leader.freeing() {
+                Some(freeing) => freeing,
+                None => leader.is_freeing(self.read(|view| is_freeing(view, &leader)).await?),
+            };
         }
         Ok(plain(MetaBody::Space(bounded_by_log(report, *self.room.borrow()))))
     }

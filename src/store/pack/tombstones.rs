@@ -9,7 +9,7 @@ use std::mem;
 use crate::types::digest::ChunkId;
 
 /// Deletions of one generation; there are two, the older is dropped when the younger is full.
-const GENERATION_MAX: usize = 1 << 17;
+const GENERATION_MAX: usize = 1 << 18;
 
 #[derive(Debug, Default)]
 pub struct Tombstones {
