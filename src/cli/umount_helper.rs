@@ -26,7 +26,13 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     }
     let path = std::fs::canonicalize(&path).or_fail(|| format!("{} cannot be used", path.display()))?;
     check_ours(&path)?;
-    sync(&path)?;
+    match sync_mount(&path) {
+        // Nothing is left that waiting could save.
+        Err(error) if error.raw_os_error() == Some(libc::ESTALE) => {
+            eprintln!("{}: this mount has lost its volume; what was not stored by then is lost", path.display());
+        }
+        synced => report(synced, &path)?,
+    }
     unmount(&path, flags)
 }
 
@@ -43,7 +49,11 @@ fn unmount_by_force(path: &Path, flags: libc::c_int) -> Outcome {
 /// # Errors
 /// It is no mount of ours, or it could not be synced.
 pub fn sync(path: &Path) -> Outcome {
-    match sync_mount(path) {
+    report(sync_mount(path), path)
+}
+
+fn report(synced: std::io::Result<()>, path: &Path) -> Outcome {
+    match synced {
         Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => {
             Err(Failure::new(format!("{} is not on a Holdfast mount", path.display())))
         }

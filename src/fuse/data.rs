@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use fuser::{FileHandle, ReplyData, ReplyEmpty, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyWrite, WriteFlags};
+use fuser::{Errno, FileHandle, ReplyData, ReplyEmpty, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyWrite, WriteFlags};
 
 use super::adapter::Door;
 use super::caller::Caller;
@@ -136,6 +136,8 @@ impl<F: Posix> Door<F> {
         let fs = self.fs.clone();
         serve(&self.runtime, caller, Surrender::Change, async move { fs.sync().await }, move |result| match result {
             Ok(()) => reply.ioctl(0, &[]),
+            // The mount has ended for good: no later try can make anything durable.
+            Err(FsError::SessionExpired | FsError::TakenOver) => reply.error(Errno::ESTALE),
             Err(error) => reply.error(errno(&error)),
         });
     }

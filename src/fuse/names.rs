@@ -185,9 +185,13 @@ impl<F: Posix> Door<F> {
     /// Holding a directory open keeps it there for its descriptors after it was removed. Who keeps no directories open
     /// says `IsDirectory`, and the descriptor does without.
     pub fn answer_opendir(&self, caller: Caller, dir: Ino, reply: ReplyOpen) {
-        let answer = |result: Result<Handle>, reply: ReplyOpen| match result {
+        let answer = move |result: Result<Handle>, reply: ReplyOpen| match result {
             Ok(handle) => reply.opened(FileHandle(handle.0), FopenFlags::empty()),
             Err(FsError::IsDirectory) => reply.opened(FileHandle(NO_HANDLE.0), FopenFlags::empty()),
+            // The mount has ended for good: nothing in it can be had any more, and who unmounts it asks for a sync first, through the root.
+            Err(FsError::SessionExpired | FsError::TakenOver) if dir == Ino::ROOT => {
+                reply.opened(FileHandle(NO_HANDLE.0), FopenFlags::empty())
+            }
             Err(error) => reply.error(errno(&stale(error))),
         };
         let mode = OpenMode { read: true, write: false, sync: false };
