@@ -10,9 +10,9 @@
 //!
 //! # What the kernel may cache
 //!
-//! Pages under `mmap` and `sendfile`, and attributes of directories, for as long as the client has a lease (`tell`). Names are
-//! valid for no time, and every regular file is opened for direct I/O. So what one host did is what the next system call
-//! on another sees, and the price is a request per name on a path.
+//! Names and attributes for a moment, and pages under `mmap` and `sendfile`, as long as the client has a lease (`tell`). Every
+//! regular file is opened for direct I/O. So what one host did is what the next system call on another sees, and the price is
+//! a request for each read. On a volume for one host at a time it may cache all it likes.
 //!
 //! # `sync`
 //!

@@ -54,3 +54,6 @@ pub mod locks_decided_here {}
 
 #[doc = include_str!("0018-one-host-at-a-time.md")]
 pub mod one_host_at_a_time {}
+
+#[doc = include_str!("0019-no-pages-for-reads.md")]
+pub mod no_pages_for_reads {}
