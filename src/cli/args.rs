@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::value::{ByteSize, HostPort, HostPorts, LogFormat, OwnerIds, Span};
+use crate::config::value::{ByteSize, HostPort, HostPorts, LogFormat, Span};
+use crate::types::attr::Owner;
 use crate::types::record::Role;
 
 #[derive(Debug, Parser)]
@@ -296,7 +297,7 @@ pub struct VolumeCreateArgs {
     pub access: AccessArg,
     /// Whom the volume's root directory belongs to [default: who makes the volume]
     #[arg(long, value_name = "UID[:GID]")]
-    pub owner: Option<OwnerIds>,
+    pub owner: Option<Owner>,
     #[command(flatten)]
     pub admin: AdminArgs,
 }

@@ -18,7 +18,7 @@ pub fn run(common: &CommonArgs, args: VolumeArgs) -> Outcome {
     match args.command {
         VolumeCommand::Create(args) => {
             let policy = policy(&args)?;
-            let owner = args.owner.map_or_else(me, |owner| Owner { uid: owner.uid, gid: owner.gid });
+            let owner = args.owner.unwrap_or_else(me);
             operator::run(common, &args.admin, |cluster| create(cluster, args.name, policy, owner))
         }
         VolumeCommand::List { json, admin } => operator::run(common, &admin, |cluster| list(cluster, json)),

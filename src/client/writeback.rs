@@ -56,7 +56,7 @@ const REWRITE_PATIENCE: Duration = Duration::from_secs(3);
 const EVERY_TICKS_SLOW: u32 = 10;
 /// How long a client waits in all, from the first put that did not fit, for what was deleted to give its space back: two rounds of
 /// collecting garbage, and the stores' part in them. And between two tries.
-const FREEING_PATIENCE: Duration = Duration::from_secs(30);
+pub const FREEING_PATIENCE: Duration = Duration::from_secs(30);
 pub const FREEING_PAUSE: Duration = Duration::from_secs(1);
 /// How often the blocks of one write are rewritten to make room for it.
 pub const REWRITES_MAX: u32 = 20;
@@ -104,13 +104,12 @@ impl Load {
     }
 }
 
-/// What a flush does that meets full stores.
+/// What a flush does with data that meets full stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Patience {
-    /// The data is lost.
-    None,
-    /// It stays dirty while [`Core::room_is_coming`]; then it is said to be `Unreachable`.
-    Some,
+enum WhenFull {
+    Lose,
+    /// It stays dirty while [`Core::room_is_coming`], and the flush is `Unreachable`.
+    Keep,
 }
 
 /// What became of a flush.
@@ -163,7 +162,7 @@ impl Core {
         self.runtime.spawn(async move {
             let Ok(_turn) = core.flushes.acquire().await else { return };
             // What it met is kept with the inode, for the handles to report.
-            let _ = core.clone().flush_with(node, scope, Vec::new(), Touch::default(), Patience::Some).await;
+            let _ = core.clone().flush_with(node, scope, Vec::new(), Touch::default(), WhenFull::Keep).await;
         });
     }
 
@@ -182,19 +181,19 @@ impl Core {
     /// As [`Core::flush`].
     pub async fn flush_patiently(self: &Arc<Self>, node: &Arc<Node>) -> Result<()> {
         let begun = Instant::now();
-        loop {
+        while begun.elapsed() < FREEING_PATIENCE {
             if self.is_clean(node) {
                 return Ok(());
             }
             let flushing =
-                self.clone().flush_with(node.clone(), Scope::All, Vec::new(), Touch::default(), Patience::Some);
+                self.clone().flush_with(node.clone(), Scope::All, Vec::new(), Touch::default(), WhenFull::Keep);
             match self.runtime.spawn(flushing).await.map_err(|_| FsError::Io)? {
-                Err(FsError::Unreachable) if self.space.is_full() && begun.elapsed() < 2 * FREEING_PATIENCE => {
-                    tokio::time::sleep(FREEING_PAUSE).await;
-                }
+                Err(FsError::Unreachable) if self.space.is_full() => tokio::time::sleep(FREEING_PAUSE).await,
                 flushed => return flushed.map(|_| ()),
             }
         }
+        // Others may have fitted meanwhile, so that the client as a whole would wait on.
+        self.flush(node, Scope::All).await
     }
 
     fn is_clean(&self, node: &Node) -> bool {
@@ -238,7 +237,7 @@ impl Core {
         if tail.is_empty() && self.is_clean(node) {
             return Ok(Vec::new());
         }
-        let task = self.runtime.spawn(self.clone().flush_with(node.clone(), scope, tail, touch, Patience::None));
+        let task = self.runtime.spawn(self.clone().flush_with(node.clone(), scope, tail, touch, WhenFull::Lose));
         task.await.map_err(|_| FsError::Io)?
     }
 
@@ -248,7 +247,7 @@ impl Core {
         scope: Scope,
         tail: Vec<Op>,
         touch: Touch,
-        patience: Patience,
+        when_full: WhenFull,
     ) -> Result<Vec<OpReply>> {
         let (_turn, load) = self.load(&node, scope).await;
         let touched = self.begin(&touch);
@@ -262,7 +261,7 @@ impl Core {
             }
             Err(failure) => {
                 let waits =
-                    patience == Patience::Some && failure.error == FsError::NoSpace && self.room_is_coming().await;
+                    when_full == WhenFull::Keep && failure.error == FsError::NoSpace && self.room_is_coming().await;
                 self.unload(&node, &load, failure.fatal && !waits, &failure.error);
                 Err(if waits { FsError::Unreachable } else { failure.error })
             }

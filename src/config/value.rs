@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::types::attr::Owner;
+
 /// The text is not a value of this type; one sentence for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -15,13 +17,6 @@ pub struct ValueError(pub String);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "Scalar")]
 pub struct ByteSize(pub u64);
-
-/// `UID[:GID]`; a group that is not given has the user's number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OwnerIds {
-    pub uid: u32,
-    pub gid: u32,
-}
 
 /// A span of time, written `500ms`, `10s`, `5m`, `1h` or `7d`; a bare `0` is zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -90,16 +85,18 @@ impl fmt::Display for ByteSize {
     }
 }
 
-impl FromStr for OwnerIds {
+impl FromStr for Owner {
     type Err = ValueError;
 
+    /// `UID[:GID]`; a group that is not given has the user's number.
+    ///
     /// # Errors
     /// The text is not one number or two.
-    fn from_str(text: &str) -> Result<OwnerIds, ValueError> {
+    fn from_str(text: &str) -> Result<Owner, ValueError> {
         let (uid, gid) = text.split_once(':').unwrap_or((text, text));
         let number = |id: &str| id.parse().ok().filter(|id| *id != u32::MAX);
         match (number(uid), number(gid)) {
-            (Some(uid), Some(gid)) => Ok(OwnerIds { uid, gid }),
+            (Some(uid), Some(gid)) => Ok(Owner { uid, gid }),
             _ => Err(ValueError(format!("`{text}` is not an owner; write UID or UID:GID, in numbers"))),
         }
     }
@@ -271,10 +268,10 @@ mod tests {
 
     #[test]
     fn owners_are_numbers() {
-        assert_eq!("1000".parse(), Ok(OwnerIds { uid: 1000, gid: 1000 }));
-        assert_eq!("1000:100".parse(), Ok(OwnerIds { uid: 1000, gid: 100 }));
+        assert_eq!("1000".parse(), Ok(Owner { uid: 1000, gid: 1000 }));
+        assert_eq!("1000:100".parse(), Ok(Owner { uid: 1000, gid: 100 }));
         for bad in ["", "me", "1:", ":1", "-1", "4294967295"] {
-            assert!(bad.parse::<OwnerIds>().is_err(), "{bad}");
+            assert!(bad.parse::<Owner>().is_err(), "{bad}");
         }
     }
 }

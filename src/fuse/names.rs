@@ -188,7 +188,8 @@ impl<F: Posix> Door<F> {
         let answer = move |result: Result<Handle>, reply: ReplyOpen| match result {
             Ok(handle) => reply.opened(FileHandle(handle.0), FopenFlags::empty()),
             Err(FsError::IsDirectory) => reply.opened(FileHandle(NO_HANDLE.0), FopenFlags::empty()),
-            // The mount has ended for good: nothing in it can be had any more, and who unmounts it asks for a sync first, through the root.
+            // The mount has ended for good: nothing in it can be had any more. But who unmounts it asks for a sync first, through
+            // the root.
             Err(FsError::SessionExpired | FsError::TakenOver) if dir == Ino::ROOT => {
                 reply.opened(FileHandle(NO_HANDLE.0), FopenFlags::empty())
             }

@@ -374,9 +374,8 @@ impl Leader {
     }
 
     /// It was looked at.
-    pub fn is_freeing(&self, freeing: bool) -> bool {
+    pub fn note_freeing(&self, freeing: bool) {
         *self.freeing.lock() = Some((Instant::now(), freeing));
-        freeing
     }
 
     /// Somebody has a lease on it, or has it open.

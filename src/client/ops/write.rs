@@ -11,7 +11,7 @@ use crate::client::core::Core;
 use crate::client::dirty::Scope;
 use crate::client::files::OpenFile;
 use crate::client::inode::{Node, State};
-use crate::client::writeback::{FREEING_PAUSE, REWRITES_MAX};
+use crate::client::writeback::{FREEING_PATIENCE, FREEING_PAUSE, REWRITES_MAX};
 use crate::types::error::FsError;
 use crate::types::extent::{Extent, Source};
 use crate::types::limits::FILE_BYTES_MAX;
@@ -188,10 +188,11 @@ impl Core {
         let runs = cut(start, data, self.block_bytes);
         let mut epoch = self.epoch.load(Ordering::Acquire);
         let mut inline_bytes = node.inline_bytes_max();
+        let started = Instant::now();
         let mut rewrites = 0;
         loop {
             let pieces = match self.put_runs(&runs, epoch, inline_bytes).await {
-                Err(FsError::NoSpace) if self.room_is_coming().await => {
+                Err(FsError::NoSpace) if started.elapsed() < FREEING_PATIENCE && self.room_is_coming().await => {
                     tokio::time::sleep(FREEING_PAUSE).await;
                     epoch = self.epoch.load(Ordering::Acquire);
                     continue;

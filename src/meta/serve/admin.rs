@@ -7,7 +7,7 @@ use super::{Fail, Shared, plain, unexpected};
 use crate::crypto::token::JoinToken;
 use crate::meta::command::{Command, Outcome};
 use crate::meta::garbage::is_freeing;
-use crate::meta::leader::Told;
+use crate::meta::leader::{Leader, Told};
 use crate::meta::state::{StateError, View};
 use crate::meta::stores::Room;
 use crate::net::Peer;
@@ -136,12 +136,18 @@ impl Shared {
         let room = leader.stores.room(&map, volume.policy.replicas);
         let mut report = space_report(&volume, usage, room);
         if report.free_bytes < SCARCE_BYTES {
-            report.freeing = match leader.freeing() {
-                Some(freeing) => freeing,
-                None => leader.is_freeing(self.read(|view| is_freeing(view, &leader)).await?),
-            };
+            report.freeing = self.freeing(&leader).await?;
         }
         Ok(plain(MetaBody::Space(bounded_by_log(report, *self.room.borrow()))))
+    }
+
+    async fn freeing(&self, leader: &Leader) -> Result<bool, Fail> {
+        if let Some(freeing) = leader.freeing() {
+            return Ok(freeing);
+        }
+        let freeing = self.read(|view| is_freeing(view, leader)).await?;
+        leader.note_freeing(freeing);
+        Ok(freeing)
     }
 }
 

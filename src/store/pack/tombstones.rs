@@ -8,7 +8,8 @@ use std::mem;
 
 use crate::types::digest::ChunkId;
 
-/// Deletions of one generation; there are two, the older is dropped when the younger is full.
+/// Deletions of one generation; there are two, the older is dropped when the younger is full. As many as the leader keeps for a
+/// store that is away, which has all of these chunks still when it comes back.
 const GENERATION_MAX: usize = 1 << 18;
 
 #[derive(Debug, Default)]
