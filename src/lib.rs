@@ -22,6 +22,7 @@ pub mod telemetry;
 pub mod crypto;
 pub mod daemon;
 pub mod kv;
+pub mod pack;
 
 // Talk.
 pub mod net;

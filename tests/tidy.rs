@@ -23,14 +23,28 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("daemon", &["types", "config", "host", "telemetry"]),
     ("crypto", &["types", "config", "host"]),
     ("kv", &["types", "host"]),
+    ("pack", &["types"]),
     // Talk.
     ("net", &["types", "config", "wire", "host", "telemetry", "daemon", "crypto"]),
-    ("remote", &["types", "config", "placement", "wire", "net", "daemon", "telemetry"]),
+    ("remote", &["types", "config", "placement", "wire", "pack", "net", "daemon", "telemetry"]),
     // The three engines. None imports another.
     ("meta", &["types", "config", "placement", "wire", "host", "telemetry", "daemon", "crypto", "kv", "net"]),
     (
         "store",
-        &["types", "config", "placement", "wire", "host", "telemetry", "daemon", "crypto", "kv", "net", "remote"],
+        &[
+            "types",
+            "config",
+            "placement",
+            "wire",
+            "host",
+            "telemetry",
+            "daemon",
+            "crypto",
+            "kv",
+            "pack",
+            "net",
+            "remote",
+        ],
     ),
     ("client", &["types", "config", "placement", "host", "telemetry", "daemon", "remote"]),
     // Front doors. None imports another, save the command line.

@@ -213,7 +213,8 @@ impl Mounted {
         let meta = Arc::new(MetaClient::new(transport.clone(), metas));
         let patience = plan.config.patience.0;
         let (table, follower) = map::follow(&meta, patience).await?;
-        let store = Arc::new(StoreClient::new(transport, table, StoreClientOptions::default()));
+        let options = StoreClientOptions { short_circuit: plan.config.short_circuit, ..StoreClientOptions::default() };
+        let store = Arc::new(StoreClient::new(transport, table, options));
         let store = with_cache(store, &plan)?;
         let client = Client::start(client_config(&plan), meta, store).await;
         let client = client.or_fail(|| format!("volume {} cannot be mounted", plan.volume))?;

@@ -1,5 +1,6 @@
 //! Where chunks are kept, as the client sees it: put durably, get verified.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use crate::remote::store::StoreClient;
+use crate::remote::store::{Part, StoreClient};
 use crate::types::digest::ChunkId;
 use crate::types::error::FsError;
 
@@ -24,6 +25,22 @@ pub trait ChunkStore: Send + Sync + 'static {
     /// # Errors
     /// `ChunkLost` when no good copy is left, `Unreachable` when no replica answers.
     fn get(&self, id: ChunkId, offset: u32, len: u32, whole_bytes: u32) -> BoxFuture<'_, Result<Bytes, FsError>>;
+
+    /// The part, if it is in this host's memory already. Waits for nothing.
+    fn peek(&self, _part: Part) -> Option<Bytes> {
+        None
+    }
+
+    /// The part from a disk of this host, whose pages keep it better than a copy in the client would. `None`: `get` it.
+    fn read_near(&self, _part: Part) -> BoxFuture<'_, Option<Bytes>> {
+        Box::pin(ready(None))
+    }
+
+    /// Chunks that will be wanted soon: brings those of this host into its memory, beside, and gives back the others. Must
+    /// be called in the runtime.
+    fn expect(&self, parts: Vec<Part>) -> Vec<Part> {
+        parts
+    }
 }
 
 impl ChunkStore for StoreClient {
@@ -33,6 +50,18 @@ impl ChunkStore for StoreClient {
 
     fn get(&self, id: ChunkId, offset: u32, len: u32, whole_bytes: u32) -> BoxFuture<'_, Result<Bytes, FsError>> {
         Box::pin(StoreClient::get(self, id, offset, len, whole_bytes))
+    }
+
+    fn peek(&self, part: Part) -> Option<Bytes> {
+        StoreClient::peek(self, part)
+    }
+
+    fn read_near(&self, part: Part) -> BoxFuture<'_, Option<Bytes>> {
+        Box::pin(StoreClient::read_near(self, part))
+    }
+
+    fn expect(&self, parts: Vec<Part>) -> Vec<Part> {
+        StoreClient::expect(self, parts)
     }
 }
 
@@ -76,5 +105,17 @@ impl ChunkStore for Patient {
 
     fn get(&self, id: ChunkId, offset: u32, len: u32, whole_bytes: u32) -> BoxFuture<'_, Result<Bytes, FsError>> {
         Box::pin(self.insist(move || self.inner.get(id, offset, len, whole_bytes)))
+    }
+
+    fn peek(&self, part: Part) -> Option<Bytes> {
+        self.inner.peek(part)
+    }
+
+    fn read_near(&self, part: Part) -> BoxFuture<'_, Option<Bytes>> {
+        self.inner.read_near(part)
+    }
+
+    fn expect(&self, parts: Vec<Part>) -> Vec<Part> {
+        self.inner.expect(parts)
     }
 }

@@ -42,6 +42,13 @@ impl ExtentMap {
         self.empty_from = None;
     }
 
+    /// One block is to be asked for again.
+    pub fn forget_block(&mut self, block: u64) {
+        self.bytes -= self.blocks.remove(&block).as_deref().map_or(0, weight);
+        // Those before it that are known holes only by this are to be asked for as well.
+        self.empty_from = self.empty_from.map(|from| from.max(block + 1));
+    }
+
     /// The extents of one block in order; `None` when not known.
     pub fn block(&self, block: u64) -> Option<&[Extent]> {
         match self.blocks.get(&block) {
@@ -59,6 +66,11 @@ impl ExtentMap {
         let known_from = self.empty_from.unwrap_or(u64::MAX);
         let last = ((to - 1) / self.block_bytes).min(known_from);
         (from / self.block_bytes..=last).find(|block| self.block(*block).is_none())
+    }
+
+    /// How many blocks from this one on are not known, up to `max`.
+    pub fn unknown_run(&self, block: u64, max: u64) -> u64 {
+        (block..block.saturating_add(max)).take_while(|block| self.block(*block).is_none()).count() as u64
     }
 
     /// The leader's answer for the whole blocks that `from..to` touches, of a file of `size` bytes.
@@ -152,6 +164,26 @@ mod tests {
                 prop_assert_eq!(map.bytes(), map.blocks.values().map(|extents| weight(extents)).sum::<usize>());
             }
         }
+    }
+
+    #[test]
+    fn one_block_is_forgotten_alone() {
+        let mut map = ExtentMap::new(32);
+        map.learn(0, 128, 128, &[inline(3, b"x"), inline(40, b"y"), inline(70, b"z")]);
+        map.forget_block(1);
+        assert_eq!((map.first_unknown(0, 128), map.unknown_run(1, 10)), (Some(1), 1));
+        assert_eq!(map.block(2), Some(&[inline(70, b"z")][..]));
+        map.apply(&inline(41, b"w"));
+        assert_eq!(map.first_unknown(0, 128), Some(1), "a piece of it is not knowledge");
+        map.learn(32, 64, 128, &[inline(40, b"y")]);
+        assert_eq!((map.first_unknown(0, 128), map.unknown_run(1, 10)), (None, 0));
+
+        map.set_empty();
+        map.apply(&inline(96, b"x"));
+        map.forget_block(3);
+        assert_eq!((map.first_unknown(0, 320), map.unknown_run(3, 10)), (Some(0), 1));
+        assert_eq!(map.first_unknown(128, 320), None, "what lies behind is a hole as before");
+        assert_eq!(map.bytes(), 0);
     }
 
     #[test]

@@ -73,9 +73,7 @@ impl Core {
         };
         // Fetches are tasks of the runtime; this may be called from a thread of the door.
         let _runtime = self.runtime.enter();
-        for part in parts {
-            self.cache.prefetch(&part);
-        }
+        self.cache.prefetch(&parts);
     }
 }
 

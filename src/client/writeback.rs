@@ -560,7 +560,9 @@ impl Core {
         let sent = self.send(&self.session(), vec![compact], Hold::default()).await;
         let mut state = node.lock();
         state.end_change();
-        state.extents.forget();
+        // A flush that crossed this may have been seen by it or not, so that what is in the block now is not known; a piece
+        // of that flush that is applied later stays without effect on a block that is not known.
+        state.extents.forget_block(block);
         // What was inline in it is not any more.
         state.inline_full &= sent.is_err();
         sent.map(|_| ()).map_err(|failed| failed.error)

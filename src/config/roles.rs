@@ -105,6 +105,8 @@ section! {
         cache: PathBuf = "",
         /// How much each mount keeps there, about.
         cache_size: ByteSize = "10GiB",
+        /// Whether chunks of a store on this host are read from its disks where their files can be opened, without the store.
+        short_circuit: bool = true,
         /// Threads that take requests from the kernel (at most 64); 0 is one per core, two at least and eight at most.
         threads: u32 = 0,
         /// Where a detached mount logs. Empty: /var/log/holdfast/mount-VOLUME.log for root,

@@ -6,6 +6,7 @@
 
 pub mod meta;
 pub mod session;
+pub mod short_circuit;
 pub mod store;
 
 #[cfg(test)]

@@ -16,12 +16,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::net::{Frame, NetError, Transport};
 use crate::placement::Table;
+use crate::remote::short_circuit::ShortCircuit;
 use crate::types::digest::{ChunkId, Slot};
 use crate::types::error::FsError;
 use crate::types::id::StoreId;
 use crate::types::limits::{CHUNK_BYTES_MAX, REPLICAS_DEFAULT};
 use crate::wire::codec::{KIND_STORE, decode, encode};
-use crate::wire::store::{PutChunk, StoreError, StoreReply, StoreRequest};
+use crate::wire::store::{PackSpot, PutChunk, StoreError, StoreReply, StoreRequest};
 
 #[cfg(test)]
 mod tests;
@@ -88,20 +89,29 @@ impl StoreStub {
     /// `Damaged` also when what came is not what was asked for.
     pub async fn get(&self, address: &str, part: Part, deadline: Duration) -> Result<Bytes, StoreCallError> {
         let request = StoreRequest::Get { id: part.id, offset: part.offset, len: part.len };
-        let (reply, bytes) = self.call(address, &request, Bytes::new(), deadline).await?;
-        let StoreReply::Data { chunk_bytes } = reply else { return Err(StoreCallError::Unexpected) };
-        if chunk_bytes != part.chunk_bytes || bytes.len() != part.len as usize {
-            return Err(StoreError::Damaged.into());
+        match self.call(address, &request, Bytes::new(), deadline).await? {
+            (StoreReply::Data { chunk_bytes }, bytes) => checked(part, chunk_bytes, bytes).await,
+            _ => Err(StoreCallError::Unexpected),
         }
-        let whole = part.offset == 0 && part.len == part.chunk_bytes;
-        if whole && !is_named(part.id, bytes.clone()).await {
-            return Err(StoreError::Damaged.into());
-        }
-        Ok(bytes)
     }
-}
 
-impl StoreStub {
+    /// As [`StoreStub::get`], and where it is in the store's packs.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn get_located(
+        &self,
+        address: &str,
+        part: Part,
+        deadline: Duration,
+    ) -> Result<(Bytes, Option<PackSpot>), StoreCallError> {
+        let request = StoreRequest::GetLocated { id: part.id, offset: part.offset, len: part.len };
+        match self.call(address, &request, Bytes::new(), deadline).await? {
+            (StoreReply::DataAt { chunk_bytes, spot }, bytes) => Ok((checked(part, chunk_bytes, bytes).await?, spot)),
+            _ => Err(StoreCallError::Unexpected),
+        }
+    }
+
     /// A whole chunk of unknown length, checked against its name.
     ///
     /// # Errors
@@ -160,6 +170,18 @@ pub struct Part {
     pub chunk_bytes: u32,
 }
 
+/// That this is the part, whole chunks by their name.
+async fn checked(part: Part, chunk_bytes: u32, bytes: Bytes) -> Result<Bytes, StoreCallError> {
+    if chunk_bytes != part.chunk_bytes || bytes.len() != part.len as usize {
+        return Err(StoreError::Damaged.into());
+    }
+    let whole = part.offset == 0 && part.len == part.chunk_bytes;
+    if whole && !is_named(part.id, bytes.clone()).await {
+        return Err(StoreError::Damaged.into());
+    }
+    Ok(bytes)
+}
+
 async fn is_named(id: ChunkId, bytes: Bytes) -> bool {
     if bytes.len() <= HASH_INLINE_BYTES {
         return ChunkId::of(&bytes) == id;
@@ -176,6 +198,8 @@ pub struct StoreClientOptions {
     pub get_deadline: Duration,
     /// Without an answer for this long, another replica is asked as well.
     pub hedge_after: Duration,
+    /// Whether chunks of stores on this host are read from their disks.
+    pub short_circuit: bool,
 }
 
 impl Default for StoreClientOptions {
@@ -185,6 +209,7 @@ impl Default for StoreClientOptions {
             put_deadline: Duration::from_secs(20),
             get_deadline: Duration::from_secs(5),
             hedge_after: Duration::from_millis(50),
+            short_circuit: false,
         }
     }
 }
@@ -198,6 +223,7 @@ pub struct StoreClient {
     shunned: Shunned,
     /// Which of the equals this client prefers, so that many clients do not all ask the same.
     bias: usize,
+    short_circuit: Option<Arc<ShortCircuit>>,
 }
 
 impl StoreClient {
@@ -209,9 +235,13 @@ impl StoreClient {
         let mut bias = [0];
         // Without randomness all clients prefer the same replica: slower, not wrong.
         let _ = getrandom::fill(&mut bias);
+        let stub = StoreStub::new(transport);
+        let short_circuit =
+            options.short_circuit.then(|| ShortCircuit::new(stub.clone(), table.clone(), options.hedge_after));
         StoreClient {
-            stub: StoreStub::new(transport),
+            stub,
             table,
+            short_circuit,
             options,
             inflight: Arc::new(Semaphore::new(options.inflight_bytes as usize)),
             shunned: Shunned::default(),
@@ -308,6 +338,25 @@ impl StoreClient {
                 },
                 () = tokio::time::sleep(self.options.hedge_after), if more => {}
             }
+        }
+    }
+
+    /// The part, if it is in the memory of this host: of a store's disk that this client may read.
+    pub fn peek(&self, part: Part) -> Option<Bytes> {
+        self.short_circuit.as_ref()?.peek(part)
+    }
+
+    /// The part from a store's disk on this host, which keeps it in memory better than a copy would. `None`: to be had by
+    /// [`StoreClient::get`].
+    pub async fn read_near(&self, part: Part) -> Option<Bytes> {
+        self.short_circuit.as_ref()?.read(part).await
+    }
+
+    /// Chunks that will be wanted soon. Gives those back that are not on this host. Must be called in the runtime.
+    pub fn expect(&self, parts: Vec<Part>) -> Vec<Part> {
+        match &self.short_circuit {
+            Some(near) => near.expect(parts),
+            None => parts,
         }
     }
 

@@ -13,18 +13,19 @@ use tokio::sync::oneshot;
 
 use crate::host::space::filesystem_id;
 use crate::kv::{KvError, SharedKv};
+use crate::pack::format::CheckedChunk;
+use crate::pack::reader::ReadError;
+use crate::pack::sys::Patience;
 use crate::types::cluster::{DiskInfo, DiskReport};
 use crate::types::digest::{ChunkId, Slot};
 use crate::types::id::{ClusterId, DiskId, StoreId};
-use crate::wire::store::StoreError;
+use crate::wire::store::{PackSpot, StoreError};
 
 use super::identity::{DiskDir, IdentityError};
 use super::index::{Entry, Found, Index, Position, Summary};
 use super::pack::file::Packs;
-use super::pack::format::CheckedChunk;
-use super::pack::reader::{ReadError, read};
 use super::pack::recover::{RecoverError, Recovered, recover};
-use super::pack::sys::{self, Patience};
+use super::pack::sys;
 use super::pack::tombstones::Tombstones;
 use super::pack::writer::{Job, Purpose, Writer, WriterOptions, reserve_bytes};
 use super::state::DiskState;
@@ -177,7 +178,7 @@ impl Disk {
             let end = end.filter(|end| offset < *end && *end <= entry.payload_bytes);
             let Some(end) = end else { return Err(Miss::Because(StoreError::Invalid)) };
             let result = self.packs.open(entry.pack).map_err(ReadError::from);
-            let result = result.and_then(|pack| read(&pack, entry.spot(), id, offset..end, patience));
+            let result = result.and_then(|pack| pack.record(entry.spot(), id).read(offset..end, patience));
             match result {
                 Ok(bytes) => return Ok((entry.payload_bytes, bytes)),
                 Err(ReadError::WouldBlock) => return Err(Miss::WouldBlock),
@@ -221,6 +222,17 @@ impl Disk {
     /// `DiskFailed`.
     pub fn has(&self, id: &ChunkId) -> Result<bool, StoreError> {
         Ok(self.entry(id)?.is_some() && !self.state.is_damaged(id))
+    }
+
+    /// Where a copy is that is not known to be damaged.
+    pub fn locate(&self, id: &ChunkId) -> Option<PackSpot> {
+        let entry = self.entry(id).ok().flatten().filter(|_| !self.state.is_damaged(id))?;
+        let (pack, offset, chunk_bytes) = (entry.pack, entry.offset, entry.payload_bytes);
+        Some(PackSpot { disk: self.id(), pack, offset, chunk_bytes })
+    }
+
+    pub fn pack_dir(&self) -> &Path {
+        self.packs.dir()
     }
 
     pub fn summary(&self, slot: Slot) -> Summary {

@@ -22,10 +22,9 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 
 use crate::kv::{Batch, KvError, SharedKv};
+use crate::pack::reader::Spot;
 use crate::types::digest::{ChunkId, SLOTS, Slot};
 use crate::types::id::DiskId;
-
-use super::pack::reader::Spot;
 
 const VERSION: u8 = 1;
 const ENTRY_BYTES: usize = 37;

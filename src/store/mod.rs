@@ -38,12 +38,12 @@ use crate::placement::{Table, best_disk};
 use crate::types::cluster::{ClusterMap, DiskInfo, DiskReport, StoreInfo};
 use crate::types::digest::{ChunkId, Slot};
 use crate::types::id::{ClusterId, StoreId};
-use crate::wire::store::StoreError;
+use crate::wire::store::{PackDir, PackSpot, StoreError};
 
+use crate::pack::format::CheckedChunk;
+use crate::pack::sys::Patience;
 use disk::{Disk, DiskOptions, Miss, OpenError, OpenIndex};
 use index::Summary;
-use pack::format::CheckedChunk;
-use pack::sys::Patience;
 use pack::writer::{Purpose, SyncFile, WriterOptions};
 
 /// Settings: values.
@@ -226,6 +226,16 @@ impl Store {
     /// Is a good copy here, as far as is known?
     pub fn has(&self, id: &ChunkId) -> bool {
         self.disks.iter().any(|disk| disk.has(id).unwrap_or(false))
+    }
+
+    /// Where a good copy is, as far as is known.
+    pub fn locate(&self, id: &ChunkId) -> Option<PackSpot> {
+        self.disks.iter().find_map(|disk| disk.locate(id))
+    }
+
+    /// Where the packs are, for who may open them.
+    pub fn pack_dirs(&self) -> Vec<PackDir> {
+        self.disks.iter().map(|disk| PackDir { disk: disk.id(), path: disk.pack_dir().display().to_string() }).collect()
     }
 
     /// The epoch at which a chunk was last put here, damaged or not.

@@ -16,11 +16,11 @@ use crate::wire::store::{PutChunk, StoreError, StoreReply, StoreRequest};
 
 use super::Store;
 use super::disk::Miss;
-use super::pack::format::CheckedChunk;
-use super::pack::sys::Patience;
 use super::pack::writer::Purpose;
+use crate::pack::format::CheckedChunk;
+use crate::pack::sys::Patience;
 
-/// Ids in one `ListSlot` reply, and in one `Has` request.
+/// Ids in one `ListSlot` reply, and in one `Has` or `Locate` request.
 pub const IDS_MAX: usize = 4096;
 /// Up to this much is hashed where it arrives; handing it to another thread would cost as much.
 const HASH_INLINE_BYTES: usize = 32 << 10;
@@ -54,7 +54,14 @@ impl StoreService {
                 self.put(epoch, &chunks, bulk).await?;
                 Ok((StoreReply::Put, Bytes::new()))
             }
-            StoreRequest::Get { id, offset, len } => self.get(id, offset, len).await,
+            StoreRequest::Get { id, offset, len } => {
+                let (chunk_bytes, bytes) = self.get(id, offset, len).await?;
+                Ok((StoreReply::Data { chunk_bytes }, bytes))
+            }
+            StoreRequest::GetLocated { id, offset, len } => {
+                let (chunk_bytes, bytes) = self.get(id, offset, len).await?;
+                Ok((StoreReply::DataAt { chunk_bytes, spot: self.store.locate(&id) }, bytes))
+            }
             StoreRequest::Has { ids } if ids.len() <= IDS_MAX => {
                 let look = move |store: &Store| Ok(ids.iter().map(|id| store.has(id)).collect());
                 Ok((StoreReply::Has(self.in_background(look).await?), Bytes::new()))
@@ -64,6 +71,12 @@ impl StoreService {
                 let summary = self.store.summary(slot);
                 Ok((StoreReply::Summary { chunks: summary.chunks, xor: summary.xor }, Bytes::new()))
             }
+            StoreRequest::Disks => Ok((StoreReply::Disks(self.store.pack_dirs()), Bytes::new())),
+            StoreRequest::Locate { ids } if ids.len() <= IDS_MAX => {
+                let locate = move |store: &Store| Ok(ids.iter().map(|id| store.locate(id)).collect());
+                Ok((StoreReply::Located(self.in_background(locate).await?), Bytes::new()))
+            }
+            StoreRequest::Locate { .. } => Err(StoreError::Invalid),
             StoreRequest::ListSlot { slot, after } => {
                 Ok((self.in_background(move |store| list(store, slot, after)).await?, Bytes::new()))
             }
@@ -80,24 +93,22 @@ impl StoreService {
         self.store.put(checked, epoch, Purpose::Write).await
     }
 
-    async fn get(&self, id: ChunkId, offset: u32, len: u32) -> Result<(StoreReply, Bytes), StoreError> {
+    async fn get(&self, id: ChunkId, offset: u32, len: u32) -> Result<(u32, Bytes), StoreError> {
         if len as usize > BULK_BYTES_MAX {
             return Err(StoreError::Invalid);
         }
-        let found = match self.store.read(&id, offset, len, Patience::Hurry) {
+        match self.store.read(&id, offset, len, Patience::Hurry) {
             Err(Miss::WouldBlock) => {
                 let read = move |store: &Store| match store.read(&id, offset, len, Patience::Wait) {
                     Ok(found) => Ok(found),
                     Err(Miss::Because(error)) => Err(error),
                     Err(Miss::WouldBlock) => Err(StoreError::DiskFailed("a read would not wait".to_owned())),
                 };
-                self.in_background(read).await?
+                self.in_background(read).await
             }
-            Err(Miss::Because(error)) => return Err(error),
-            Ok(found) => found,
-        };
-        let (chunk_bytes, bytes) = found;
-        Ok((StoreReply::Data { chunk_bytes }, bytes))
+            Err(Miss::Because(error)) => Err(error),
+            Ok(found) => Ok(found),
+        }
     }
 
     /// Runs something that takes long, or waits for a device, where it is in nobody's way.

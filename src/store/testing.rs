@@ -18,9 +18,9 @@ use crate::types::id::{ClusterId, StoreId};
 use crate::types::record::Role;
 
 use super::disk::OpenIndex;
-use super::pack::format::CheckedChunk;
 use super::serve::StoreService;
 use super::{Store, StoreConfig, StoreParts};
+use crate::pack::format::CheckedChunk;
 
 /// An index that lives as long as somebody holds it: a restart has lost it.
 pub use crate::kv::memory::MemoryKv;

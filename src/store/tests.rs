@@ -7,15 +7,16 @@ mod delete;
 mod disks;
 mod orders;
 mod serving;
+mod short_circuit;
 
 use bytes::Bytes;
 
 use super::Store;
 use super::disk::Miss;
-use super::pack::format::CheckedChunk;
-use super::pack::sys::Patience;
 use super::pack::writer::Purpose;
 use super::testing::{chunk, kept_indexes, lost_indexes, open};
+use crate::pack::format::CheckedChunk;
+use crate::pack::sys::Patience;
 use crate::types::digest::ChunkId;
 use crate::wire::store::StoreError;
 

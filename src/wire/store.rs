@@ -3,6 +3,7 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::types::digest::{ChunkId, Slot};
+use crate::types::id::DiskId;
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub enum StoreRequest {
@@ -17,6 +18,12 @@ pub enum StoreRequest {
     SlotSummary { slot: Slot },
     /// Chunk ids of a slot in order, after one; at most 4,096.
     ListSlot { slot: Slot, after: Option<ChunkId> },
+    /// In which directories of the store's host are the packs of its disks? For a client that may read them itself.
+    Disks,
+    /// Where in the packs are these; at most 4,096.
+    Locate { ids: Vec<ChunkId> },
+    /// As `Get`, and where it is, for the next time.
+    GetLocated { id: ChunkId, offset: u32, len: u32 },
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +51,30 @@ pub enum StoreReply {
         end: bool,
     },
     Error(StoreError),
+    Disks(Vec<PackDir>),
+    /// In the order of the question; `None`: no good copy here.
+    Located(Vec<Option<PackSpot>>),
+    /// As `Data`, and where the chunk is.
+    DataAt {
+        chunk_bytes: u32,
+        spot: Option<PackSpot>,
+    },
+}
+
+/// The directory of the packs of one disk, as the store names it.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct PackDir {
+    pub disk: DiskId,
+    pub path: String,
+}
+
+/// Where a chunk's record is.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackSpot {
+    pub disk: DiskId,
+    pub pack: u32,
+    pub offset: u64,
+    pub chunk_bytes: u32,
 }
 
 /// Why a store did not do it.

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::client::chunks::ChunkStore;
 use crate::client::memory::Memory;
+use crate::remote::store::Part;
 use crate::types::digest::ChunkId;
 use crate::types::error::FsError;
 use crate::types::extent::ChunkPart;
@@ -87,8 +88,13 @@ impl ChunkCache {
         ChunkCache { shards, shard_bytes_max, store, memory }
     }
 
-    /// `len` bytes from `offset` of the chunk if all of them are here, as slices in order.
+    /// `len` bytes from `offset` of the chunk if all of them are in memory, as slices in order.
     pub fn peek(&self, part: &ChunkPart, offset: u32, len: u32) -> Option<Vec<Bytes>> {
+        self.kept(part, offset, len).or_else(|| Some(vec![self.store.peek(range_of(part, offset, len))?]))
+    }
+
+    /// If all of them are here.
+    fn kept(&self, part: &ChunkPart, offset: u32, len: u32) -> Option<Vec<Bytes>> {
         let (first, last) = pieces_of(part, offset, len)?;
         let mut shard = self.shard(&part.id).lock();
         let mut slices = Vec::with_capacity((last - first + 1) as usize);
@@ -103,6 +109,13 @@ impl ChunkCache {
     /// # Errors
     /// The stores do not have it, or do not answer.
     pub async fn read(self: &Arc<Self>, part: &ChunkPart, offset: u32, len: u32) -> Result<Vec<Bytes>, FsError> {
+        match self.near(part, offset, len).await {
+            Some(slices) => Ok(slices),
+            None => self.read_pieces(part, offset, len).await,
+        }
+    }
+
+    async fn read_pieces(self: &Arc<Self>, part: &ChunkPart, offset: u32, len: u32) -> Result<Vec<Bytes>, FsError> {
         let Some((first, last)) = pieces_of(part, offset, len) else { return Err(FsError::ChunkLost(part.id)) };
         let found = self.find(part, first, last);
         let mut slices = Vec::with_capacity(found.len());
@@ -121,11 +134,22 @@ impl ChunkCache {
     /// # Errors
     /// The stores do not have it, or do not answer.
     pub async fn read_bit(self: &Arc<Self>, part: &ChunkPart, offset: u32, len: u32) -> Result<Vec<Bytes>, FsError> {
+        if let Some(slices) = self.near(part, offset, len).await {
+            return Ok(slices);
+        }
         if !self.is_bit(part, offset, len) {
-            return self.read(part, offset, len).await;
+            return self.read_pieces(part, offset, len).await;
         }
         let bytes = self.store.get(part.id, offset, len, part.chunk_bytes).await?;
         if bytes.len() == len as usize { Ok(vec![bytes]) } else { Err(FsError::ChunkLost(part.id)) }
+    }
+
+    /// From here, or from a disk of this host, without a copy being kept.
+    async fn near(&self, part: &ChunkPart, offset: u32, len: u32) -> Option<Vec<Bytes>> {
+        match self.kept(part, offset, len) {
+            None => Some(vec![self.store.read_near(range_of(part, offset, len)).await?]),
+            slices => slices,
+        }
     }
 
     /// Whether no more than the range itself should be fetched.
@@ -140,10 +164,15 @@ impl ChunkCache {
         })
     }
 
-    /// Begins to fetch the whole chunk.
-    pub fn prefetch(self: &Arc<Self>, part: &ChunkPart) {
-        if let Some((first, last)) = pieces_of(part, 0, part.chunk_bytes) {
-            self.find(part, first, last);
+    /// Begins to fetch whole chunks. Must be called in the runtime.
+    pub fn prefetch(self: &Arc<Self>, parts: &[ChunkPart]) {
+        let missing = parts.iter().filter(|part| self.kept(part, 0, part.chunk_bytes).is_none());
+        let missing = missing.map(|part| range_of(part, 0, part.chunk_bytes)).collect();
+        let away: Vec<ChunkId> = self.store.expect(missing).into_iter().map(|part| part.id).collect();
+        for part in parts.iter().filter(|part| away.contains(&part.id)) {
+            if let Some((first, last)) = pieces_of(part, 0, part.chunk_bytes) {
+                self.find(part, first, last);
+            }
         }
     }
 
@@ -271,6 +300,11 @@ impl Shard {
         }
         (grown, shrunk)
     }
+}
+
+/// A range of a chunk, as stores know it.
+fn range_of(part: &ChunkPart, offset: u32, len: u32) -> Part {
+    Part { id: part.id, offset, len, chunk_bytes: part.chunk_bytes }
 }
 
 /// First and last piece of a range; `None` when the range is empty or not within the chunk.

@@ -28,6 +28,7 @@ use tokio::sync::Semaphore;
 use super::chunk::PIECE_BYTES;
 use crate::client::chunks::ChunkStore;
 use crate::host::lock::{FileLock, LockError};
+use crate::remote::store::Part;
 use crate::types::digest::{ChunkId, hash_of};
 use crate::types::error::FsError;
 
@@ -148,6 +149,19 @@ impl ChunkStore for DiskCache {
             self.keep(id, offset, &bytes, whole_bytes);
             Ok(bytes)
         })
+    }
+
+    // What is on a disk of this host already is not kept on another.
+    fn peek(&self, part: Part) -> Option<Bytes> {
+        self.inner.peek(part)
+    }
+
+    fn read_near(&self, part: Part) -> BoxFuture<'_, Option<Bytes>> {
+        self.inner.read_near(part)
+    }
+
+    fn expect(&self, parts: Vec<Part>) -> Vec<Part> {
+        self.inner.expect(parts)
     }
 }
 

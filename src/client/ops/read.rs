@@ -108,8 +108,8 @@ impl Core {
                 (over, state.dirty.end().unwrap_or(0), want)
             };
             // What will not be kept is asked for as far as it is needed.
-            let ahead = if want.lease == Lease::None { 0 } else { EXTENT_BLOCKS_AHEAD * self.block_bytes };
             let start = if attempt < TRIES { self.first_unknown(node, offset, len) } else { offset };
+            let ahead = if want.lease == Lease::None { 0 } else { self.unknown_ahead(node, start) };
             let span = ahead.max(offset.saturating_add(u64::from(len)) - start).min(u64::MAX - start);
             let ino = node.ino;
             let told = self.ask(|session| async move { session.extents(ino, start, span, want).await }).await;
@@ -145,6 +145,15 @@ impl Core {
         let end = offset.saturating_add(u64::from(len)).min(state.size().unwrap_or(0));
         let known = state.leased(&self.life).then(|| state.extents.first_unknown(offset, end)).flatten();
         known.map_or(offset, |block| offset.max(block * self.block_bytes))
+    }
+
+    /// How many bytes to ask for besides, so that the next read need not ask: up to the next block that is known.
+    fn unknown_ahead(&self, node: &Node, start: u64) -> u64 {
+        let state = node.lock();
+        let known = state.leased(&self.life);
+        let run = || state.extents.unknown_run(start / self.block_bytes, EXTENT_BLOCKS_AHEAD);
+        let blocks = if known { run() } else { EXTENT_BLOCKS_AHEAD };
+        (blocks * self.block_bytes).saturating_sub(start % self.block_bytes)
     }
 
     /// Adds the extents that one reply had no room for. `false`: the file has changed meanwhile.

@@ -57,3 +57,6 @@ pub mod one_host_at_a_time {}
 
 #[doc = include_str!("0019-no-pages-for-reads.md")]
 pub mod no_pages_for_reads {}
+
+#[doc = include_str!("0020-short-circuit-reads.md")]
+pub mod short_circuit_reads {}

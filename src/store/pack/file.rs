@@ -9,10 +9,12 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
+use crate::pack::format::{PackHeader, Salt, file_name};
+use crate::pack::reader::{Record, Spot, header_of};
+use crate::types::digest::ChunkId;
 use crate::types::id::{ClusterId, DiskId};
 
-use super::format::{PAGE_BYTES, PackHeader, Salt};
-use super::sys::{Patience, open_direct, read_at};
+use super::sys::open_direct;
 
 /// Descriptors kept open for reading; more packs than this are opened again when needed.
 const OPEN_FILES_MAX: usize = 256;
@@ -31,6 +33,10 @@ pub struct PackFile {
 impl PackFile {
     fn new(number: u32, salt: Salt, file: File, path: PathBuf) -> PackFile {
         PackFile { number, salt, file, direct: OnceLock::new(), path }
+    }
+
+    pub fn record<'a>(&'a self, spot: Spot, id: &'a ChunkId) -> Record<'a> {
+        Record { file: &self.file, salt: &self.salt, spot, id }
     }
 
     /// `None` where the file system has no direct I/O.
@@ -95,8 +101,7 @@ impl Packs {
             return Ok(Arc::clone(pack));
         }
         let file = OpenOptions::new().read(true).write(true).open(self.path(number))?;
-        let header = PackHeader::decode(&read_at(&file, 0, PAGE_BYTES, Patience::Wait)?)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let header = header_of(&file)?;
         if (header.number, header.cluster, header.disk) != (number, self.cluster, self.disk) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the pack belongs elsewhere"));
         }
@@ -128,7 +133,7 @@ impl Packs {
     }
 
     pub fn path(&self, number: u32) -> PathBuf {
-        self.dir.join(format!("{number:010}.pack"))
+        self.dir.join(file_name(number))
     }
 }
 

@@ -16,14 +16,15 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use crate::kv::KvError;
+use crate::pack::format::{
+    FormatError, Kind, PAGE_BYTES, RECORD_HEADER_BYTES, RecordHeader, check_pieces, payload_start, table_bytes,
+};
+use crate::pack::sys::{Patience, read_at};
 use crate::store::index::{Change, Entry, Index, Position};
 use crate::types::digest::ChunkId;
 
 use super::file::{PackFile, Packs, sync_dir};
-use super::format::{
-    FormatError, Kind, PAGE_BYTES, RECORD_HEADER_BYTES, RecordHeader, check_pieces, payload_start, table_bytes,
-};
-use super::sys::{Patience, next_data, next_hole, punch, read_at, write_at};
+use super::sys::{next_data, next_hole, punch, write_at};
 use super::writer::SyncFile;
 
 /// Records applied to the index together.

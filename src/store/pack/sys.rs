@@ -1,4 +1,4 @@
-//! The system calls of packs that the standard library has no door for. All `unsafe` of the store is here.
+//! The system calls of writing packs that the standard library has no door for. All `unsafe` of the store is here.
 
 use std::alloc::{self, Layout};
 use std::fs::{File, OpenOptions};
@@ -10,51 +10,8 @@ use std::path::Path;
 use std::ptr::NonNull;
 use std::slice;
 
-use super::format::PAGE_BYTES;
-
-/// May a read wait for the device?
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
-    /// Only what is in memory; `WouldBlock` otherwise. For threads that serve others.
-    Hurry,
-    Wait,
-}
-
-/// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
-///
-/// # Errors
-/// What the kernel says; `WouldBlock` when in a [`Patience::Hurry`] and not all of it was in memory.
-pub fn read_at(file: &File, offset: u64, len: usize, patience: Patience) -> io::Result<Vec<u8>> {
-    let mut buffer: Vec<u8> = Vec::with_capacity(len);
-    while buffer.len() < len {
-        let done = buffer.len();
-        let spare = &mut buffer.spare_capacity_mut()[..len - done];
-        let part = libc::iovec { iov_base: spare.as_mut_ptr().cast(), iov_len: spare.len() };
-        let at = off(offset + done as u64)?;
-        let flags = if patience == Patience::Hurry { libc::RWF_NOWAIT } else { 0 };
-        // SAFETY: `part` describes spare capacity of `buffer`, which lives across the call; the descriptor is open.
-        let got = unsafe { libc::preadv2(file.as_raw_fd(), &part, 1, at, flags) };
-        match got {
-            0 => break,
-            got if got > 0 => {
-                // SAFETY: the kernel has just written `got` bytes there, at most what was asked for.
-                unsafe { buffer.set_len(done + got as usize) };
-                if patience == Patience::Hurry && buffer.len() < len {
-                    return Err(io::ErrorKind::WouldBlock.into());
-                }
-            }
-            _ => match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::Interrupted => {}
-                // A file system that cannot tell would wait.
-                error if patience == Patience::Hurry && error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                    return Err(io::ErrorKind::WouldBlock.into());
-                }
-                error => return Err(error),
-            },
-        }
-    }
-    Ok(buffer)
-}
+use crate::pack::format::PAGE_BYTES;
+use crate::pack::sys::off;
 
 /// How many buffers the kernel takes in one call.
 const IOV_MAX: usize = 1024;
@@ -225,10 +182,6 @@ pub fn space(path: &Path) -> io::Result<Space> {
     // SAFETY: the call succeeded, so the kernel has filled it in.
     let stat = unsafe { stat.assume_init() };
     Ok(Space { capacity_bytes: stat.f_blocks * stat.f_frsize, free_bytes: stat.f_bavail * stat.f_frsize })
-}
-
-fn off(value: u64) -> io::Result<libc::off_t> {
-    libc::off_t::try_from(value).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
 
 #[cfg(test)]

@@ -17,14 +17,14 @@ use std::sync::mpsc::Receiver;
 
 use tokio::sync::oneshot;
 
+use crate::pack::format::{CheckedChunk, Kind, PAGE_BYTES, RECORD_HEADER_BYTES, RecordHeader};
+use crate::pack::reader::ReadError;
 use crate::store::index::{Change, Entry, Index, Position};
 use crate::store::state::DiskState;
 use crate::types::digest::ChunkId;
 use crate::wire::store::StoreError;
 
 use super::file::{PackFile, Packs};
-use super::format::{CheckedChunk, Kind, PAGE_BYTES, RECORD_HEADER_BYTES, RecordHeader};
-use super::reader::{ReadError, look};
 use super::sys::{self, PageBuffer};
 use super::tombstones::Tombstones;
 
@@ -197,7 +197,7 @@ impl Writer {
     /// stored either, catch-up fetches one.
     fn stands(&self, id: &ChunkId, entry: &Entry) -> bool {
         let found = self.packs.open(entry.pack).map_err(ReadError::from);
-        match found.and_then(|pack| look(&pack, entry.spot(), id)) {
+        match found.and_then(|pack| pack.record(entry.spot(), id).look()) {
             Ok(()) => true,
             Err(error) => {
                 tracing::debug!(chunk = %id, %error, "the index lists a chunk that is not there");
@@ -494,5 +494,5 @@ fn mark_dead(pack: &PackFile, id: &ChunkId, entry: &Entry) -> io::Result<()> {
 }
 
 fn record_bytes(entry: &Entry) -> u64 {
-    super::format::record_bytes(entry.payload_bytes)
+    crate::pack::format::record_bytes(entry.payload_bytes)
 }

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{get, put};
+use crate::pack::format::CheckedChunk;
 use crate::placement::Table;
 use crate::remote::store::{StoreClient, StoreClientOptions};
 use crate::store::Store;
-use crate::store::pack::format::CheckedChunk;
 use crate::store::testing::{Mesh, chunk, config, lost_indexes, parts};
 use crate::store::workers::WorkerOptions;
 use crate::store::workers::catchup::{Catchup, Round};
@@ -17,15 +17,15 @@ use crate::types::digest::{SLOTS, Slot};
 use crate::types::error::FsError;
 use crate::wire::store::StoreError;
 
-struct Cluster {
-    mesh: Arc<Mesh>,
-    stores: Vec<Arc<Store>>,
-    dirs: Vec<tempfile::TempDir>,
+pub struct Cluster {
+    pub mesh: Arc<Mesh>,
+    pub stores: Vec<Arc<Store>>,
+    pub dirs: Vec<tempfile::TempDir>,
     map: ClusterMap,
 }
 
 impl Cluster {
-    fn of(stores: u64) -> Cluster {
+    pub fn of(stores: u64) -> Cluster {
         let mut cluster =
             Cluster { mesh: Arc::default(), stores: Vec::new(), dirs: Vec::new(), map: ClusterMap::default() };
         (0..stores).for_each(|_| cluster.grow());
@@ -44,7 +44,11 @@ impl Cluster {
     }
 
     fn client(&self) -> StoreClient {
-        StoreClient::new(Arc::clone(&self.mesh) as _, self.stores[0].table(), StoreClientOptions::default())
+        self.client_with(StoreClientOptions::default())
+    }
+
+    pub fn client_with(&self, options: StoreClientOptions) -> StoreClient {
+        StoreClient::new(Arc::clone(&self.mesh) as _, self.stores[0].table(), options)
     }
 
     async fn catch_up(&self, store: usize) -> Round {
@@ -53,7 +57,7 @@ impl Cluster {
         catchup.round(&Table::new(self.map.clone()), true).await
     }
 
-    fn close(&self) {
+    pub fn close(&self) {
         self.stores.iter().for_each(|store| store.close());
     }
 }
@@ -62,7 +66,7 @@ fn listed(store: &Store) -> Vec<(crate::types::digest::ChunkId, u64)> {
     (0..SLOTS).flat_map(|slot| store.list(Slot(slot), None, 4096).unwrap()).collect()
 }
 
-fn flip_in_all_packs(dir: &Path, at: u64) {
+pub fn flip_in_all_packs(dir: &Path, at: u64) {
     use std::os::unix::fs::FileExt;
     for pack in fs::read_dir(dir.join("packs")).unwrap() {
         let file = fs::OpenOptions::new().read(true).write(true).open(pack.unwrap().path()).unwrap();

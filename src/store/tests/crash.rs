@@ -4,8 +4,8 @@ use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use super::{get, put};
+use crate::pack::format::{CheckedChunk, PAGE_BYTES};
 use crate::store::Store;
-use crate::store::pack::format::{CheckedChunk, PAGE_BYTES};
 use crate::store::pack::writer::Purpose;
 use crate::store::testing::{chunk, config, kept_indexes, lost_indexes, open, parts};
 use crate::wire::store::StoreError;

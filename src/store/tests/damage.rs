@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::{get, put, read};
-use crate::store::pack::format::{PAGE_BYTES, RECORD_HEADER_BYTES, payload_start};
+use crate::pack::format::{PAGE_BYTES, RECORD_HEADER_BYTES, payload_start};
 use crate::store::pack::writer::Purpose;
 use crate::store::testing::{chunk, kept_indexes, lost_indexes, open};
 use crate::wire::store::StoreError;
@@ -105,7 +105,7 @@ async fn a_pack_stored_as_a_file_is_not_taken_for_a_pack() {
     put(&store, &inner, 1).await.unwrap();
     let pack = fs::read_dir(dir.path().join("packs")).unwrap().next().unwrap().unwrap().path();
     let bytes = bytes::Bytes::from(fs::read(&pack).unwrap());
-    let outer = crate::store::pack::format::CheckedChunk::check(crate::types::digest::ChunkId::of(&bytes), bytes);
+    let outer = crate::pack::format::CheckedChunk::check(crate::types::digest::ChunkId::of(&bytes), bytes);
     let outer = outer.unwrap();
     put(&store, &outer, 1).await.unwrap();
     store.delete(&[inner.id()], 2).await.unwrap();

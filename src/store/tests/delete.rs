@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{get, put};
-use crate::store::pack::format::{CheckedChunk, Kind, PAGE_BYTES, PackHeader, RecordHeader};
+use crate::pack::format::{CheckedChunk, Kind, PAGE_BYTES, PackHeader, RecordHeader};
 use crate::store::pack::writer::Purpose;
 use crate::store::testing::{chunk, kept_indexes, lost_indexes, open};
 use crate::wire::store::StoreError;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{get, put};
+use crate::pack::format::CheckedChunk;
 use crate::placement::{best_disk, replicas};
 use crate::store::Store;
-use crate::store::pack::format::CheckedChunk;
 use crate::store::testing::{chunk, config, lost_indexes, open, parts};
 use crate::types::cluster::ClusterMap;
 use crate::types::digest::{SLOTS, Slot};

@@ -8,8 +8,8 @@ use tokio::sync::Notify;
 
 use super::{get, put};
 use crate::net::BoxFuture;
+use crate::pack::format::CheckedChunk;
 use crate::store::Store;
-use crate::store::pack::format::CheckedChunk;
 use crate::store::pack::writer::Purpose;
 use crate::store::testing::{Mesh, chunk, lost_indexes, open};
 use crate::store::workers::{MetaLink, WorkerOptions, Workers};

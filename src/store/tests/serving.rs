@@ -94,6 +94,7 @@ async fn bad_calls_are_refused_and_store_nothing() {
         (put_of(&[(ChunkId::of(b""), 0)]), Bytes::new(), StoreError::Mismatch),
         (StoreRequest::Get { id: a.id(), offset: 0, len: u32::MAX }, Bytes::new(), StoreError::Invalid),
         (StoreRequest::Has { ids: vec![a.id(); 5000] }, Bytes::new(), StoreError::Invalid),
+        (StoreRequest::Locate { ids: vec![a.id(); 5000] }, Bytes::new(), StoreError::Invalid),
     ];
     for (request, bulk, expected) in bad {
         assert_eq!(ask(&store, client, &request, bulk).await.0, StoreReply::Error(expected), "{request:?}");

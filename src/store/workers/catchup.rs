@@ -17,10 +17,10 @@ use futures_util::stream::{self, StreamExt};
 use tokio::time::{Instant, sleep};
 
 use crate::net::Transport;
+use crate::pack::format::CheckedChunk;
 use crate::placement::Table;
 use crate::remote::store::{StoreCallError, StoreStub};
 use crate::store::Store;
-use crate::store::pack::format::CheckedChunk;
 use crate::store::pack::writer::Purpose;
 use crate::types::digest::{ChunkId, Slot};
 use crate::types::id::StoreId;

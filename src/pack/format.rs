@@ -220,6 +220,11 @@ fn checksum(salt: &Salt, offset: u64, header: &[u8; RECORD_HEADER_BYTES]) -> u32
     crc32c::crc32c_append(sum, &header[..60])
 }
 
+/// A pack's file in the directory of its disk's packs.
+pub fn file_name(number: u32) -> String {
+    format!("{number:010}.pack")
+}
+
 /// Bytes of the table of a payload.
 pub fn table_bytes(payload_bytes: u32) -> usize {
     4 * (payload_bytes as usize).div_ceil(PAGE_BYTES)
