@@ -3,6 +3,8 @@
 //! `cargo bench --bench hot`, or `-- apply` for those with that in their name. Each runs in one thread and without a
 //! network, so a change of one shows here before it shows anywhere else.
 
+mod replica;
+
 use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,82 +12,27 @@ use std::sync::Arc;
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use holdfast::kv::SharedKv;
-use holdfast::kv::sled::SledKv;
-use holdfast::meta::command::{Command, Outcome};
-use holdfast::meta::raft::Machine;
-use holdfast::meta::state::State;
+use holdfast::kv::sled::{Sizes, SledKv};
+use holdfast::meta::command::Command;
 use holdfast::pack::format::CheckedChunk;
 use holdfast::pack::sys::Patience;
 use holdfast::store::disk::{Disk, DiskOptions};
 use holdfast::store::pack::writer::{Purpose, WriterOptions};
-use holdfast::types::attr::{Owner, Time};
 use holdfast::types::digest::ChunkId;
 use holdfast::types::extent::{ChunkPart, Extent, Source};
 use holdfast::types::id::{ClusterId, Ino, SessionId, StoreId};
-use holdfast::types::name::Name;
-use holdfast::types::op::{Create, NewNode, Op, Piece, Write, WriteAt};
-use holdfast::types::record::{Role, VolumePolicy};
+use holdfast::types::op::{NewNode, Op, Piece, Write, WriteAt};
 use holdfast::types::rewrite::{Seen, replace_unchanged};
 use tempfile::TempDir;
 
-const NOW: Time = Time { sec: 1_000_000, nsec: 0 };
+use replica::{NOW, Replica, make};
+
 const SMALL: usize = 4096;
 /// Files of a directory, and blocks of a file, that commands go round in.
 const ROUND: u64 = 10_000;
 
-/// One replica's state on its index on disk, and a session.
-struct Replica {
-    state: State,
-    sequence: Cell<u64>,
-    _dir: TempDir,
-}
-
-impl Replica {
-    fn new() -> Replica {
-        let dir = TempDir::new().expect("a directory");
-        let kv: SharedKv = Arc::new(SledKv::open(dir.path()).expect("an index"));
-        let replica = Replica { state: State::new(kv), sequence: Cell::new(0), _dir: dir };
-        replica.apply(&Command::CreateVolume {
-            name: "v".into(),
-            policy: VolumePolicy::default(),
-            owner: Owner::default(),
-            now: NOW,
-        });
-        replica.apply(&Command::OpenSession {
-            volume: "v".into(),
-            client: "bench".into(),
-            role: Role::Client,
-            credential: 1,
-            read_only: false,
-            after: None,
-            attempt: 1,
-            now: NOW,
-        });
-        replica
-    }
-
-    fn apply(&self, command: &Command) -> Outcome {
-        self.apply_encoded(command.encode())
-    }
-
-    fn apply_encoded(&self, command: Vec<u8>) -> Outcome {
-        let position = self.sequence.get().to_be_bytes();
-        let outcomes = self.state.apply(&position, &[command]).expect("applied");
-        Outcome::decode(&outcomes[0]).expect("an outcome")
-    }
-
-    /// The next command of the session, encoded as it comes from the log.
-    fn change(&self, ops: Vec<Op>) -> Vec<u8> {
-        let sequence = self.sequence.get() + 1;
-        self.sequence.set(sequence);
-        Command::Change { session: SessionId(1), sequence, acknowledged: sequence, now: NOW, ops }.encode()
-    }
-}
-
 fn create(number: u64) -> Op {
-    let name = Name::new(format!("file-{number}")).expect("a name");
-    let (node, mode) = (NewNode::File, 0o644);
-    Op::Create(Create { dir: Ino::ROOT, name, node, mode, umask: 0, uid: 0, gid: 0, exclusive: false, ino: None })
+    make(Ino::ROOT, &format!("file-{number}"), NewNode::File)
 }
 
 fn write(ino: Ino, offset: u64, bytes: Vec<u8>) -> Op {
@@ -97,7 +44,8 @@ fn write(ino: Ino, offset: u64, bytes: Vec<u8>) -> Op {
 
 fn apply(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("apply");
-    let replica = Replica::new();
+    let dir = TempDir::new().expect("a directory");
+    let replica = Replica::new(dir.path(), Sizes::default());
     let number = Cell::new(0);
     let next = || {
         number.set(number.get() + 1);

@@ -35,7 +35,7 @@ pub fn run(common: &CommonArgs, args: MetaArgs) -> Outcome {
         let shutdown = Shutdown::new();
         shutdown.on_signals().or_fail(|| "signals cannot be handled".to_string())?;
         let member = member::open_or_join(request, || member::check_room(&dir)).await?;
-        let server = Running::start(member, shutdown.clone()).await?;
+        let server = Running::start(member, config.cache.0, shutdown.clone()).await?;
         ready::announce("meta", server.id, &server.address);
         let failed = tokio::select! {
             () = shutdown.wait() => None,
@@ -64,7 +64,7 @@ impl Running {
     ///
     /// # Errors
     /// The address is taken, or the server does not start.
-    pub async fn start(member: Member, shutdown: Shutdown) -> Outcome<Running> {
+    pub async fn start(member: Member, cache_bytes: u64, shutdown: Shutdown) -> Outcome<Running> {
         let id = member.dir.member();
         let authority = member.authority()?;
         let endpoint = QuicEndpoint::bind(Some(member.listen), &member.credential.identity).map_err(Failure::new)?;
@@ -72,6 +72,7 @@ impl Running {
         let config = ServerConfig {
             dir: member.dir.path().to_path_buf(),
             me: MetaInfo { id: MetaId(id), address: member.advertise.clone() },
+            cache_bytes,
             first: id == 1,
         };
         let transport: Arc<dyn Transport> = endpoint.clone();

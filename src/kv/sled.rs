@@ -22,10 +22,6 @@ use super::{Batch, Kv, KvError, Pair};
 
 /// Keys in a leaf. A scan copies whole leaves, so small ones keep short scans cheap.
 const LEAF_KEYS: usize = 128;
-/// Bytes sled may keep of what it has read and written.
-const CACHE_BYTES: usize = 128 << 20;
-/// Bytes written after which dirty pages go to disk.
-const DIRTY_BYTES_MAX: u64 = 64 << 20;
 /// sled's own flusher is put off for good. Not turned off: then every dropped handle would flush.
 const FLUSH_NEVER_MS: usize = u32::MAX as usize;
 /// The mark of a directory that must not be trusted.
@@ -34,6 +30,21 @@ const SUSPECT: &str = "SUSPECT";
 const DATA: &str = "sled";
 
 type Tree = sled::Tree<LEAF_KEYS>;
+
+/// How much sled holds in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Of what it has read and written, as it counts: the process holds half as much again.
+    pub cache_bytes: usize,
+    /// Written, after which dirty pages go to disk; until then they are held besides.
+    pub dirty_bytes_max: u64,
+}
+
+impl Default for Sizes {
+    fn default() -> Sizes {
+        Sizes { cache_bytes: 128 << 20, dirty_bytes_max: 64 << 20 }
+    }
+}
 
 /// One sled tree in one directory.
 pub struct SledKv {
@@ -47,6 +58,7 @@ struct Shared {
     /// Handles nobody uses right now.
     idle: Mutex<Vec<Tree>>,
     dir: PathBuf,
+    sizes: Sizes,
     dirty_bytes: AtomicU64,
     state: Mutex<State>,
     wake: Condvar,
@@ -66,6 +78,12 @@ impl SledKv {
     /// # Errors
     /// The directory is marked as suspect, or sled does not open, or panics over it: [`SledKv::destroy`] it.
     pub fn open(dir: &Path) -> Result<SledKv, KvError> {
+        SledKv::open_with(dir, Sizes::default())
+    }
+
+    /// # Errors
+    /// As [`SledKv::open`].
+    pub fn open_with(dir: &Path, sizes: Sizes) -> Result<SledKv, KvError> {
         let suspect = dir.join(SUSPECT);
         if suspect.exists() {
             return Err(KvError(format!("{} was left suspect", dir.display())));
@@ -74,7 +92,7 @@ impl SledKv {
         let config = sled::Config::new()
             .path(dir.join(DATA))
             .flush_every_ms(Some(FLUSH_NEVER_MS))
-            .cache_capacity_bytes(CACHE_BYTES)
+            .cache_capacity_bytes(sizes.cache_bytes)
             .zstd_compression_level(1);
         let opened = panic::catch_unwind(AssertUnwindSafe(|| config.open::<LEAF_KEYS>()));
         let tree = match opened {
@@ -87,6 +105,7 @@ impl SledKv {
             first: Mutex::new(tree),
             idle: Mutex::default(),
             dir: dir.to_path_buf(),
+            sizes,
             dirty_bytes: AtomicU64::new(0),
             state: Mutex::default(),
             wake: Condvar::new(),
@@ -166,7 +185,7 @@ impl Shared {
     }
 
     fn wrote(&self, bytes: u64) {
-        if self.dirty_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes >= DIRTY_BYTES_MAX {
+        if self.dirty_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes >= self.sizes.dirty_bytes_max {
             self.state.lock().flush_wanted = true;
             self.wake.notify_all();
         }
@@ -291,6 +310,31 @@ mod tests {
         drop(store);
         let store = SledKv::open(dir.path()).unwrap();
         assert_eq!(store.get(b"b").unwrap(), Some(b"2".to_vec()));
+    }
+
+    /// Hardly anything stays in memory, so that each look is at what was written, paged out and paged in again, while others
+    /// flush and read.
+    #[test]
+    fn what_is_paged_out_comes_back_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let sizes = Sizes { cache_bytes: 16 << 10, dirty_bytes_max: 16 << 10 };
+        let store = SledKv::open_with(dir.path(), sizes).unwrap();
+        let model = crate::kv::memory::MemoryKv::new();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        thread::scope(|scope| {
+            for seed in 1..3 {
+                let (store, done) = (&store, &done);
+                scope.spawn(move || suite::read_beside(store, seed, || done.load(Ordering::Relaxed)));
+            }
+            // The others end with it, however it ends.
+            let churned = panic::catch_unwind(AssertUnwindSafe(|| suite::churn(&store, &model, 0)));
+            done.store(true, Ordering::Relaxed);
+            churned.unwrap_or_else(|panic| panic::resume_unwind(panic));
+        });
+        store.flush().unwrap();
+        drop(store);
+        let reopened = SledKv::open_with(dir.path(), sizes).unwrap();
+        suite::are_equal(&reopened, &model);
     }
 
     #[test]

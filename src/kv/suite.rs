@@ -204,6 +204,66 @@ pub fn compare(left: &dyn Kv, right: &dyn Kv, seed: u64) {
     assert_eq!(scan(left, b"", None), scan(right, b"", None), "seed {seed}");
 }
 
+/// Steps of [`churn`]; `HOLDFAST_CHURN_STEPS` has another number for a long look.
+fn churn_steps() -> usize {
+    std::env::var("HOLDFAST_CHURN_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(3_000)
+}
+
+/// Batches over many keys, some of whole ranges, so that leaves split and merge; what is looked at is compared.
+pub fn churn(left: &dyn Kv, right: &dyn Kv, seed: u64) {
+    let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    for first in (0..CHURN_KEYS).step_by(500) {
+        let mut batch = Batch::default();
+        (first..first + 500).for_each(|number| batch.put(churn_key(number), vec![1; 40]));
+        left.write(batch.clone()).unwrap();
+        right.write(batch).unwrap();
+    }
+    for step in 0..churn_steps() {
+        let mut batch = Batch::default();
+        let (first, is_range) = (chance.below(CHURN_KEYS), chance.below(20) == 0);
+        for n in 0..chance.below(if is_range { 600 } else { 12 }) {
+            let number = if is_range { first + n } else { chance.below(CHURN_KEYS) };
+            match chance.below(if is_range { 8 } else { 3 }) {
+                0 => batch.put(churn_key(number), vec![step as u8; chance.below(300)]),
+                _ if is_range => batch.delete(churn_key(number)),
+                _ => batch.put(churn_key(number), step.to_be_bytes()),
+            }
+        }
+        left.write(batch.clone()).unwrap();
+        right.write(batch).unwrap();
+        for _ in 0..4 {
+            let key = churn_key(chance.below(CHURN_KEYS));
+            assert_eq!(left.get(&key).unwrap(), right.get(&key).unwrap(), "seed {seed}, step {step}");
+        }
+        if step % 2_000 == 1_999 {
+            assert_eq!(scan(left, b"", None), scan(right, b"", None), "seed {seed}, step {step}");
+        }
+    }
+    assert_eq!(scan(left, b"", None), scan(right, b"", None), "seed {seed}");
+}
+
+pub fn are_equal(left: &dyn Kv, right: &dyn Kv) {
+    assert_eq!(scan(left, b"", None), scan(right, b"", None));
+}
+
+/// Reads and flushes until it is done.
+pub fn read_beside(store: &dyn Kv, seed: u64, is_done: impl Fn() -> bool) {
+    let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    while !is_done() {
+        store.get(&churn_key(chance.below(CHURN_KEYS))).unwrap();
+        if chance.below(50) == 0 {
+            store.flush().unwrap();
+        }
+    }
+}
+
+/// sled keeps the last two leaves of each of 256 parts of its cache, however small that is: these fill several times as many.
+const CHURN_KEYS: usize = 100_000;
+
+fn churn_key(number: usize) -> Vec<u8> {
+    [&b"key"[..], &(number as u32).to_be_bytes()].concat()
+}
+
 /// xorshift: enough chance for a test, and the same on every machine.
 struct Chance(u64);
 

@@ -3,7 +3,7 @@
 //! Start: the index is opened, or thrown away and made anew when it does not open; Raft brings it up to the log; the
 //! service answers; the workers begin. Stop is the reverse.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use super::workers;
 use crate::crypto::ca::ClusterAuthority;
 use crate::daemon::shutdown::Shutdown;
 use crate::daemon::worker::Workers;
-use crate::kv::sled::SledKv;
+use crate::kv::sled::{Sizes, SledKv};
 use crate::kv::{KvError, SharedKv};
 use crate::net::{Service, Transport};
 use crate::types::record::MetaInfo;
@@ -28,6 +28,8 @@ use crate::types::record::MetaInfo;
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// A file of this name beside the index says that it holds what cannot be.
 const DAMAGED_MARK: &str = "index.damaged";
+/// As much of an index as a million and a half inodes take.
+pub const CACHE_BYTES_DEFAULT: u64 = 512 << 20;
 /// How long a new cluster may take to elect its one member.
 const BOOTSTRAP_TRIES: u32 = 200;
 
@@ -35,6 +37,8 @@ pub struct MetaConfig {
     /// The data directory (locked by the caller): `log`, `snapshots` and `index` are made in it.
     pub dir: PathBuf,
     pub me: MetaInfo,
+    /// What the index may keep in memory of what was read and written.
+    pub cache_bytes: u64,
     /// This is the first server of a new cluster: it begins the Raft group. Harmless when that has happened already.
     pub first: bool,
 }
@@ -67,7 +71,7 @@ impl MetaServer {
         authority: ClusterAuthority,
         transport: Arc<dyn Transport>,
     ) -> Result<MetaServer, MetaError> {
-        let state = Arc::new(State::new(open_index(&config.dir.join("index"), &config.dir.join(DAMAGED_MARK))?));
+        let state = Arc::new(State::new(open_index(&config)?));
         let raft_config = RaftConfig::new(config.dir.clone(), config.me.clone());
         let raft = RaftNode::start(raft_config, Arc::clone(&state) as _, transport).await?;
         let shared = Arc::new(Shared {
@@ -146,18 +150,21 @@ impl MetaServer {
 }
 
 /// Opens the index, or begins an empty one when it does not open: Raft refills it from snapshot and log.
-fn open_index(dir: &Path, damaged_mark: &Path) -> Result<SharedKv, MetaError> {
+fn open_index(config: &MetaConfig) -> Result<SharedKv, MetaError> {
+    let (dir, damaged_mark) = (&config.dir.join("index"), &config.dir.join(DAMAGED_MARK));
+    let cache_bytes = usize::try_from(config.cache_bytes).unwrap_or(usize::MAX);
+    let sizes = Sizes { cache_bytes, ..Sizes::default() };
     if damaged_mark.exists() {
         tracing::warn!(dir = %dir.display(), "the metadata index was found damaged; it is rebuilt from the log");
         SledKv::destroy(dir)?;
         std::fs::remove_file(damaged_mark)?;
     }
-    match SledKv::open(dir) {
+    match SledKv::open_with(dir, sizes) {
         Ok(index) => Ok(Arc::new(index)),
         Err(error) => {
             tracing::warn!(%error, dir = %dir.display(), "the metadata index does not open; it is rebuilt from the log");
             SledKv::destroy(dir)?;
-            Ok(Arc::new(SledKv::open(dir)?))
+            Ok(Arc::new(SledKv::open_with(dir, sizes)?))
         }
     }
 }

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use tempfile::TempDir;
 
 use super::serve::Fail;
-use super::server::{MetaConfig, MetaServer};
+use super::server::{CACHE_BYTES_DEFAULT, MetaConfig, MetaServer};
 use super::state::StateError;
 use crate::crypto::ca::ClusterAuthority;
 use crate::net::sim::SimNet;
@@ -46,7 +46,7 @@ impl World {
         let me = MetaInfo { id: MetaId(1), address: META.into() };
         let authority = ClusterAuthority::create(ClusterId([7; 16])).expect("keys");
         let transport = net.transport(Peer { role: Role::Meta, id: 1 }, META);
-        let config = MetaConfig { dir: dir.path().into(), me, first: true };
+        let config = MetaConfig { dir: dir.path().into(), me, cache_bytes: CACHE_BYTES_DEFAULT, first: true };
         let server = MetaServer::start(config, authority, transport).await.expect("starts");
         net.register(META, server.service());
         let world = World { net, server: Some(server), _dir: dir };

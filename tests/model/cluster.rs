@@ -8,7 +8,7 @@ use holdfast::client::{Client, ClientConfig};
 use holdfast::crypto::ca::ClusterAuthority;
 use holdfast::kv::SharedKv;
 use holdfast::kv::memory::MemoryKv;
-use holdfast::meta::server::{MetaConfig, MetaServer};
+use holdfast::meta::server::{CACHE_BYTES_DEFAULT, MetaConfig, MetaServer};
 use holdfast::net::sim::SimNet;
 use holdfast::net::{BoxFuture, Peer};
 use holdfast::placement::Table;
@@ -44,7 +44,7 @@ impl Cluster {
         let authority = ClusterAuthority::create(CLUSTER).expect("keys");
         let me = MetaInfo { id: MetaId(1), address: META.into() };
         let transport = net.transport(Peer { role: Role::Meta, id: 1 }, META);
-        let config = MetaConfig { dir: dir.path().join("meta"), me, first: true };
+        let config = MetaConfig { dir: dir.path().join("meta"), me, cache_bytes: CACHE_BYTES_DEFAULT, first: true };
         std::fs::create_dir_all(&config.dir).expect("a directory");
         let meta = MetaServer::start(config, authority, transport).await.expect("a metadata server");
         net.register(META, meta.service());

@@ -22,6 +22,7 @@ use crate::crypto::identity::Credential;
 use crate::crypto::token::JoinToken;
 use crate::daemon::shutdown::Shutdown;
 use crate::host::file::write_atomically;
+use crate::meta::server::CACHE_BYTES_DEFAULT;
 use crate::remote::meta::{MetaBody, MetaClient, MetaRequest};
 use crate::types::id::ClusterId;
 use crate::types::record::{ClientGrant, Role, VolumePolicy};
@@ -53,7 +54,7 @@ impl Embedded {
         let shutdown = Shutdown::new();
         let fresh = !layout.complete().exists();
         let first = if fresh { make_meta(&layout, cluster)? } else { open_meta(&layout).await? };
-        let meta = meta::Running::start(first, shutdown.clone()).await?;
+        let meta = meta::Running::start(first, CACHE_BYTES_DEFAULT, shutdown.clone()).await?;
         let operator = operator(&layout)?;
         let mut stores = Vec::new();
         for n in 1..=STORES {

@@ -60,6 +60,11 @@ impl FlushInvariants {
         assert_eq!(last + 1, epoch.get());
     }
 
+    /// Holdfast: whether everything of this epoch is on disk, and found there.
+    pub(crate) fn is_flushed(&self, epoch: FlushEpoch) -> bool {
+        self.max_flushed_epoch.load(Ordering::SeqCst) >= epoch.get()
+    }
+
     pub(crate) fn mark_flushing_epoch(&self, epoch: FlushEpoch) {
         let last = self.max_flushing_epoch.swap(epoch.get(), Ordering::SeqCst);
 

@@ -427,6 +427,20 @@ impl<const LEAF_FANOUT: usize> ObjectCache<LEAF_FANOUT> {
             }
             let leaf: &mut Leaf<LEAF_FANOUT> = write.leaf.as_mut().unwrap();
 
+            // Holdfast: what was flushed is clean. The mark of the flush was never taken away,
+            // so that no leaf was paged out that had been written to since it was paged in.
+            if leaf
+                .max_unflushed_epoch
+                .is_some_and(|epoch| self.invariants.is_flushed(epoch))
+            {
+                leaf.max_unflushed_epoch = None;
+            }
+
+            // Holdfast: readers and writers that come late find the mark and look elsewhere.
+            if leaf.deleted.is_some() {
+                continue;
+            }
+
             if let Some(dirty_epoch) = leaf.dirty_flush_epoch {
                 // We can't page out this leaf until it has been
                 // flushed, because its changes are not yet durable.
@@ -818,13 +832,17 @@ impl<const LEAF_FANOUT: usize> ObjectCache<LEAF_FANOUT> {
             // node in evict_after_flush, it's possible that it may have
             // been written to afterwards.
             let mut lock = node_to_evict.inner.write();
-            let leaf = lock.leaf.as_mut().unwrap();
 
-            if let Some(dirty_epoch) = leaf.dirty_flush_epoch {
-                if dirty_epoch != flush_through_epoch {
-                    continue;
-                }
-            } else {
+            // Holdfast: it may have been paged out meanwhile, or merged. Its mark as dirty was taken away
+            // when it was serialized; one that is there now is of a later write.
+            let Some(leaf) = lock.leaf.as_mut() else { continue };
+            let is_flushed = leaf
+                .max_unflushed_epoch
+                .is_none_or(|epoch| epoch <= flush_through_epoch);
+            if leaf.dirty_flush_epoch.is_some()
+                || leaf.deleted.is_some()
+                || !is_flushed
+            {
                 continue;
             }
 
