@@ -75,7 +75,7 @@ section! {
         /// The address others are told (host:port). Empty: the one it listens on, which must not be 0.0.0.0 then.
         advertise: String = "",
         /// How much of its index it keeps in memory: enough for a million inodes, and what is beyond that comes from the
-        /// disk. The process takes half as much again, and 20 bytes for each inode there is.
+        /// disk. The process takes half as much again, 64 MiB, and some 20 bytes for each inode there is.
         cache: ByteSize = "512MiB",
     }
 }

@@ -209,7 +209,7 @@ fn churn_steps() -> usize {
     std::env::var("HOLDFAST_CHURN_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(3_000)
 }
 
-/// Batches over many keys, some of whole ranges, so that leaves split and merge; what is looked at is compared.
+/// Batches over many keys, some of whole ranges, so that leaves fill, split and empty; what is looked at is compared.
 pub fn churn(left: &dyn Kv, right: &dyn Kv, seed: u64) {
     let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     for first in (0..CHURN_KEYS).step_by(500) {

@@ -166,9 +166,11 @@ impl ChunkCache {
 
     /// Begins to fetch whole chunks. Must be called in the runtime.
     pub fn prefetch(self: &Arc<Self>, parts: &[ChunkPart]) {
-        let missing = parts.iter().filter(|part| self.kept(part, 0, part.chunk_bytes).is_none());
+        let mut seen = HashSet::new();
+        let once = parts.iter().filter(|part| seen.insert(part.id));
+        let missing = once.filter(|part| self.kept(part, 0, part.chunk_bytes).is_none());
         let missing = missing.map(|part| range_of(part, 0, part.chunk_bytes)).collect();
-        let away: Vec<ChunkId> = self.store.expect(missing).into_iter().map(|part| part.id).collect();
+        let away: HashSet<ChunkId> = self.store.expect(missing).into_iter().map(|part| part.id).collect();
         for part in parts.iter().filter(|part| away.contains(&part.id)) {
             if let Some((first, last)) = pieces_of(part, 0, part.chunk_bytes) {
                 self.find(part, first, last);

@@ -3,29 +3,19 @@
 //! Two generations: what is found is young again, and when the young are many the old are forgotten together.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use crate::pack::reader::{Record, Spot};
 use crate::types::digest::ChunkId;
 use crate::types::id::StoreId;
+use crate::wire::store::PackSpot;
 
-use super::near::Pack;
-
-/// Chunks of one generation: some 110 bytes each.
+/// Chunks of one generation: some 140 bytes each.
 const YOUNG_MAX: usize = 16_384;
 
-/// A chunk in a pack.
-#[derive(Clone, Debug)]
+/// A chunk in a pack of a store. The pack need not be open: what is remembered holds no descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Located {
     pub store: StoreId,
-    pub pack: Arc<Pack>,
-    pub spot: Spot,
-}
-
-impl Located {
-    pub fn record<'a>(&'a self, id: &'a ChunkId) -> Record<'a> {
-        Record { file: &self.pack.file, salt: &self.pack.salt, spot: self.spot, id }
-    }
+    pub at: PackSpot,
 }
 
 #[derive(Debug, Default)]
@@ -37,10 +27,10 @@ pub struct Memory {
 impl Memory {
     pub fn find(&mut self, id: &ChunkId) -> Option<Located> {
         if let Some(located) = self.young.get(id) {
-            return Some(located.clone());
+            return Some(*located);
         }
         let located = self.old.remove(id)?;
-        self.insert(*id, located.clone());
+        self.insert(*id, located);
         Some(located)
     }
 
@@ -60,10 +50,10 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::id::DiskId;
 
     fn located(offset: u64) -> Located {
-        let pack = Pack { file: tempfile::tempfile().unwrap(), salt: [0; 16] };
-        Located { store: StoreId(1), pack: Arc::new(pack), spot: Spot { offset, payload_bytes: 1 } }
+        Located { store: StoreId(1), at: PackSpot { disk: DiskId([1; 16]), pack: 1, offset, chunk_bytes: 1 } }
     }
 
     fn id(number: usize) -> ChunkId {
@@ -74,7 +64,7 @@ mod tests {
     fn what_is_looked_for_stays_and_what_is_not_goes() {
         let (mut memory, one) = (Memory::default(), located(7));
         for number in 0..3 * YOUNG_MAX {
-            memory.insert(id(number), one.clone());
+            memory.insert(id(number), one);
             assert!(memory.find(&id(0)).is_some(), "after {number}");
         }
         assert!(memory.find(&id(1)).is_none());

@@ -18,7 +18,6 @@ mod located;
 mod near;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +26,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
 use crate::pack::format::FormatError;
-use crate::pack::reader::{ReadError, Spot};
+use crate::pack::reader::{ReadError, Record, Spot};
 use crate::pack::sys::Patience;
 use crate::placement::Table;
 use crate::types::digest::ChunkId;
@@ -37,12 +36,14 @@ use crate::wire::store::{PackSpot, StoreReply, StoreRequest};
 
 use super::store::{Part, StoreCallError, StoreStub};
 use located::{Located, Memory};
-use near::{Disks, ELSEWHERE, Near, SILENT};
+use near::{Disks, ELSEWHERE, Near, Pack, SILENT};
 
 /// For the question where packs or chunks are.
 const ASK_DEADLINE: Duration = Duration::from_secs(2);
 /// Up to so much is got from a store that is asked where a chunk is.
 const BIT_BYTES: u32 = 16 << 10;
+/// Chunks that are brought into memory at once.
+const BRING_MAX: usize = 1024;
 /// Reads of disks at once: those that hang hold up no more threads than these.
 const READS_MAX: usize = 64;
 
@@ -58,23 +59,9 @@ pub struct ShortCircuit {
 }
 
 /// A store on this host, to ask.
-#[derive(Clone)]
 struct NearStore {
     id: StoreId,
     address: String,
-    disks: Arc<Disks>,
-}
-
-impl NearStore {
-    /// May wait for a device, where a pack is not open yet.
-    fn open(&self, spots: Vec<(ChunkId, PackSpot)>) -> io::Result<Vec<(ChunkId, Located)>> {
-        let open = |(id, spot): (ChunkId, PackSpot)| {
-            let pack = self.disks.pack(spot.disk, spot.pack)?;
-            let spot = Spot { offset: spot.offset, payload_bytes: spot.chunk_bytes };
-            Ok((id, Located { store: self.id, pack, spot }))
-        };
-        spots.into_iter().map(open).collect()
-    }
 }
 
 impl ShortCircuit {
@@ -86,7 +73,8 @@ impl ShortCircuit {
     /// The part, if where it is is known and it is in memory there. Waits for nothing.
     pub fn peek(&self, part: Part) -> Option<Bytes> {
         let located = self.find(&part.id)?;
-        self.judge(&part.id, read(&located, part, Patience::Hurry))
+        let pack = self.near.get(located.store)?.opened(located.at.disk, located.at.pack)?;
+        self.judge(&part.id, read(&pack, located.at, part, Patience::Hurry))
     }
 
     /// The part, if a store of this host has it; waits for its disk. `None`: to be had through a store.
@@ -102,7 +90,7 @@ impl ShortCircuit {
         // A call that brings so little costs no more than one that only says where it is.
         match self.stub.get_located(&store.address, part, self.patience).await {
             Ok((bytes, spot)) => {
-                self.remember(&store, spot.map(|spot| (part.id, spot)).into_iter().collect()).await;
+                self.remember(&store, spot.map(|spot| (part.id, spot)));
                 Some(bytes)
             }
             Err(error) => {
@@ -124,22 +112,21 @@ impl ShortCircuit {
     }
 
     async fn read_located(&self, located: Located, part: Part) -> Option<Bytes> {
-        self.near.get(located.store)?;
+        let disks = self.near.get(located.store)?;
         let turn = Arc::clone(&self.reads).try_acquire_owned().ok()?;
-        let store = located.store;
         let reading = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            read(&located, part, Patience::Wait)
+            let pack = disks.pack(located.at.disk, located.at.pack)?;
+            read(&pack, located.at, part, Patience::Wait)
         });
         match tokio::time::timeout(self.patience, reading).await {
             Ok(read) => match self.judge(&part.id, read.ok()?) {
                 Some(bytes) => Some(bytes),
-                None => self.read_by_store(store, part).await,
+                None => self.read_by_store(located.store, part).await,
             },
             Err(_) => {
-                if self.near.is_away(store, SILENT) {
-                    tracing::warn!(%store, "the disk of a store on this host is slow; its chunks are asked for");
-                }
+                tracing::debug!(store = %located.store, "the disk of a store on this host is slow; it is left alone");
+                self.near.is_away(located.store, SILENT);
                 None
             }
         }
@@ -162,7 +149,8 @@ impl ShortCircuit {
                 None => away.push(part),
             }
         }
-        for (_, (store, ids)) in by_store {
+        for (_, (store, mut ids)) in by_store {
+            ids.truncate(BRING_MAX);
             tokio::spawn(Arc::clone(self).bring(store, ids));
         }
         away
@@ -180,10 +168,16 @@ impl ShortCircuit {
             let mut located = self.located.lock();
             ids.into_iter().filter_map(|id| Some((id, located.find(&id)?))).collect()
         };
+        let Some(disks) = self.near.get(store.id) else { return };
         let Ok(turn) = Arc::clone(&self.reads).try_acquire_owned() else { return };
         let advise = move || {
             let _turn = turn;
-            found.iter().for_each(|(id, located)| located.record(id).will_need());
+            for (id, located) in found.into_iter().filter(|(_, located)| located.store == store.id) {
+                // A read that finds it missing says so.
+                if let Ok(pack) = disks.pack(located.at.disk, located.at.pack) {
+                    record(&pack, located.at, &id).will_need();
+                }
+            }
         };
         // A read that comes too late for this waits for the disk itself.
         drop(tokio::task::spawn_blocking(advise));
@@ -197,9 +191,7 @@ impl ShortCircuit {
         for id in table.ranking_of(id).into_iter().take(usize::from(REPLICAS_DEFAULT)) {
             let Some(info) = table.store(id) else { continue };
             match self.near.get(id) {
-                Some(disks) if found.is_none() => {
-                    found = Some(NearStore { id, address: info.address.clone(), disks });
-                }
+                Some(_) if found.is_none() => found = Some(NearStore { id, address: info.address.clone() }),
                 Some(_) => {}
                 None if self.near.begin_to_ask(id) => {
                     drop(tokio::spawn(Arc::clone(self).ask(id, info.address.clone())))
@@ -230,40 +222,21 @@ impl ShortCircuit {
         self.near.is_away(store, how_long);
     }
 
-    /// Asks where chunks are, and opens their packs.
+    /// Asks where chunks are.
     async fn locate(&self, store: &NearStore, ids: Vec<ChunkId>, deadline: Duration) {
         let request = StoreRequest::Locate { ids: ids.clone() };
-        let spots = match self.stub.call(&store.address, &request, Bytes::new(), deadline).await {
-            Ok((StoreReply::Located(spots), _)) if spots.len() == ids.len() => spots,
-            Ok(_) => return self.doubt(store.id, &StoreCallError::Unexpected),
-            Err(error) => return self.doubt(store.id, &error),
-        };
-        self.remember(store, ids.into_iter().zip(spots).filter_map(|(id, spot)| Some((id, spot?))).collect()).await;
+        match self.stub.call(&store.address, &request, Bytes::new(), deadline).await {
+            Ok((StoreReply::Located(spots), _)) if spots.len() == ids.len() => {
+                self.remember(store, ids.into_iter().zip(spots).filter_map(|(id, spot)| Some((id, spot?))));
+            }
+            Ok(_) => self.doubt(store.id, &StoreCallError::Unexpected),
+            Err(error) => self.doubt(store.id, &error),
+        }
     }
 
-    /// Notes where chunks are, and opens their packs.
-    async fn remember(&self, store: &NearStore, spots: Vec<(ChunkId, PackSpot)>) {
-        let is_open = spots.iter().all(|(_, spot)| store.disks.is_open(spot.disk, spot.pack));
-        let opened = match is_open {
-            true => store.open(spots),
-            false => {
-                let store = store.clone();
-                let opening = tokio::task::spawn_blocking(move || store.open(spots));
-                // It fails when the process is stopping.
-                let Ok(opened) = opening.await else { return };
-                opened
-            }
-        };
-        match opened {
-            Ok(found) => {
-                let mut located = self.located.lock();
-                found.into_iter().for_each(|(id, found)| located.insert(id, found));
-            }
-            Err(error) => {
-                tracing::debug!(store = %store.id, %error, "a pack of a store on this host cannot be opened");
-                self.near.is_away(store.id, SILENT);
-            }
-        }
+    fn remember(&self, store: &NearStore, spots: impl IntoIterator<Item = (ChunkId, PackSpot)>) {
+        let mut located = self.located.lock();
+        spots.into_iter().for_each(|(id, at)| located.insert(id, Located { store: store.id, at }));
     }
 
     fn judge(&self, id: &ChunkId, read: Result<Bytes, ReadError>) -> Option<Bytes> {
@@ -279,11 +252,16 @@ impl ShortCircuit {
     }
 }
 
-fn read(located: &Located, part: Part, patience: Patience) -> Result<Bytes, ReadError> {
-    let end = part.offset.checked_add(part.len).filter(|end| *end <= located.spot.payload_bytes);
+fn record<'a>(pack: &'a Pack, at: PackSpot, id: &'a ChunkId) -> Record<'a> {
+    let spot = Spot { offset: at.offset, payload_bytes: at.chunk_bytes };
+    Record { file: &pack.file, salt: &pack.salt, spot, id }
+}
+
+fn read(pack: &Pack, at: PackSpot, part: Part, patience: Patience) -> Result<Bytes, ReadError> {
+    let end = part.offset.checked_add(part.len).filter(|end| *end <= at.chunk_bytes);
     let range = part.offset..end.unwrap_or(part.offset);
-    if range.is_empty() || part.chunk_bytes != located.spot.payload_bytes {
+    if range.is_empty() || part.chunk_bytes != at.chunk_bytes {
         return Err(FormatError::Field.into());
     }
-    located.record(&part.id).read(range, patience)
+    record(pack, at, &part.id).read(range, patience)
 }

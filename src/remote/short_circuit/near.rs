@@ -1,28 +1,30 @@
 //! Which stores are near: the files of their packs can be opened here.
 //!
 //! A store is asked once where its packs are, beside the reads, so that none waits for it. Whether they can be opened
-//! decides the kernel, by name and permission; a directory of that name that is another's holds no pack with this disk's id
-//! in its header.
+//! decides the kernel, by name and permission. Hosts that look alike have directories of the same names: only one that has
+//! a pack with the disk's id in its header is the disk's.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::pack::format::{Salt, file_name};
+use crate::pack::format::{PackHeader, Salt, file_name};
 use crate::pack::reader::header_of;
 use crate::types::id::{DiskId, StoreId};
 use crate::wire::store::PackDir;
 
 /// Packs kept open; more than this are opened again when needed.
 const OPEN_PACKS_MAX: usize = 128;
+/// Packs that are looked at to know a directory.
+const LOOKED_AT_MAX: usize = 4;
 /// How long a store that is elsewhere is taken to stay there.
-pub const ELSEWHERE: Duration = Duration::from_secs(300);
+pub const ELSEWHERE: Duration = Duration::from_secs(60);
 /// How long one is left alone that did not answer, or whose disk did not.
 pub const SILENT: Duration = Duration::from_secs(2);
 
@@ -43,14 +45,14 @@ pub struct Disks {
 impl Disks {
     /// Those that can be read here; `None` when none can. May wait for a device.
     pub fn find(dirs: Vec<PackDir>) -> Option<Disks> {
-        let readable = |dir: &PackDir| std::fs::read_dir(&dir.path).is_ok();
-        let dirs = dirs.into_iter().filter(readable).map(|dir| (dir.disk, PathBuf::from(dir.path)));
-        let dirs: HashMap<DiskId, PathBuf> = dirs.collect();
+        let ours = dirs.into_iter().filter(|dir| is_of(Path::new(&dir.path), dir.disk));
+        let dirs: HashMap<DiskId, PathBuf> = ours.map(|dir| (dir.disk, PathBuf::from(dir.path))).collect();
         (!dirs.is_empty()).then(|| Disks { dirs, open: Mutex::default() })
     }
 
-    pub fn is_open(&self, disk: DiskId, number: u32) -> bool {
-        self.open.lock().contains_key(&(disk, number))
+    /// A pack that is open already.
+    pub fn opened(&self, disk: DiskId, number: u32) -> Option<Arc<Pack>> {
+        self.open.lock().get(&(disk, number)).cloned()
     }
 
     /// May wait for a device, when it is not open.
@@ -58,14 +60,11 @@ impl Disks {
     /// # Errors
     /// What the kernel says; `InvalidData` when it is not this pack of this disk.
     pub fn pack(&self, disk: DiskId, number: u32) -> io::Result<Arc<Pack>> {
-        if let Some(pack) = self.open.lock().get(&(disk, number)) {
-            return Ok(Arc::clone(pack));
+        if let Some(pack) = self.opened(disk, number) {
+            return Ok(pack);
         }
         let dir = self.dirs.get(&disk).ok_or(io::ErrorKind::NotFound)?;
-        // Whoever put a FIFO there must not make us wait for its other end.
-        let options = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).clone();
-        let file = options.open(dir.join(file_name(number)))?;
-        let header = header_of(&file)?;
+        let (file, header) = open(&dir.join(file_name(number)))?;
         if (header.number, header.disk) != (number, disk) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the pack belongs elsewhere"));
         }
@@ -79,6 +78,19 @@ impl Disks {
         open.insert((disk, number), Arc::clone(&pack));
         Ok(pack)
     }
+}
+
+/// Whether one of the first packs of a directory is this disk's. One is enough: a directory belongs to one disk.
+fn is_of(dir: &Path, disk: DiskId) -> bool {
+    let Ok(entries) = std::fs::read_dir(dir) else { return false };
+    entries.flatten().take(LOOKED_AT_MAX).any(|entry| open(&entry.path()).is_ok_and(|(_, header)| header.disk == disk))
+}
+
+fn open(path: &Path) -> io::Result<(File, PackHeader)> {
+    // Whoever put a FIFO there must not make us wait for its other end.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let header = header_of(&file)?;
+    Ok((file, header))
 }
 
 #[derive(Debug)]

@@ -1,6 +1,8 @@
 //! A client on the host of a store reads its disks itself, and is none the worse when it cannot.
 
 use std::fs;
+use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -150,20 +152,49 @@ async fn a_store_elsewhere_is_asked_once_and_then_read_through() {
     cluster.close();
 }
 
+/// Has the kernel drop the pages of all packs of a store.
+fn drop_pages(dir: &Path) {
+    for pack in fs::read_dir(dir.join("packs")).unwrap() {
+        let file = fs::File::open(pack.unwrap().path()).unwrap();
+        file.sync_all().unwrap();
+        // SAFETY: plain integers and an open descriptor.
+        assert_eq!(unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) }, 0);
+    }
+}
+
 #[tokio::test]
 async fn what_is_expected_is_brought_into_memory() {
     let (cluster, client, chunk) = setup().await;
-    let other = crate::store::testing::chunk(2, 5_000);
+    let other = crate::store::testing::chunk(2, LEN as usize);
     put(&cluster.stores[0], &other, 1).await.unwrap();
     first_near(&client, whole(&chunk)).await;
-    assert_eq!(client.expect(vec![whole(&other)]), []);
+    drop_pages(cluster.dirs[0].path());
+    assert!(client.peek(whole(&chunk)).is_none(), "needs a temporary directory on a disk");
+    assert_eq!(client.expect(vec![whole(&chunk), whole(&other)]), []);
     let arrived = tokio::time::timeout(Duration::from_secs(20), async {
-        while client.peek(whole(&other)).is_none() {
+        while client.peek(whole(&other)).is_none() || client.peek(whole(&chunk)).is_none() {
             tokio::task::yield_now().await;
         }
     });
     arrived.await.unwrap();
     cluster.close();
+}
+
+#[tokio::test]
+async fn a_host_that_looks_alike_is_another() {
+    let (cluster, client, chunk) = setup().await;
+    let (packs, theirs) = (cluster.dirs[0].path().join("packs"), Cluster::of(1));
+    put(&theirs.stores[0], &chunk, 1).await.unwrap();
+    fs::rename(&packs, cluster.dirs[0].path().join("elsewhere")).unwrap();
+    fs::rename(theirs.dirs[0].path().join("packs"), &packs).unwrap();
+    for _ in 0..100 {
+        assert!(client.read_near(whole(&chunk)).await.is_none());
+        assert_eq!(&get(&client, whole(&chunk)).await, chunk.payload());
+    }
+    // Where the packs are was asked once, and never where a chunk is.
+    assert_eq!(cluster.mesh.calls(), 101);
+    cluster.close();
+    theirs.close();
 }
 
 #[tokio::test]

@@ -713,11 +713,9 @@ impl<const LEAF_FANOUT: usize> ObjectCache<LEAF_FANOUT> {
                         data,
                     });
 
-                    if leaf_ref.page_out_on_flush == Some(flush_through_epoch) {
-                        // page_out_on_flush is set to false
-                        // on page-in due to serde(skip)
-                        evict_after_flush.push(node.clone());
-                    }
+                    // Holdfast: whether it is to be paged out is looked at when it can be. The cache may
+                    // give it up while it is being written, and would not think of it again.
+                    evict_after_flush.push(node.clone());
                 }
             }
         }
@@ -839,7 +837,8 @@ impl<const LEAF_FANOUT: usize> ObjectCache<LEAF_FANOUT> {
             let is_flushed = leaf
                 .max_unflushed_epoch
                 .is_none_or(|epoch| epoch <= flush_through_epoch);
-            if leaf.dirty_flush_epoch.is_some()
+            if leaf.page_out_on_flush != Some(flush_through_epoch)
+                || leaf.dirty_flush_epoch.is_some()
                 || leaf.deleted.is_some()
                 || !is_flushed
             {
