@@ -11,8 +11,9 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 /// Rough cost of one cached inode with its share of entries.
 const NODE_BYTES: u64 = 1 << 10;
 
-/// What a client takes that keeps nothing: the program, connections, requests; and what is on its way.
-const FIXED_BYTES: u64 = 56 << 20;
+/// What a client takes that keeps nothing: the program, connections, requests; where chunks are on this host (5 MiB); and what is
+/// on its way.
+const FIXED_BYTES: u64 = 61 << 20;
 /// Of it, in KiB: what calls to the stores may carry at a time, in copies that were gathered from many small writes.
 const PUTS_KIB: u32 = 16 << 10;
 

@@ -28,7 +28,7 @@ use crate::types::record::MetaInfo;
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// A file of this name beside the index says that it holds what cannot be.
 const DAMAGED_MARK: &str = "index.damaged";
-/// As much of an index as a million and a half inodes take.
+/// As much of an index as a million inodes take.
 pub const CACHE_BYTES_DEFAULT: u64 = 512 << 20;
 /// How long a new cluster may take to elect its one member.
 const BOOTSTRAP_TRIES: u32 = 200;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::cluster::{Cluster, flip_in_all_packs};
 use super::put;
-use crate::pack::format::{CheckedChunk, PAGE_BYTES, payload_start};
+use crate::pack::format::{CheckedChunk, PAGE_BYTES, file_name, payload_start};
 use crate::remote::store::{Part, StoreClient, StoreClientOptions};
 use crate::store::testing::chunk;
 
@@ -113,20 +113,26 @@ async fn what_was_deleted_is_not_read() {
 }
 
 #[tokio::test]
-async fn a_directory_of_another_disk_is_not_taken_for_it() {
-    let (cluster, client, chunk) = setup().await;
-    let (ours, theirs) = (cluster.dirs[0].path().join("packs"), Cluster::of(1));
-    put(&theirs.stores[0], &chunk, 1).await.unwrap();
-    for pack in fs::read_dir(theirs.dirs[0].path().join("packs")).unwrap() {
-        let pack = pack.unwrap();
-        // The store goes on with the file that it has open.
-        fs::remove_file(ours.join(pack.file_name())).unwrap();
-        fs::copy(pack.path(), ours.join(pack.file_name())).unwrap();
+async fn a_pack_of_another_disk_is_not_taken_for_it() {
+    let (cluster, client, first) = setup().await;
+    let theirs = Cluster::of(1);
+    put(&theirs.stores[0], &first, 1).await.unwrap();
+    // The same in both, so that only the header tells the packs apart; the last lies in the second pack.
+    let chunks: Vec<CheckedChunk> = (2..8).map(|seed| crate::store::testing::chunk(seed, LEN as usize)).collect();
+    for chunk in &chunks {
+        put(&cluster.stores[0], chunk, 1).await.unwrap();
+        put(&theirs.stores[0], chunk, 1).await.unwrap();
     }
-    for _ in 0..100 {
-        assert!(client.read_near(whole(&chunk)).await.is_none());
-        assert_eq!(&get(&client, whole(&chunk)).await, chunk.payload());
-    }
+    let last = chunks.last().unwrap();
+    first_near(&client, whole(&first)).await;
+    assert!(client.read_near(part(last, 0, 1)).await.is_some(), "its place has come with it");
+    let second = |cluster: &Cluster| cluster.dirs[0].path().join("packs").join(file_name(2));
+    // The store goes on with the file that it has open.
+    fs::remove_file(second(&cluster)).unwrap();
+    fs::copy(second(&theirs), second(&cluster)).unwrap();
+    assert_eq!(&client.read_near(whole(last)).await.unwrap(), last.payload(), "by the store");
+    assert!(client.peek(whole(last)).is_none());
+    assert_eq!(&client.peek(whole(&first)).unwrap(), first.payload());
     cluster.close();
     theirs.close();
 }
