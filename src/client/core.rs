@@ -24,9 +24,11 @@ use super::lent::Lending;
 use super::locks::LockNotes;
 use super::memory::Memory;
 use super::numbers::Numbers;
+use super::quota::Quota;
 use super::space::Space;
 use crate::remote::meta::MetaClient;
 use crate::remote::session::{Answer, Lane, MetaSession};
+use crate::types::allowance::Allowance;
 use crate::types::attr::{Attr, FileKind, SetAttr, Time};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
@@ -34,6 +36,10 @@ use crate::types::name::Name;
 use crate::types::op::{BatchReply, Op, OpReply};
 use crate::types::record::Volume;
 use crate::types::session::{Claim, Hold, Lease};
+
+/// Times that a change which does not fit is tried again, when others were asked for what they were promised of a quota; each
+/// time the leader waits for them.
+const PROMISED_TRIES: usize = 3;
 
 pub struct Core {
     pub config: ClientConfig,
@@ -48,6 +54,9 @@ pub struct Core {
     pub files: Files,
     pub journal: Journal,
     pub numbers: Numbers,
+    pub quota: Quota,
+    /// One question about numbers and quotas at a time: the answers come in the order of the questions.
+    pub reserving: tokio::sync::Mutex<()>,
     pub cache: Arc<ChunkCache>,
     pub memory: Arc<Memory>,
     pub locks: LockNotes,
@@ -188,6 +197,8 @@ impl Core {
             files: Files::default(),
             journal: Journal::default(),
             numbers: Numbers::default(),
+            quota: Quota::new(&volume.policy, memory.dirty_bytes_max()),
+            reserving: tokio::sync::Mutex::new(()),
             cache: Arc::new(ChunkCache::new(store, memory.clone())),
             memory,
             locks: LockNotes::default(),
@@ -341,6 +352,35 @@ impl Core {
         want: Hold,
         lane: Lane,
     ) -> (Result<BatchReply>, Vec<Ino>, bool) {
+        if self.quota.is_unbounded() {
+            return self.submit_once(session, ops, want, lane).await;
+        }
+        // Inodes that the leader numbers are not of the allowance.
+        let more = Allowance { inodes: 0, ..Allowance::of(&ops) };
+        let mut tries = 0;
+        loop {
+            let mut answered = self.submit_once(session, ops.clone(), want, lane).await;
+            self.quota.added(more);
+            tries += 1;
+            match &mut answered.0 {
+                Ok(BatchReply::Failed { error: FsError::Promised, .. }) | Err(FsError::Promised)
+                    if tries < PROMISED_TRIES => {}
+                Ok(BatchReply::Failed { error, .. }) | Err(error) if *error == FsError::Promised => {
+                    *error = FsError::QuotaExceeded;
+                    return answered;
+                }
+                _ => return answered,
+            }
+        }
+    }
+
+    async fn submit_once(
+        &self,
+        session: &Arc<MetaSession>,
+        ops: Vec<Op>,
+        want: Hold,
+        lane: Lane,
+    ) -> (Result<BatchReply>, Vec<Ino>, bool) {
         let era = self.era();
         let answer = session.change(ops, want, lane).await;
         let leased = self.install(era, answer.granted);
@@ -434,6 +474,13 @@ impl Core {
 
     /// Free space is short enough for writes to meet the end of it.
     pub fn space_is_low(&self) -> bool {
-        self.space.is_low(self.memory.dirty_bytes())
+        let dirty_bytes = self.memory.dirty_bytes();
+        self.space.is_low(dirty_bytes, self.quota.covers(dirty_bytes))
+    }
+
+    /// What is written, and `more_bytes`, can be stored later.
+    pub fn space_is_ample(&self, more_bytes: u64) -> bool {
+        let dirty_bytes = self.memory.dirty_bytes() + more_bytes;
+        self.space.is_ample(dirty_bytes) && self.quota.covers(dirty_bytes)
     }
 }

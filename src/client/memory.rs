@@ -49,6 +49,11 @@ impl Memory {
         }
     }
 
+    /// What dirty bytes may take.
+    pub fn dirty_bytes_max(&self) -> u64 {
+        self.dirty_bytes_max
+    }
+
     pub fn cache_bytes_max(&self) -> u64 {
         self.cache_bytes_max
     }

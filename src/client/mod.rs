@@ -57,6 +57,7 @@ mod memory;
 mod names;
 mod numbers;
 mod ops;
+mod quota;
 mod readahead;
 mod recall;
 mod sealed;

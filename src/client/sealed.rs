@@ -35,6 +35,10 @@ pub struct Data {
 }
 
 impl Data {
+    pub fn bytes(&self) -> u64 {
+        self.load.bytes()
+    }
+
     /// Bytes of it that go into a command.
     pub fn inline_bytes(&self) -> u64 {
         if self.inline { self.load.bytes() } else { 0 }

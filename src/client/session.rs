@@ -116,6 +116,7 @@ async fn follow(core: &Arc<Core>, events: &mut Events) {
         match event {
             Event::Hello { .. } => {}
             Event::Recall { ino, keep, grant } => core.recalled(ino, keep, grant),
+            Event::Spare => core.spare(),
         }
     }
 }
@@ -239,6 +240,7 @@ fn lose_everything(core: &Arc<Core>) -> usize {
     let mut lost = 0;
     core.dirty.lock().clear();
     core.numbers.lose();
+    core.quota.lose();
     let records = core.journal.lose();
     for record in &records {
         if let Change::Data(data) = &record.change {

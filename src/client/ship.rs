@@ -14,6 +14,7 @@ use super::inode::Node;
 use super::journal::{Change, Record};
 use super::session::until_stopped;
 use crate::remote::session::MetaSession;
+use crate::types::allowance::Allowance;
 use crate::types::error::FsError;
 use crate::types::extent::Extent;
 use crate::types::op::{BatchReply, Dated, Op, OpReply};
@@ -41,6 +42,8 @@ async fn run(core: Arc<Core>) {
         }
         match core.ship_batch(&session, &batch).await {
             Shipped::Done(replies) => core.settle_batch(&batch, &replies),
+            // Not foreseen; but the leader gets back what it has promised to others, and then it fits or does not.
+            Shipped::Refused { error: FsError::Promised, .. } => limits.push_front(max),
             Shipped::Refused { error, .. } if batch.records.len() == 1 => {
                 if !core.ship_alone(&batch.records[0], error).await {
                     limits.push_front(1);
@@ -185,10 +188,23 @@ impl Core {
                 orphans.push(node.clone());
             }
         }
+        self.added(records);
         if let Some(last) = records.last() {
             self.journal.leave(last.number);
         }
         self.let_all_go(&orphans);
+    }
+
+    /// What these records added is counted by the leader, or given up.
+    fn added(&self, records: &[Arc<Record>]) {
+        let of = |record: &Arc<Record>| match &record.change {
+            Change::Op(op) => Allowance::of([op]),
+            Change::Data(data) => Allowance { inodes: 0, bytes: data.bytes() },
+        };
+        let more = records.iter().map(of).fold(Allowance::default(), Allowance::plus);
+        // In this order: what is made is not to be taken for room.
+        self.quota.added(more);
+        self.quota.made(more.inodes);
     }
 
     /// A change that was made here and that the leader will not have.

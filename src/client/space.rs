@@ -107,23 +107,18 @@ impl Space {
         }
     }
 
-    /// The next write may be the one that does not fit.
-    pub fn is_low(&self, dirty_bytes: u64) -> bool {
-        self.left(dirty_bytes) < LOW_BYTES
+    /// The next write may be the one that does not fit. `covered`: as far as the quota goes, it fits.
+    pub fn is_low(&self, dirty_bytes: u64, covered: bool) -> bool {
+        let of_quota = |report: &SpaceReport| if covered { u64::MAX } else { report.free_bytes };
+        self.left(dirty_bytes, |report| report.disk_free_bytes.min(of_quota(report))) < LOW_BYTES
     }
 
-    /// What was written and closed can be stored later.
+    /// As far as the disks go, what was written and closed can be stored later.
     pub fn is_ample(&self, dirty_bytes: u64) -> bool {
-        self.left(dirty_bytes) >= AMPLE_BYTES
+        self.left(dirty_bytes, |report| report.disk_free_bytes) >= AMPLE_BYTES
     }
 
-    /// Inodes that may still be made, as of the last report.
-    pub fn inodes_left(&self) -> u64 {
-        let state = self.state.lock();
-        if state.report.total_bytes == 0 { u64::MAX } else { state.report.inodes_free }
-    }
-
-    fn left(&self, dirty_bytes: u64) -> u64 {
+    fn left(&self, dirty_bytes: u64, free: impl Fn(&SpaceReport) -> u64) -> u64 {
         let state = self.state.lock();
         if state.report.tight {
             return 0;
@@ -132,7 +127,7 @@ impl Space {
             // Nobody knows.
             return AMPLE_BYTES;
         }
-        state.report.free_bytes.saturating_sub(dirty_bytes).saturating_sub(state.sent.iter().sum())
+        free(&state.report).saturating_sub(dirty_bytes).saturating_sub(state.sent.iter().sum())
     }
 }
 
@@ -143,7 +138,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn report(free_bytes: u64) -> SpaceReport {
-        SpaceReport { total_bytes: 10 << 30, free_bytes, ..SpaceReport::default() }
+        SpaceReport { total_bytes: 10 << 30, free_bytes, disk_free_bytes: free_bytes, ..SpaceReport::default() }
     }
 
     #[test]
@@ -151,16 +146,16 @@ mod tests {
         let space = Space::default();
         assert!(space.is_ample(u64::MAX), "before the first report");
         space.told(space.asked(), report(300 * MIB));
-        assert!(!space.is_low(100 * MIB) && !space.is_ample(0));
-        assert!(space.is_low(240 * MIB), "dirty bytes need room too");
+        assert!(!space.is_low(100 * MIB, true) && !space.is_ample(0));
+        assert!(space.is_low(240 * MIB, true), "dirty bytes need room too");
         space.sent(240 * MIB);
-        assert!(space.is_low(0));
+        assert!(space.is_low(0, true));
         for _ in 0..ROUNDS - 1 {
             space.told(space.asked(), report(300 * MIB));
-            assert!(space.is_low(0), "the report may be older than what was sent");
+            assert!(space.is_low(0, true), "the report may be older than what was sent");
         }
         space.told(space.asked(), report(300 * MIB));
-        assert!(!space.is_low(0));
+        assert!(!space.is_low(0, true));
         space.told(space.asked(), report(2 << 30));
         assert!(space.is_ample(MIB));
     }
@@ -180,9 +175,16 @@ mod tests {
     }
 
     #[test]
+    fn where_the_quota_ends_counts_if_nothing_of_it_was_promised() {
+        let space = Space::default();
+        space.told(space.asked(), SpaceReport { free_bytes: 50 * MIB, ..report(5 << 30) });
+        assert!(space.is_low(0, false) && !space.is_low(0, true) && space.is_ample(0));
+    }
+
+    #[test]
     fn without_room_for_records_there_is_none_for_bytes() {
         let space = Space::default();
         space.told(space.asked(), SpaceReport { tight: true, ..report(5 << 30) });
-        assert!(space.is_low(0) && !space.is_ample(0));
+        assert!(space.is_low(0, true) && !space.is_ample(0));
     }
 }

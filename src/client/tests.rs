@@ -30,6 +30,7 @@ mod bounds;
 mod exclusive;
 mod kernel;
 mod locks;
+mod quota;
 mod shared;
 
 #[derive(Default)]

@@ -15,7 +15,7 @@ use crate::types::record::{ClientGrant, MetaInfo, Role, Volume, VolumePolicy};
 use crate::wire::codec::{self, DecodeError};
 
 /// The layout of [`Command`] and [`Outcome`]; the last byte of either's encoding.
-const VERSION: u8 = 5;
+const VERSION: u8 = 6;
 
 /// One change of the replicated state.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]

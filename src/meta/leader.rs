@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::lease::{Key, LeaseTable, Recall};
 use super::names::NameLocks;
+use super::promises::Promises;
 use super::stores::StoreReports;
 use crate::types::error::FsError;
 use crate::types::id::{Ino, SessionId, TreeId};
@@ -34,6 +35,7 @@ pub struct Leader {
     pub term: u64,
     pub names: NameLocks,
     pub stores: StoreReports,
+    pub promises: Promises,
     /// Whether space is about to come back, and when that was looked at.
     freeing: Mutex<Option<(Instant, bool)>>,
     started: Instant,
@@ -85,6 +87,7 @@ impl Leader {
             term,
             names: NameLocks::default(),
             stores: StoreReports::default(),
+            promises: Promises::default(),
             freeing: Mutex::default(),
             started: now,
             leases: Mutex::new(LeaseTable::new(term)),
@@ -201,6 +204,7 @@ impl Leader {
         self.leases.lock().drop_session(session, self.now_ms());
         self.advance();
         self.locks_changed();
+        self.promises.changed();
         self.settle();
     }
 
@@ -340,6 +344,14 @@ impl Leader {
         drop(leases);
         self.advance();
         Ok(())
+    }
+
+    // Quotas.
+
+    /// Tells sessions to give back what they do not need.
+    pub fn ask_to_spare(&self, sessions: &[SessionId]) {
+        let spare = |session: &SessionId| Recall { session: *session, event: Event::Spare };
+        self.send(sessions.iter().map(spare).collect());
     }
 
     /// Another session's unshipped changes of this inode are shipped when this returns.
@@ -504,7 +516,7 @@ mod tests {
         loop {
             match events.recv().await {
                 Some(Event::Recall { ino, keep, grant }) => return (ino, keep, grant),
-                Some(Event::Hello { .. }) => {}
+                Some(Event::Hello { .. } | Event::Spare) => {}
                 None => panic!("the stream ended"),
             }
         }

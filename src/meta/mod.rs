@@ -16,6 +16,7 @@ mod garbage;
 pub mod leader;
 pub mod lease;
 pub mod names;
+mod promises;
 pub mod raft;
 pub mod serve;
 pub mod server;

@@ -13,6 +13,7 @@ use super::state::StateError;
 use crate::crypto::ca::ClusterAuthority;
 use crate::net::sim::SimNet;
 use crate::net::{Frame, Peer, Transport};
+use crate::types::allowance::Allowance;
 use crate::types::attr::{Owner, SetAttr, Time};
 use crate::types::cluster::{DiskInfo, DiskReport, StoreInfo};
 use crate::types::digest::ChunkId;
@@ -78,8 +79,12 @@ impl World {
     }
 
     async fn session(&self) -> Client<'_> {
+        self.session_of("main").await
+    }
+
+    async fn session_of(&self, volume: &str) -> Client<'_> {
         let request = MetaRequest::OpenSession {
-            volume: "main".into(),
+            volume: volume.into(),
             client: "test".into(),
             read_only: false,
             after: None,
@@ -470,9 +475,9 @@ async fn what_a_store_offers_and_nothing_refers_to_is_condemned() {
 async fn nobody_ships_what_it_has_no_lease_on() {
     let world = World::new().await;
     let (a, b) = (world.session().await, world.session().await);
-    let reserved = a.change(Op::ReserveInos { count: 16 }, Hold::default()).await.body;
+    let reserved = a.change(Op::Reserve { numbers: 16, upto: Allowance::default() }, Hold::default()).await.body;
     let MetaBody::Changed(BatchReply::Done(replies)) = reserved else { panic!("{reserved:?}") };
-    let [OpReply::Reserved { first }] = &replies[..] else { panic!("{replies:?}") };
+    let [OpReply::Reserved { first: Some(first), .. }] = &replies[..] else { panic!("{replies:?}") };
     let Op::Create(plain) = create("made") else { unreachable!() };
     let op = Op::Create(Create { ino: Some(*first), ..plain });
     let ship = |sequence| {
@@ -498,6 +503,36 @@ async fn nobody_ships_what_it_has_no_lease_on() {
     let ask = world.ask(MetaRequest::GetAttr { session: b.session, ino: unused, want: Hold::default() });
     let (asked, ()) = tokio::join!(ask, answer);
     assert_eq!(asked.body, MetaBody::Error(FsError::NotFound));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_promised_comes_back_when_others_need_it() {
+    let world = World::new().await;
+    let policy = VolumePolicy { quota_inodes: 101, ..VolumePolicy::default() };
+    let (name, owner) = ("small".to_string(), Owner::default());
+    world.ask(MetaRequest::CreateVolume { name, policy, owner }).await;
+    let (a, b) = (world.session_of("small").await, world.session_of("small").await);
+    let reserve = async |inodes| {
+        let op = Op::Reserve { numbers: 0, upto: Allowance { inodes, bytes: 0 } };
+        let MetaBody::Changed(BatchReply::Done(replies)) = a.change(op, Hold::default()).await.body else { panic!() };
+        let [OpReply::Reserved { allowance, .. }] = replies[..] else { panic!("{replies:?}") };
+        allowance.inodes
+    };
+    assert_eq!(reserve(500).await, 50);
+    for n in 0..50 {
+        b.create(&format!("{n}"), Hold::default()).await;
+    }
+    let mut events = a.events().await;
+    let gives_back = async {
+        assert_eq!(next(&mut events).await, Event::Spare);
+        assert_eq!(reserve(7).await, 7);
+    };
+    let (refused, ()) = tokio::join!(b.change(create("more"), Hold::default()), gives_back);
+    let promised = BatchReply::Failed { index: 0, error: FsError::Promised };
+    assert_eq!(refused.body, MetaBody::Changed(promised));
+    b.create("more", Hold::default()).await;
+    assert_eq!(reserve(500).await, 7, "it is scarce");
     world.stop().await;
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::net::{BoxFuture, Frame, NetError, Transport};
+use crate::types::allowance::Allowance;
 use crate::types::attr::{Attr, FileKind, SetTime, Time};
 use crate::types::digest::ChunkId;
 use crate::types::error::FsError;
@@ -46,6 +47,9 @@ pub struct Faults {
     pub freeing: bool,
     /// What `statfs` tells otherwise.
     pub free_bytes: u64,
+    /// The quotas of the volume, and what of them one session is promised at most.
+    pub quotas: Allowance,
+    pub promises: Allowance,
     /// The policy of the volume; 0 is for ever.
     pub patience_ms: u64,
     /// The volume is for one host at a time.
@@ -71,6 +75,7 @@ struct State {
     waiting: BTreeMap<(SessionId, u64), Ino>,
     cancelled: BTreeSet<(SessionId, u64)>,
     last_grant: u64,
+    allowances: BTreeMap<SessionId, Allowance>,
     faults: Faults,
     counts: BTreeMap<&'static str, u64>,
 }
@@ -108,6 +113,7 @@ impl FakeMeta {
             waiting: BTreeMap::new(),
             cancelled: BTreeSet::new(),
             last_grant: 0,
+            allowances: BTreeMap::new(),
             faults: Faults { free_bytes: 1 << 40, ..Faults::default() },
             counts: BTreeMap::new(),
         };
@@ -153,6 +159,18 @@ impl FakeMeta {
             state.inodes.iter().filter(|(_, inode)| inode.attr.nlink == 0).map(|(ino, _)| *ino).collect();
         orphans.iter().for_each(|ino| drop(state.inodes.remove(ino)));
         self.changed.notify_waiters();
+    }
+
+    /// Others have need of what was promised.
+    pub fn ask_to_spare(&self) {
+        for events in self.state.lock().sessions.values().filter_map(|session| session.events.as_ref()) {
+            let _ = events.try_send(event(&Event::Spare));
+        }
+    }
+
+    /// What is promised to all sessions together.
+    pub fn promised(&self) -> Allowance {
+        self.state.lock().allowances.values().copied().fold(Allowance::default(), Allowance::plus)
     }
 
     pub fn hold(&self, ino: Ino) -> Vec<Hold> {
@@ -365,6 +383,8 @@ impl State {
         SpaceReport {
             total_bytes: 1 << 41,
             free_bytes,
+            // Where a quota is, it is what is short.
+            disk_free_bytes: if self.faults.quotas.bytes > 0 { 1 << 40 } else { free_bytes },
             inodes: 1,
             inodes_free: 1 << 20,
             tight: self.faults.tight,
@@ -382,7 +402,9 @@ impl State {
         self.reclaimed.insert(session);
         let patience_ms = self.faults.patience_ms;
         let access = if self.faults.exclusive { Access::One } else { Access::Many };
-        let policy = VolumePolicy { chunk_bytes: CHUNK_BYTES, patience_ms, access, ..VolumePolicy::default() };
+        let Allowance { inodes: quota_inodes, bytes: quota_bytes } = self.faults.quotas;
+        let quotas = VolumePolicy { quota_inodes, quota_bytes, ..VolumePolicy::default() };
+        let policy = VolumePolicy { chunk_bytes: CHUNK_BYTES, patience_ms, access, ..quotas };
         let volume = Volume { id: VolumeId(1), name: "v".into(), tree: TreeId(1), policy };
         MetaBody::Session(SessionOpened { session, volume, read_only, heartbeat: self.heartbeat() })
     }

@@ -32,6 +32,9 @@ pub enum FsError {
     NoSpace,
     #[error("disk quota exceeded")]
     QuotaExceeded,
+    /// What is left of the quota was promised to sessions, which are asked for it: retry.
+    #[error("what is left of the quota was promised to others")]
+    Promised,
     #[error("file too large")]
     FileTooLarge,
     #[error("too many links")]
@@ -98,6 +101,7 @@ impl FsError {
             FsError::ReadOnly => libc::EROFS,
             FsError::NoSpace => libc::ENOSPC,
             FsError::QuotaExceeded => libc::EDQUOT,
+            FsError::Promised => libc::EDQUOT,
             FsError::FileTooLarge => libc::EFBIG,
             FsError::TooManyLinks => libc::EMLINK,
             FsError::NoAttribute => libc::ENODATA,

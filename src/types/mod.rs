@@ -4,6 +4,7 @@
 //! clock, never starts a task, and imports no other module of Holdfast. Everything that crosses the wire or reaches a
 //! disk is built from these and derives rkyv, so it is decoded with validation.
 
+pub mod allowance;
 pub mod attr;
 pub mod cluster;
 pub mod digest;

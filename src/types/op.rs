@@ -5,6 +5,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+use super::allowance::Allowance;
 use super::attr::{Attr, SetAttr, Time};
 use super::error::FsError;
 use super::extent::{Extent, Source};
@@ -91,9 +92,11 @@ pub enum Op {
         ino: Ino,
         owner: u64,
     },
-    /// Sets inode numbers aside for this session, for inodes that it makes on its own.
-    ReserveInos {
-        count: u64,
+    /// Sets so many inode numbers aside for this session, for inodes that it makes on its own, and of the volume's quotas as
+    /// much as can be had, up to `upto` in all. With less than it had it gives back.
+    Reserve {
+        numbers: u64,
+        upto: Allowance,
     },
     /// The locks that this session holds on an inode, in the place of all that it held: how it decided while it held a Write
     /// lease.
@@ -206,8 +209,8 @@ pub enum OpReply {
     Copied { bytes: u64, attr: Attr },
     /// `Lock` that could not be had; the lock in the way.
     LockHeld(Lock),
-    /// `ReserveInos`: the first number.
-    Reserved { first: Ino },
+    /// `Reserve`: the first number, and all of the quotas that is set aside for this session now.
+    Reserved { first: Option<Ino>, allowance: Allowance },
     /// Everything else.
     Done,
 }

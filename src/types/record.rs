@@ -71,6 +71,8 @@ pub struct VolumeUsage {
 pub struct SpaceReport {
     pub total_bytes: u64,
     pub free_bytes: u64,
+    /// As `free_bytes`, whatever the quota leaves.
+    pub disk_free_bytes: u64,
     pub inodes: u64,
     pub inodes_free: u64,
     /// The metadata servers have next to no room for records: what is accepted must be stored before it is acknowledged.

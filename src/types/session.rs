@@ -87,4 +87,6 @@ pub enum Event {
     Hello { term: u64 },
     /// Give up everything beyond `keep` on this inode that was granted up to `grant`, then `Yield`.
     Recall { ino: Ino, keep: Lease, grant: u64 },
+    /// Give back what was set aside of the quotas and is not needed (`Op::Reserve`): others have need of it.
+    Spare,
 }

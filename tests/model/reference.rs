@@ -392,6 +392,7 @@ impl Posix for Reference {
         SpaceReport {
             total_bytes: state.capacity_bytes,
             free_bytes: state.capacity_bytes - state.allocated_bytes,
+            disk_free_bytes: state.capacity_bytes - state.allocated_bytes,
             inodes: INODES_MAX,
             inodes_free: INODES_MAX - state.inodes.len() as u64,
             tight: false,

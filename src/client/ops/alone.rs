@@ -16,6 +16,7 @@ use crate::client::journal::Change;
 use crate::client::names::Names;
 use crate::client::ops::attrs::{XATTR_KEPT_BYTES_MAX, XATTRS_MAX};
 use crate::client::ops::write::{CAPABILITY, forget_capability};
+use crate::types::allowance::Allowance;
 use crate::types::attr::{Attr, FileKind, SetAttr, Time};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
@@ -23,9 +24,6 @@ use crate::types::limits::{INLINE_FILE_BYTES_MAX, JOURNAL_DATA_BYTES_MAX, LINKS_
 use crate::types::name::Name;
 use crate::types::op::{Create, NewNode, Op, RenameMode, XattrMode};
 use crate::types::xattr::{check_kind, check_name};
-
-/// Inodes that must be left of a quota for one to be made without asking.
-const AMPLE_INODES: u64 = 1 << 16;
 
 /// Blocks of the largest file that is emptied here, and of the longest range that is copied: hundreds of them go into one
 /// command, and everything waits for it.
@@ -36,7 +34,7 @@ type Place<'a> = (Ino, &'a Name);
 impl Core {
     /// Nothing in general stands against changes made here.
     pub fn may_act_alone(&self) -> bool {
-        !self.read_only && self.space.is_ample(self.memory.dirty_bytes()) && !self.journal.is_full()
+        !self.read_only && self.space_is_ample(0) && !self.journal.is_full()
     }
 
     /// Locks all of these if each is ours.
@@ -48,9 +46,10 @@ impl Core {
 
     pub fn create_alone(self: &Arc<Self>, create: &Create) -> Option<Result<Attr>> {
         let dir = self.nodes.find(create.dir)?;
-        if !self.may_act_alone() || self.space.inodes_left() < AMPLE_INODES {
+        if !self.may_act_alone() {
             return None;
         }
+        let room = self.quota.room_for_inode()?;
         let mut numbers = self.numbers.lock();
         let ino = numbers.next()?;
         let node = self.nodes.node(ino);
@@ -83,6 +82,7 @@ impl Core {
         let op = Op::Create(Create { ino: Some(ino), exclusive: true, ..create.clone() });
         self.append_all(at, op, &[&dir, &node], locked);
         numbers.advance();
+        room.make();
         Some(Ok(attr))
     }
 
@@ -337,7 +337,7 @@ impl Core {
         }
         // So short that it can be inline in the source without being too much for the target.
         let end = to.1.checked_add(len).filter(|end| *end <= INLINE_FILE_BYTES_MAX / 2)?;
-        if !self.space.is_ample(self.memory.dirty_bytes() + len) {
+        if !self.space_is_ample(len) {
             return None;
         }
         let state = locked.of(to.0)?;
@@ -359,6 +359,8 @@ impl Core {
         state.extents.forget();
         forget_capability(state);
         self.space.sent(len);
+        // It is not among what is dirty.
+        self.quota.added(Allowance { inodes: 0, bytes: len });
         let op = Op::CopyRange { from: from.0, from_offset: from.1, to: to.0, to_offset: to.1, len };
         self.append_all(at, op, &[&source, &target], locked);
         Some(Ok(len))

@@ -215,7 +215,7 @@ impl Core {
             return made;
         }
         if self.make_ours(dir, &[&name]).await {
-            self.reserve_numbers().await;
+            self.reserve().await;
             if let Some(made) = self.create_alone(&create) {
                 return made;
             }

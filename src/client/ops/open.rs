@@ -79,7 +79,7 @@ impl Core {
     /// What was written could not be stored.
     pub async fn close(self: &Arc<Self>, handle: Handle) -> Result<()> {
         let file = self.files.find(handle)?;
-        if file.mode.write && !self.space.is_ample(self.memory.dirty_bytes()) {
+        if file.mode.write && !self.space_is_ample(0) {
             return self.fsync_file(&file).await;
         }
         if file.mode.write && !self.seal_small(&file.node) && !file.node.lock().dirty.is_empty() {

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::client::core::Core;
 use crate::client::inode::Node;
 use crate::client::list_ahead::LIST_ENTRIES_MIN;
@@ -92,27 +94,66 @@ impl Core {
         }
     }
 
-    /// More numbers are asked for while there are some left.
+    /// More is set aside for this client while there is some left.
     pub fn reserve_soon(self: &Arc<Self>) {
-        if self.numbers.is_low() {
+        if (self.numbers.is_low() || self.quota_is_low()) && self.reserving.try_lock().is_ok() {
             let core = self.clone();
-            self.runtime.spawn(async move { core.reserve_numbers().await });
+            self.runtime.spawn(async move { core.reserve().await });
         }
     }
 
-    /// Asks for inode numbers when few are left.
-    pub async fn reserve_numbers(&self) {
-        let Some(life) = self.numbers.ask() else { return };
+    fn quota_is_low(&self) -> bool {
+        self.quota.is_low(self.memory.dirty_bytes(), Instant::now())
+    }
+
+    /// Has inode numbers, and a part of the volume's quotas, set aside when little of them is left.
+    pub async fn reserve(&self) {
+        let _turn = self.reserving.lock().await;
+        let life = self.numbers.ask();
+        if life.is_some() || self.quota_is_low() {
+            self.reserve_in_turn(life).await;
+        }
+    }
+
+    /// One question at a time. `life`: of the numbers that are asked for, if they are.
+    async fn reserve_in_turn(&self, life: Option<u64>) {
         let session = self.session();
-        let op = Op::ReserveInos { count: RESERVE };
+        let (numbers, upto) = (if life.is_some() { RESERVE } else { 0 }, self.quota.ask());
+        let op = Op::Reserve { numbers, upto };
         let answered = self.submit_in(&session, vec![op], Hold::default(), Lane::Change).await.0;
-        let first = match answered {
-            Ok(BatchReply::Done(replies)) => replies.first().and_then(|reply| match reply {
-                OpReply::Reserved { first } => Some(*first),
-                _ => None,
-            }),
-            _ => None,
+        let (first, allowance) = match answered {
+            Ok(BatchReply::Done(replies)) => match replies.first() {
+                Some(OpReply::Reserved { first, allowance }) => (*first, Some(*allowance)),
+                _ => (None, None),
+            },
+            _ => (None, None),
         };
-        self.numbers.told(life, first);
+        if self.session().id() == session.id() {
+            self.quota.told(allowance, Instant::now());
+        }
+        if let Some(life) = life {
+            self.numbers.told(life, first);
+        }
+    }
+
+    /// Gives back what is set aside of the quotas: at once what is not used, and what is under way when it is there.
+    pub fn spare(self: &Arc<Self>) {
+        if !self.quota.begin_sparing(self.memory.dirty_bytes()) {
+            return;
+        }
+        let core = self.clone();
+        self.runtime.spawn(async move {
+            core.give_back().await;
+            // What cannot be stored is reported by who asks for it.
+            let _ = core.sync().await;
+            core.quota.keep_only(core.memory.dirty_bytes());
+            core.give_back().await;
+            core.quota.end_sparing(Instant::now());
+        });
+    }
+
+    async fn give_back(&self) {
+        let _turn = self.reserving.lock().await;
+        self.reserve_in_turn(None).await;
     }
 }

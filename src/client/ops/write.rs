@@ -40,6 +40,9 @@ impl Core {
             Err(error) => return Some(Err(error)),
         };
         let bytes = write.data.len() as u64;
+        if !self.quota.is_unbounded() {
+            self.reserve_soon();
+        }
         if write.sync || file.mode.sync || self.space_is_low() || !self.memory.try_take(bytes) {
             return None;
         }
@@ -68,6 +71,9 @@ impl Core {
             tokio::pin!(moved);
             moved.as_mut().enable();
             self.know_size(node).await?;
+            if !self.quota.covers(self.memory.dirty_bytes() + bytes) {
+                self.reserve().await;
+            }
             self.memory.take(bytes).await;
             // While it waited, a lock that it relies on may have gone with the session.
             if let Err(lost) = file.check_lost() {

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Makes files until names in the root are changed here.
-async fn alone(client: &Client) {
+pub async fn alone(client: &Client) {
     create(client, "first").await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     create(client, "second").await;

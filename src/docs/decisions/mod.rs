@@ -60,3 +60,6 @@ pub mod no_pages_for_reads {}
 
 #[doc = include_str!("0020-short-circuit-reads.md")]
 pub mod short_circuit_reads {}
+
+#[doc = include_str!("0021-promised-of-a-quota.md")]
+pub mod promised_of_a_quota {}

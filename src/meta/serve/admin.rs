@@ -163,7 +163,7 @@ fn session_status(view: &View<'_>, id: SessionId, told: Told) -> Result<Option<S
 }
 
 fn space_report(volume: &Volume, usage: VolumeUsage, room: Room) -> SpaceReport {
-    let Room { total_bytes: mut total, free_bytes: mut left } = room;
+    let (mut total, mut left) = (room.total_bytes, room.free_bytes);
     if volume.policy.quota_bytes > 0 {
         total = total.min(volume.policy.quota_bytes);
         left = left.min(volume.policy.quota_bytes.saturating_sub(usage.allocated_bytes));
@@ -175,6 +175,7 @@ fn space_report(volume: &Volume, usage: VolumeUsage, room: Room) -> SpaceReport 
     SpaceReport {
         total_bytes: total,
         free_bytes: left.min(total),
+        disk_free_bytes: room.free_bytes,
         inodes,
         inodes_free: inodes.saturating_sub(usage.inodes),
         tight: false,
@@ -187,7 +188,7 @@ fn bounded_by_log(report: SpaceReport, room: LogRoom) -> SpaceReport {
     match room {
         LogRoom::Ample => report,
         LogRoom::Tight => SpaceReport { tight: true, ..report },
-        LogRoom::Full => SpaceReport { tight: true, free_bytes: 0, ..report },
+        LogRoom::Full => SpaceReport { tight: true, free_bytes: 0, disk_free_bytes: 0, ..report },
     }
 }
 

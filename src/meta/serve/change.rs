@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 
+use super::promised::was_promised;
 use super::touch::{Touched, names, touch};
 use super::{Fail, Shared, granting, unexpected};
 use crate::meta::command::{Command, Outcome};
 use crate::meta::leader::{ChangeGuard, Leader, key};
+use crate::types::allowance::Allowance;
 use crate::types::attr::SetAttr;
 use crate::types::error::FsError;
 use crate::types::id::{Ino, SessionId, TreeId};
@@ -24,14 +26,15 @@ pub(super) struct Change {
 }
 
 impl Shared {
-    pub(super) async fn change(&self, change: Change) -> Result<MetaReply, Fail> {
+    pub(super) async fn change(&self, mut change: Change) -> Result<MetaReply, Fail> {
         let leader = self.lead()?;
         leader.settled().await?;
         let tree = leader.heard(change.session)?;
+        self.promise_nothing_scarce(&leader, tree, &mut change)?;
         if change.ops.is_empty() || change.ops.len() > COMMAND_OPS_MAX {
             return Err(FsError::Invalid.into());
         }
-        let _names = leader.names.lock(tree, change.ops.iter().flat_map(names)).await;
+        let names = leader.names.lock(tree, change.ops.iter().flat_map(names)).await;
         self.raft.read_barrier().await?;
         let no_room = self.log_is_full() && !is_for_space(&change.ops) || !self.has_room(&leader, tree, &change)?;
         if no_room {
@@ -41,7 +44,15 @@ impl Shared {
                 return Err(FsError::NoSpace.into());
             }
         }
-        let reply = self.apply_change(&leader, tree, &change).await?;
+        let reply = self.apply_change(&leader, tree, &change).await;
+        drop(names);
+        if was_promised(&reply) {
+            self.gather_promised(&leader, tree, change.session, Allowance::of(&change.ops)).await?;
+        }
+        let reply = reply?;
+        if change.ops.iter().any(|op| matches!(op, Op::Reserve { .. })) {
+            leader.promises.changed();
+        }
         if change.ops.iter().any(|op| matches!(op, Op::Lock(_) | Op::UnlockOwner { .. })) {
             leader.locks_changed();
         }

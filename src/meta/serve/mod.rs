@@ -10,6 +10,7 @@ mod change;
 mod join;
 mod large;
 mod lock;
+mod promised;
 mod read;
 pub mod room;
 mod session;

@@ -8,10 +8,12 @@
 use std::collections::HashSet;
 
 use super::change::is_for_space;
+use super::promised::was_promised;
 use super::touch::{Touched, touch};
 use super::{Fail, Shared, granting, unexpected};
 use crate::meta::command::{Command, Outcome};
 use crate::meta::lease::Key;
+use crate::types::allowance::Allowance;
 use crate::types::error::FsError;
 use crate::types::id::{Ino, SessionId, TreeId};
 use crate::types::limits::COMMAND_OPS_MAX;
@@ -57,6 +59,7 @@ impl Shared {
             }
             leader.grant_made(session, &made)
         };
+        let more = Allowance::of(changes.iter().map(|change| &change.op));
         let unlocks = changes.iter().any(|change| matches!(change.op, Op::SetLocks { .. }));
         let outcome = self.propose(&Command::Ship { session, sequence, acknowledged, changes }).await?;
         if unlocks {
@@ -71,7 +74,13 @@ impl Shared {
                     leader.take_back(session, (tree, claim.ino), claim, false);
                 }
                 match outcome {
-                    Outcome::Changed(reply) => Ok(granting(MetaBody::Changed(reply), [])),
+                    Outcome::Changed(reply) => {
+                        let reply = Ok(granting(MetaBody::Changed(reply), []));
+                        if was_promised(&reply) {
+                            self.gather_promised(&leader, tree, session, more).await?;
+                        }
+                        reply
+                    }
                     other => Err(unexpected(other)),
                 }
             }

@@ -36,7 +36,7 @@ pub fn names(op: &Op) -> Vec<(Ino, &[u8])> {
         | Op::CopyRange { .. }
         | Op::TouchAtime { .. }
         | Op::Compact { .. }
-        | Op::ReserveInos { .. } => Vec::new(),
+        | Op::Reserve { .. } => Vec::new(),
     }
 }
 
@@ -79,7 +79,7 @@ pub fn touch(view: &View<'_>, tree: TreeId, op: &Op, touched: &mut Touched) -> R
         // Another session may decide about the locks of what it has a Write lease on. Not while this one has any.
         Op::Lock(request) if request.mode.is_some() => touched.read.push((tree, request.ino)),
         // An atime is not worth a recall.
-        Op::TouchAtime { .. } | Op::Lock(_) | Op::UnlockOwner { .. } | Op::ReserveInos { .. } => {}
+        Op::TouchAtime { .. } | Op::Lock(_) | Op::UnlockOwner { .. } | Op::Reserve { .. } => {}
     }
     Ok(())
 }

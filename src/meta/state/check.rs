@@ -9,10 +9,11 @@ use super::acl;
 use super::error::StateError;
 use super::schema::{
     ChunkRef, ChunkState, ChunkTotals, Collection, Condemned, Cookie, Entry, FIRST_COOKIE, Inode, Locks, Record,
-    Session, Table, Tree, VolumeRef, chunk_at_end, dead_tree_key, number_at, numbers, parse_session_lock_key,
+    Reserved, Session, Table, Tree, VolumeRef, chunk_at_end, dead_tree_key, number_at, numbers, parse_session_lock_key,
     session_key, unpack, volume_name_key,
 };
 use super::tx::Tx;
+use crate::types::allowance::{Allowance, Taken};
 use crate::types::attr::FileKind;
 use crate::types::digest::ChunkId;
 use crate::types::extent::{self, Extent, Source};
@@ -46,6 +47,7 @@ pub(super) fn check(tx: &Tx<'_>) -> Result<Vec<Violation>, StateError> {
     check_chunks(tx, &mut report)?;
     check_volumes(tx, &mut report)?;
     check_sessions(tx, &mut report)?;
+    check_allowances(tx, &mut report)?;
     Ok(report.found)
 }
 
@@ -331,6 +333,25 @@ fn check_volumes(tx: &Tx<'_>, report: &mut Report) -> Result<(), StateError> {
     let dead = tx.keys(&numbers(Table::DeadTree, &[]), usize::MAX)?.len();
     let agrees = names == volumes.len() && trees == volumes.len() + dead;
     report.expect(agrees, || format!("{} volumes, {names} names, {trees} trees, {dead} dead", volumes.len()));
+    Ok(())
+}
+
+fn check_allowances(tx: &Tx<'_>, report: &mut Report) -> Result<(), StateError> {
+    let mut promised: BTreeMap<TreeId, Allowance> = BTreeMap::new();
+    for (key, reserved) in rows::<Reserved>(tx, &numbers(Table::Reserved, &[]))? {
+        let session: Option<Session> = tx.get(&session_key(SessionId(number_at(&key, 1)?)))?;
+        report.expect(session.is_some(), || format!("{reserved:?} of no session"));
+        let sum = session.map(|session| promised.entry(session.tree).or_default());
+        sum.into_iter().for_each(|sum| *sum = sum.plus(reserved.allowance));
+    }
+    for (_, volume) in rows::<Volume>(tx, &numbers(Table::Volume, &[]))? {
+        let Ok(Tree { usage, promised: said, .. }) = tx.tree(volume.tree) else { continue };
+        let sum = promised.remove(&volume.tree).unwrap_or_default();
+        report.expect(said == sum, || format!("volume {} has promised {sum:?}, says {said:?}", volume.name));
+        let kept = Taken { usage, promised: said }.leaves(Allowance::default(), &volume.policy);
+        report.expect(kept, || format!("volume {} holds {usage:?} and has promised {said:?}", volume.name));
+    }
+    report.expect(promised.is_empty(), || format!("promises of no volume: {promised:?}"));
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use super::chunk::RefChanges;
 use super::error::StateError;
 use super::execute::Scope;
+use super::reserve;
 use super::schema::{Inode, Table, extent_key, numbers, unpack};
 use super::tx::{Tx, prefix_end};
 use crate::types::error::FsError;
@@ -200,7 +201,7 @@ impl Edit {
     /// Writes the sums: into the inode (the caller puts it), the tree and the chunk references.
     ///
     /// # Errors
-    /// `QuotaExceeded` for growth beyond the quota; `TooBig` for more inline bytes than a file may have; `Scattered` for a
+    /// `QuotaExceeded` or `Promised` for growth beyond the quota; `TooBig` for more inline bytes than a file may have; `Scattered` for a
     /// block with more extents than it may have; `PutAgain`.
     pub fn finish(self, scope: &mut Scope<'_, '_>, inode: &mut Inode) -> Result<(), StateError> {
         self.check_blocks(scope.tx)?;
@@ -213,9 +214,8 @@ impl Edit {
             inode.attr.allocated_bytes = sum(inode.attr.allocated_bytes, allocated)?;
             let mut tree = scope.tree_record()?;
             tree.usage.allocated_bytes = sum(tree.usage.allocated_bytes, allocated)?;
-            let quota = scope.policy.quota_bytes;
-            if allocated > 0 && quota > 0 && tree.usage.allocated_bytes > quota {
-                return Err(FsError::QuotaExceeded.into());
+            if allocated > 0 {
+                reserve::spend_bytes(scope, &mut tree, allocated.unsigned_abs())?;
             }
             scope.put_tree(&tree);
         }

@@ -196,7 +196,7 @@ fn operate(scope: &mut Scope<'_, '_>, op: &Op) -> Result<OpReply, StateError> {
         Op::Lock(request) => lock::lock(scope, request),
         Op::UnlockOwner { ino, owner } => lock::unlock_owner(scope, *ino, *owner),
         Op::SetLocks { ino, locks } => lock::set(scope, *ino, locks),
-        Op::ReserveInos { count } => reserve::reserve(scope, *count),
+        Op::Reserve { numbers, upto } => reserve::reserve(scope, *numbers, *upto),
     }
 }
 

@@ -180,12 +180,9 @@ pub(super) fn create(scope: &mut Scope<'_, '_>, create: &Create) -> Result<OpRep
         return Ok(OpReply::Entry { attr, created: false });
     }
     let mut tree = scope.tree_record()?;
-    if scope.policy.quota_inodes > 0 && tree.usage.inodes >= scope.policy.quota_inodes {
-        return Err(FsError::QuotaExceeded.into());
-    }
     let ino = match create.ino {
         Some(reserved) => {
-            reserve::take(scope, reserved)?;
+            reserve::take(scope, &mut tree, reserved)?;
             reserved
         }
         None => {
@@ -194,6 +191,7 @@ pub(super) fn create(scope: &mut Scope<'_, '_>, create: &Create) -> Result<OpRep
         }
     };
     tree.usage.inodes += 1;
+    reserve::check_inodes(scope, &tree)?;
     scope.put_tree(&tree);
     let inode = new_inode(scope, create, &dir, ino)?;
     scope.put_inode(&inode);

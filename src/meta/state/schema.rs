@@ -7,6 +7,7 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::error::StateError;
+use crate::types::allowance::Allowance;
 use crate::types::attr::{Attr, FileKind, Time};
 use crate::types::cluster::ClusterMap;
 use crate::types::digest::ChunkId;
@@ -385,8 +386,10 @@ pub struct Tree {
     pub chunk_bytes: u32,
     pub next_ino: u64,
     pub usage: VolumeUsage,
+    /// What is set aside for its sessions together.
+    pub promised: Allowance,
 }
-record!(Tree, 1);
+record!(Tree, 2);
 
 record!(Volume, 2);
 
@@ -431,12 +434,15 @@ pub struct Window {
 }
 record!(Window, 1);
 
-/// Inode numbers that a session may use: from, and up to but not including.
+/// What is set aside for a session.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reserved {
+    /// Inode numbers: from, and up to but not including.
     pub ranges: Vec<(u64, u64)>,
+    /// Of the volume's quotas.
+    pub allowance: Allowance,
 }
-record!(Reserved, 1);
+record!(Reserved, 2);
 
 /// The answer to a sequence.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]

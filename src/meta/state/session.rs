@@ -2,10 +2,11 @@
 
 use super::error::StateError;
 use super::lock;
+use super::reserve;
 use super::schema::VolumeRef;
 use super::schema::{
-    Holder, Ids, Session, Table, holder_key, numbers, parse_session_lock_key, reserved_key, session_key, single_key,
-    volume_name_key, window_key,
+    Holder, Ids, Session, Table, holder_key, numbers, parse_session_lock_key, session_key, single_key, volume_name_key,
+    window_key,
 };
 use super::tx::Tx;
 use crate::meta::command::Outcome;
@@ -66,7 +67,7 @@ fn look(
     }
 }
 
-/// Ends a session: its locks, its replies and its window go with it. One that is not is ended already.
+/// Ends a session: its locks, its replies, its window and what was set aside for it go with it. One that is not is ended already.
 pub(super) fn close(tx: &mut Tx<'_>, session: SessionId) -> Result<Outcome, StateError> {
     for key in tx.keys(&numbers(Table::SessionLock, &[session.0]), usize::MAX)? {
         let (tree, ino, space) = parse_session_lock_key(&key)?;
@@ -76,7 +77,7 @@ pub(super) fn close(tx: &mut Tx<'_>, session: SessionId) -> Result<Outcome, Stat
         tx.delete(key);
     }
     tx.delete(window_key(session));
-    tx.delete(reserved_key(session));
+    reserve::end(tx, session)?;
     tx.delete(session_key(session));
     Ok(Outcome::Done)
 }

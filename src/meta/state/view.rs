@@ -5,11 +5,12 @@
 use super::edit::FileMap;
 use super::error::StateError;
 use super::schema::{
-    self, ChunkTotals, Collection, Condemned, Cookie, Credential, Inode, Locks, Reserved, Session, Table, Token,
+    self, ChunkTotals, Collection, Condemned, Cookie, Credential, Inode, Locks, Reserved, Session, Table, Token, Tree,
     VolumeRef, Xattr, chunk_at_end, number_at, numbers, unpack,
 };
 use super::tx::Tx;
 use crate::kv::Kv;
+use crate::types::allowance::{Allowance, Taken};
 use crate::types::attr::{Attr, FileKind};
 use crate::types::cluster::ClusterMap;
 use crate::types::digest::ChunkId;
@@ -226,7 +227,7 @@ impl<'kv> View<'kv> {
         }
         for pair in self.tx.scan_prefix(&numbers(Table::Reserved, &[])) {
             let (key, value) = pair?;
-            let Reserved { ranges } = unpack(&value)?;
+            let Reserved { ranges, .. } = unpack(&value)?;
             let session = SessionId(number_at(&key, 1)?);
             let holds = ranges.iter().any(|(first, end)| (*first..*end).contains(&ino.0));
             if holds && self.tx.session(session)?.tree == tree {
@@ -243,6 +244,41 @@ impl<'kv> View<'kv> {
     pub fn reserved(&self, session: SessionId) -> Result<Vec<(u64, u64)>, StateError> {
         let reserved: Option<Reserved> = self.tx.get(&schema::reserved_key(session))?;
         Ok(reserved.unwrap_or_default().ranges)
+    }
+
+    /// What cannot be had of a tree's quotas.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn taken(&self, tree: TreeId) -> Result<Taken, StateError> {
+        let Tree { usage, promised, .. } = self.tx.tree(tree)?;
+        Ok(Taken { usage, promised })
+    }
+
+    /// The sessions that something of a tree's quotas is set aside for.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn promised_to(&self, tree: TreeId) -> Result<Vec<SessionId>, StateError> {
+        let mut sessions = Vec::new();
+        for pair in self.tx.scan_prefix(&numbers(Table::Reserved, &[])) {
+            let (key, value) = pair?;
+            let Reserved { allowance, .. } = unpack(&value)?;
+            let session = SessionId(number_at(&key, 1)?);
+            if !allowance.is_none() && self.tx.session(session)?.tree == tree {
+                sessions.push(session);
+            }
+        }
+        Ok(sessions)
+    }
+
+    /// What is set aside for a session of its volume's quotas.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn allowance(&self, session: SessionId) -> Result<Allowance, StateError> {
+        let reserved: Option<Reserved> = self.tx.get(&schema::reserved_key(session))?;
+        Ok(reserved.unwrap_or_default().allowance)
     }
 
     /// The reply to this change is remembered.

@@ -8,6 +8,7 @@ use super::schema::{
 };
 use super::tx::Tx;
 use crate::meta::command::Outcome;
+use crate::types::allowance::Allowance;
 use crate::types::attr::{FileKind, Owner, Time};
 use crate::types::error::FsError;
 use crate::types::id::{Ino, TreeId, VolumeId};
@@ -40,7 +41,8 @@ pub(super) fn create(
     root.parent = Ino::ROOT;
     tx.put(inode_key(tree, Ino::ROOT), &root);
     let usage = VolumeUsage { inodes: 1, allocated_bytes: 0 };
-    let record = Tree { volume: id, chunk_bytes: policy.chunk_bytes, next_ino: Ino::ROOT.0 + 1, usage };
+    let (next_ino, promised) = (Ino::ROOT.0 + 1, Allowance::default());
+    let record = Tree { volume: id, chunk_bytes: policy.chunk_bytes, next_ino, usage, promised };
     tx.put(tree_key(tree), &record);
     tx.put(volume_name_key(&name), &VolumeRef { id });
     let volume = Volume { id, name, tree, policy };

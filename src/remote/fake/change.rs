@@ -116,7 +116,7 @@ impl State {
             Op::Write(write) => vec![write.ino],
             Op::Compact { ino, .. } | Op::Fallocate { ino, .. } | Op::SetLocks { ino, .. } => vec![*ino],
             Op::CopyRange { from, to, .. } => vec![*from, *to],
-            Op::TouchAtime { .. } | Op::Lock(_) | Op::UnlockOwner { .. } | Op::ReserveInos { .. } => Vec::new(),
+            Op::TouchAtime { .. } | Op::Lock(_) | Op::UnlockOwner { .. } | Op::Reserve { .. } => Vec::new(),
         }
     }
 
@@ -178,10 +178,11 @@ impl State {
                 self.set_locks(session, *ino, locks);
                 Ok(OpReply::Done)
             }
-            Op::ReserveInos { count } => {
-                let first = Ino(self.last_ino + 1);
-                self.last_ino += count;
-                Ok(OpReply::Reserved { first })
+            Op::Reserve { numbers, upto } => {
+                let first = (*numbers > 0).then_some(Ino(self.last_ino + 1));
+                self.last_ino += numbers;
+                self.allowances.insert(session, upto.at_most(self.faults.promises));
+                Ok(OpReply::Reserved { first, allowance: self.allowances[&session] })
             }
             Op::TouchAtime { ino, was, atime } => {
                 let attr = &mut self.inode(*ino)?.attr;

@@ -1,12 +1,21 @@
 //! What clients do on their own: reserved numbers, times of their own, replies to writes alone.
 
 use super::*;
+use crate::types::allowance::Allowance;
 use crate::types::op::Dated;
 
 impl World {
     fn reserve(&mut self, count: u64) -> u64 {
-        match self.op(Op::ReserveInos { count }).unwrap() {
-            OpReply::Reserved { first } => first.0,
+        match self.op(Op::Reserve { numbers: count, upto: Allowance::default() }).unwrap() {
+            OpReply::Reserved { first: Some(first), .. } => first.0,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Wants so much of the quotas in all; what it has then.
+    fn want(&mut self, inodes: u64, bytes: u64) -> Allowance {
+        match self.op(Op::Reserve { numbers: 0, upto: Allowance { inodes, bytes } }).unwrap() {
+            OpReply::Reserved { first: None, allowance } => allowance,
             other => panic!("{other:?}"),
         }
     }
@@ -72,8 +81,8 @@ fn numbers_are_used_once_and_by_whom_they_were_set_aside_for() {
     world.session = world.open("again", false);
     world.sequence = 0;
     assert_eq!(made(&mut world, 1, "c", first + 2), refused, "they end with the session");
-    assert_eq!(world.op(Op::ReserveInos { count: 0 }), Err(FsError::Invalid));
-    assert_eq!(world.op(Op::ReserveInos { count: u64::MAX }), Err(FsError::Invalid));
+    let all = Op::Reserve { numbers: u64::MAX, upto: Allowance::default() };
+    assert_eq!(world.op(all), Err(FsError::Invalid));
 }
 
 #[test]
@@ -96,4 +105,71 @@ fn a_refused_change_undoes_the_batch() {
     assert_eq!(world.ship(50, changes), BatchReply::Failed { index: 1, error: FsError::NotFound });
     assert_eq!(world.lookup(ROOT, "a"), None);
     assert_eq!(world.ship(51, vec![at(1, make(ROOT, "a", NewNode::File, first))]), BatchReply::Done(Vec::new()));
+}
+
+/// A volume with quotas, and a second session on it, which is the one that changes it.
+fn bounded(quota_inodes: u64, quota_bytes: u64) -> (World, SessionId) {
+    let mut world = World::with(VolumePolicy { quota_inodes, quota_bytes, ..policy() });
+    let first = world.session;
+    world.session = world.open("other", false);
+    (world, first)
+}
+
+fn made(world: &mut World, sequence: u64, wanted: &str, ino: u64) -> BatchReply {
+    world.ship(sequence, vec![at(1, make(ROOT, wanted, NewNode::File, ino))])
+}
+
+#[test]
+fn inodes_that_were_promised_are_nobody_elses() {
+    let (mut world, other) = bounded(101, 0);
+    let first = world.reserve(200);
+    assert_eq!(world.want(500, 500), Allowance { inodes: 50, bytes: 0 }, "half of what is left");
+    let direct = |world: &mut World, n: u64| {
+        let ops = vec![create(ROOT, &format!("d{n}"), NewNode::File, 0o644)];
+        world.change(other, n, n, ops)
+    };
+    for n in 0..50 {
+        assert!(matches!(direct(&mut world, n), Outcome::Changed(BatchReply::Done(_))), "{n}");
+    }
+    let promised = Outcome::Changed(BatchReply::Failed { index: 0, error: FsError::Promised });
+    assert_eq!(direct(&mut world, 50), promised);
+    for n in 0..49 {
+        assert_eq!(made(&mut world, 900 + n, &format!("a{n}"), first + n), BatchReply::Done(Vec::new()), "{n}");
+    }
+    assert_eq!(world.want(0, 0), Allowance::default(), "one goes back");
+    assert!(matches!(direct(&mut world, 51), Outcome::Changed(BatchReply::Done(_))));
+    let refused = BatchReply::Failed { index: 0, error: FsError::QuotaExceeded };
+    assert_eq!(made(&mut world, 990, "more", first + 60), refused);
+}
+
+#[test]
+fn bytes_that_were_promised_are_nobody_elses() {
+    let (mut world, other) = bounded(0, 4 << 20);
+    let (mine, theirs) = (world.file("mine"), world.file("theirs"));
+    assert_eq!(world.want(9, 1 << 20), Allowance { inodes: 0, bytes: 1 << 20 });
+    let mib = |world: &mut World, session, sequence, ino, n: u64| {
+        let blocks = (n * 16..(n + 1) * 16)
+            .map(|block| write(ino, WriteAt::Offset(block * CHUNK), chunk(1, u64::MAX), CHUNK as u32));
+        world.change(session, sequence, sequence, blocks.collect())
+    };
+    let done = |outcome: Outcome| matches!(outcome, Outcome::Changed(BatchReply::Done(_)));
+    assert!((0..3).all(|n| done(mib(&mut world, other, n, theirs, n))));
+    let promised = Outcome::Changed(BatchReply::Failed { index: 0, error: FsError::Promised });
+    assert_eq!(mib(&mut world, other, 3, theirs, 3), promised);
+    let session = world.session;
+    assert!(done(mib(&mut world, session, 80, mine, 0)));
+    let full = Outcome::Changed(BatchReply::Failed { index: 0, error: FsError::QuotaExceeded });
+    assert_eq!(mib(&mut world, session, 81, mine, 1), full);
+    assert!(done(mib(&mut world, session, 82, mine, 0)), "what is written over does not grow");
+}
+
+#[test]
+fn what_was_promised_is_back_when_the_session_ends() {
+    let (mut world, other) = bounded(101, 0);
+    world.want(500, 0);
+    let session = world.session;
+    world.apply(Command::ExpireSession { session });
+    world.apply(Command::CloseSession { session });
+    world.session = other;
+    assert_eq!(world.want(500, 0), Allowance { inodes: 50, bytes: 0 });
 }

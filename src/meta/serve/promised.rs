@@ -1,0 +1,89 @@
+//! What of a quota was promised to sessions, when a change does not fit besides it: it is asked back.
+//!
+//! In this order: the state refuses the change ([`FsError::Promised`]), and its names are free; nothing more is promised for a
+//! while; the sessions are told; they give back what they do not need, by `Op::Reserve`; the change is answered, and its
+//! client tries again. What is left when nothing is promised any more is for the state to say.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::change::Change;
+use super::{Fail, Shared};
+use crate::meta::leader::Leader;
+use crate::meta::state::View;
+use crate::types::allowance::Allowance;
+use crate::types::error::FsError;
+use crate::types::id::{SessionId, TreeId};
+use crate::types::op::{BatchReply, Op};
+use crate::wire::meta::{MetaBody, MetaReply};
+
+/// What a session has added and not shipped it keeps: its data may be on its way to a store that is slow.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// An event is lost with its stream.
+const ASKED_AGAIN: Duration = Duration::from_millis(500);
+
+/// The change would have fitted if nothing had been promised.
+pub(super) fn was_promised(reply: &Result<MetaReply, Fail>) -> bool {
+    match reply {
+        Ok(MetaReply { body: MetaBody::Changed(BatchReply::Failed { error, .. }), .. }) | Err(Fail::Fs(error)) => {
+            *error == FsError::Promised
+        }
+        _ => false,
+    }
+}
+
+impl Shared {
+    /// Where quotas are scarce nobody is promised more than it was.
+    pub(super) fn promise_nothing_scarce(
+        &self,
+        leader: &Leader,
+        tree: TreeId,
+        change: &mut Change,
+    ) -> Result<(), Fail> {
+        for op in &mut change.ops {
+            if let Op::Reserve { upto, .. } = op
+                && leader.promises.are_scarce(tree, Instant::now())
+            {
+                *upto = upto.at_most(self.state.view(|view| view.allowance(change.session))?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gets back what was promised, until `more` fits or nothing is left of it.
+    pub(super) async fn gather_promised(
+        &self,
+        leader: &Leader,
+        tree: TreeId,
+        session: SessionId,
+        more: Allowance,
+    ) -> Result<(), Fail> {
+        let begun = Instant::now();
+        let waits = |view: &View<'_>| {
+            let policy = view.volume(view.session(session)?.volume)?.policy;
+            let waits = !view.taken(tree)?.leaves(more, &policy);
+            if waits { view.promised_to(tree) } else { Ok(Vec::new()) }
+        };
+        let mut changes = leader.promises.watch();
+        let mut asked: Option<Instant> = None;
+        while begun.elapsed() < PATIENCE {
+            leader.promises.note_scarce(tree, Instant::now());
+            changes.mark_unchanged();
+            let holders = self.state.view(waits)?;
+            if holders.is_empty() {
+                break;
+            }
+            if asked.is_none_or(|asked| asked.elapsed() >= ASKED_AGAIN) {
+                leader.ask_to_spare(&holders);
+                asked = Some(Instant::now());
+            }
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = tokio::time::sleep(ASKED_AGAIN) => {}
+                () = leader.deposed() => return Err(FsError::Unreachable.into()),
+            }
+        }
+        Ok(())
+    }
+}
