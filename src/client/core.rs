@@ -26,6 +26,7 @@ use super::memory::Memory;
 use super::numbers::Numbers;
 use super::quota::Quota;
 use super::space::Space;
+use super::walk::Listings;
 use crate::remote::meta::MetaClient;
 use crate::remote::session::{Answer, Lane, MetaSession};
 use crate::types::allowance::Allowance;
@@ -53,6 +54,7 @@ pub struct Core {
     pub nodes: Nodes,
     pub files: Files,
     pub journal: Journal,
+    pub listings: Listings,
     pub numbers: Numbers,
     pub quota: Quota,
     /// One question about numbers and quotas at a time: the answers come in the order of the questions.
@@ -196,6 +198,7 @@ impl Core {
             nodes: Nodes::new(block_bytes),
             files: Files::default(),
             journal: Journal::default(),
+            listings: Listings::default(),
             numbers: Numbers::default(),
             quota: Quota::new(&volume.policy, memory.dirty_bytes_max()),
             reserving: tokio::sync::Mutex::new(()),

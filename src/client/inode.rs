@@ -23,6 +23,7 @@ use super::lease::{Held, Life};
 use super::lent::Lent;
 use super::names::Names;
 use super::siblings::{Misses, Place};
+use super::walk::Walk;
 use crate::types::attr::{Attr, FileKind, Time, mode_without_privileges};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
@@ -58,8 +59,10 @@ pub struct State {
     version: u64,
     attr: Option<Attr>,
     pub dir: Names,
-    /// Of a directory: how its files were missed. Of a file: where it stands in a directory.
+    /// Of a directory: how its files were missed, and how the directories in it are gone through.
     pub misses: Misses,
+    pub walk: Walk,
+    /// Where it stands in a directory.
     pub place: Option<Place>,
     pub xattrs: HashMap<Vec<u8>, Option<Vec<u8>>>,
     pub xattr_names: Option<Vec<Vec<u8>>>,
@@ -151,6 +154,7 @@ impl Node {
             attr: None,
             dir: Names::default(),
             misses: Misses::default(),
+            walk: Walk::default(),
             place: None,
             xattrs: HashMap::new(),
             xattr_names: None,

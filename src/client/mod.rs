@@ -65,6 +65,7 @@ mod session;
 mod ship;
 mod siblings;
 mod space;
+mod walk;
 mod writeback;
 
 use std::sync::Arc;

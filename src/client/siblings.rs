@@ -16,14 +16,14 @@ use crate::types::limits::SMALL_FILE_BYTES;
 /// Files asked for at once, by how many misses came in a row.
 const WINDOWS: [usize; 3] = [1, 8, 64];
 
-/// Where a file stands in a directory's listing.
+/// Where a file or a directory stands in a directory's listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     pub dir: Ino,
     pub cookie: u64,
 }
 
-/// How the files of a directory have been missed so far.
+/// How the files, or the directories, of a directory have been missed so far.
 #[derive(Debug, Default)]
 pub struct Misses {
     last: u64,
@@ -31,15 +31,15 @@ pub struct Misses {
 }
 
 impl Misses {
-    /// How many files to ask for, from the one at this place on.
-    fn note(&mut self, cookie: u64) -> usize {
-        self.in_a_row = if cookie > self.last { (self.in_a_row + 1).min(WINDOWS.len() - 1) } else { 0 };
+    /// How many to ask for, from the one at this place on.
+    pub fn note(&mut self, cookie: u64, windows: [usize; 3]) -> usize {
+        self.in_a_row = if cookie > self.last { (self.in_a_row + 1).min(windows.len() - 1) } else { 0 };
         self.last = cookie;
-        WINDOWS[self.in_a_row]
+        windows[self.in_a_row]
     }
 
     /// Nothing is missed up to this place.
-    fn asked_up_to(&mut self, cookie: u64) {
+    pub fn asked_up_to(&mut self, cookie: u64) {
         self.last = self.last.max(cookie);
     }
 }
@@ -52,7 +52,7 @@ impl Core {
         let Some(dir) = self.nodes.find(place.dir) else { return false };
         let behind = {
             let mut state = dir.lock();
-            let window = state.misses.note(place.cookie);
+            let window = state.misses.note(place.cookie, WINDOWS);
             state.dir.page(place.cookie, window - 1).filter(|_| state.leased(&self.life))
         };
         let behind = behind.map(|(items, _)| items).unwrap_or_default();
@@ -106,9 +106,9 @@ impl Core {
         state.place.filter(|_| unknown)
     }
 
-    /// Notes where the files of a listing stand.
+    /// Notes where the files and directories of a listing stand.
     pub fn note_places(&self, dir: &Arc<Node>, items: &[super::api::DirItem]) {
-        for item in items.iter().filter(|item| item.kind == FileKind::File) {
+        for item in items.iter().filter(|item| matches!(item.kind, FileKind::File | FileKind::Dir)) {
             if let Some(node) = self.nodes.find(item.ino) {
                 node.lock().place = Some(Place { dir: dir.ino, cookie: item.cookie });
             }
@@ -123,8 +123,9 @@ mod tests {
     #[test]
     fn the_window_widens_for_who_goes_on_and_closes_for_who_does_not() {
         let mut misses = Misses::default();
-        assert_eq!([misses.note(5), misses.note(6)], [8, 64], "the first file of all is behind nothing");
+        let note = |misses: &mut Misses, cookie| misses.note(cookie, WINDOWS);
+        assert_eq!([note(&mut misses, 5), note(&mut misses, 6)], [8, 64], "the first file of all is behind nothing");
         misses.asked_up_to(70);
-        assert_eq!([misses.note(71), misses.note(9), misses.note(10)], [64, 1, 8]);
+        assert_eq!([71, 9, 10].map(|cookie| note(&mut misses, cookie)), [64, 1, 8]);
     }
 }

@@ -32,6 +32,7 @@ mod kernel;
 mod locks;
 mod quota;
 mod shared;
+mod walk;
 
 #[derive(Default)]
 struct Chunks {

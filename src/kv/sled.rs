@@ -8,6 +8,7 @@
 //! mark it, open sled, take the mark away; a process that dies in between (sled asserting in a build that aborts on
 //! panic) does not meet the same damage twice.
 
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
@@ -17,11 +18,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use parking_lot::{Condvar, Mutex};
+use sled::InlineArray;
 
 use super::{Batch, Kv, KvError, Pair};
 
-/// Keys in a leaf. A scan copies whole leaves, so small ones keep short scans cheap.
+/// Keys in a leaf. A leaf is written whole, and its keys move when one comes or goes.
 const LEAF_KEYS: usize = 128;
+/// Pairs that a scan takes first.
+const PAGE_PAIRS_MIN: usize = 4;
 /// sled's own flusher is put off for good. Not turned off: then every dropped handle would flush.
 const FLUSH_NEVER_MS: usize = u32::MAX as usize;
 /// The mark of a directory that must not be trusted.
@@ -202,30 +206,22 @@ impl Kv for SledKv {
     }
 
     fn scan<'a>(&'a self, from: &[u8], to: Option<&[u8]>) -> Box<dyn Iterator<Item = Result<Pair, KvError>> + 'a> {
-        // Not `range(from..to)`: past its end sled's iterator walks every leaf to the end of the tree.
-        let pairs = self.shared.fenced(|tree| Ok(tree.range(from.to_vec()..)));
-        Box::new(Scan { shared: &self.shared, pairs: Some(pairs), to: to.map(<[u8]>::to_vec) })
+        let (next, to) = (Some(from.into()), to.map(<[u8]>::to_vec));
+        Box::new(Scan { shared: &self.shared, pairs: VecDeque::new(), next, to, page_pairs: PAGE_PAIRS_MIN })
     }
 
     fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<Pair>, KvError> {
-        if from >= to {
-            return Ok(None);
-        }
-        self.shared.fenced(|tree| {
-            let last = tree.range(from.to_vec()..to.to_vec()).next_back().transpose()?;
-            Ok(last.map(|(key, value)| (key.to_vec(), value.to_vec())))
-        })
+        let last = self.shared.fenced(|tree| tree.last_in(from, to))?;
+        Ok(last.map(|(key, value)| (key.to_vec(), value.to_vec())))
     }
 
     fn count(&self, from: &[u8], to: &[u8]) -> Result<usize, KvError> {
         self.shared.fenced(|tree| {
-            let mut count = 0;
-            // Not `range(from..to)`, as for scans.
-            for pair in tree.range(from.to_vec()..) {
-                if pair?.0.as_ref() >= to {
-                    break;
-                }
-                count += 1;
+            let (mut count, mut next) = (0, (from < to).then(|| InlineArray::from(from)));
+            while let Some(from) = next.take() {
+                let (pairs, rest) = tree.page(&from, Some(to), LEAF_KEYS)?;
+                count += pairs.len();
+                next = rest;
             }
             Ok(count)
         })
@@ -253,28 +249,36 @@ impl Kv for SledKv {
 
 struct Scan<'a> {
     shared: &'a Shared,
-    /// `None` after the end, or after an error was given out.
-    pairs: Option<Result<sled::Iter<LEAF_KEYS>, KvError>>,
+    pairs: VecDeque<(InlineArray, InlineArray)>,
+    /// Where to go on. `None` at the end, and after an error was given out.
+    next: Option<InlineArray>,
     to: Option<Vec<u8>>,
+    /// Pairs to take next.
+    page_pairs: usize,
+}
+
+impl Scan<'_> {
+    /// Takes as much as is likely to be asked for: most scans are short.
+    fn turn(&mut self, from: &InlineArray) -> Result<(), KvError> {
+        let (pairs, next) = self.shared.fenced(|tree| tree.page(from, self.to.as_deref(), self.page_pairs))?;
+        self.pairs = pairs.into();
+        self.next = next;
+        self.page_pairs = (self.page_pairs * 4).min(LEAF_KEYS);
+        Ok(())
+    }
 }
 
 impl Iterator for Scan<'_> {
     type Item = Result<Pair, KvError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut pairs = match self.pairs.take()? {
-            Ok(pairs) => pairs,
-            Err(error) => return Some(Err(error)),
-        };
-        match self.shared.fenced(|_| pairs.next().transpose()) {
-            Err(error) => Some(Err(error)),
-            Ok(None) => None,
-            Ok(Some((key, _))) if self.to.as_ref().is_some_and(|to| key.as_ref() >= to.as_slice()) => None,
-            Ok(Some((key, value))) => {
-                self.pairs = Some(Ok(pairs));
-                Some(Ok((key.to_vec(), value.to_vec())))
+        while self.pairs.is_empty() {
+            let from = self.next.take()?;
+            if let Err(error) = self.turn(&from) {
+                return Some(Err(error));
             }
         }
+        self.pairs.pop_front().map(|(key, value)| Ok((key.to_vec(), value.to_vec())))
     }
 }
 

@@ -523,6 +523,7 @@ impl State {
                 if !self.clear(*session, *dir, Lease::Read) {
                     return None;
                 }
+                self.tally("readdir");
                 let page = self.page(*dir, *after, *entries_max as usize);
                 let granted = self.grant(*session, *dir, *want);
                 return Some(if *attrs {

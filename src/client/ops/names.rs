@@ -94,7 +94,7 @@ impl Core {
         }
     }
 
-    pub async fn readdir(&self, dir: Ino, handle: Option<Handle>, after: u64) -> Result<Vec<DirItem>> {
+    pub async fn readdir(self: &Arc<Self>, dir: Ino, handle: Option<Handle>, after: u64) -> Result<Vec<DirItem>> {
         let file = handle.map(|handle| self.files.find(handle)).transpose()?;
         let (mut items, next_cookie) = self.page(dir, after).await?;
         let bound = file.map_or(u64::MAX, |file| file.listing_bound(after, next_cookie));
@@ -103,24 +103,31 @@ impl Core {
     }
 
     /// Entries after a cookie, and the cookie of the next one to come.
-    async fn page(&self, dir: Ino, after: u64) -> Result<(Vec<DirItem>, u64)> {
+    async fn page(self: &Arc<Self>, dir: Ino, after: u64) -> Result<(Vec<DirItem>, u64)> {
         let node = self.nodes.node(dir);
         if after < FIRST_COOKIE {
             self.note_atime(&node, None);
         }
-        let known = {
+        let known = || {
             let state = node.lock();
             state.dir.page(after, READDIR_ENTRIES_MAX).filter(|_| state.leased(&self.life))
         };
-        if let Some(page) = known {
+        if let Some(page) = known() {
             return Ok(page);
         }
-        let lease = self.likely_lease(&node.lock());
+        self.listings.ended(dir).await;
+        if let Some(page) = known() {
+            return Ok(page);
+        }
+        let lease = self.listing_lease(&node);
+        if after < FIRST_COOKIE {
+            self.walk_on(&node, lease);
+        }
         self.list(&node, Part { after, entries: READDIR_ENTRIES_MAX, attrs: true }, lease).await
     }
 
     /// What is in a directory of ours is likely to be changed by us.
-    fn likely_lease(&self, dir: &State) -> Lease {
+    pub fn likely_lease(&self, dir: &State) -> Lease {
         if dir.owned(&self.life) { Lease::Write } else { Lease::Read }
     }
 

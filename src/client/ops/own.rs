@@ -56,6 +56,9 @@ impl Core {
         if !self.may_act_alone() || !(ours || wanted && self.list_as_ours(&node).await) {
             return false;
         }
+        if !ours {
+            self.note_changed(&node);
+        }
         for name in names {
             for _ in 0..LOOKUPS_MAX {
                 if node.lock().dir.entry(name).is_some() {

@@ -51,6 +51,21 @@ impl<const LEAF_FANOUT: usize> Leaf<LEAF_FANOUT> {
         self.dirty_flush_epoch = Some(epoch);
     }
 
+    /// The index of the first key that is not below this one. (Added for
+    /// Holdfast.)
+    pub(crate) fn lower_bound(&self, key: &[u8]) -> usize {
+        let (mut from, mut to) = (0, self.data.len());
+        while from < to {
+            let middle = from + (to - from) / 2;
+            if &*self.data.get_index(middle).unwrap().0 < key {
+                from = middle + 1;
+            } else {
+                to = middle;
+            }
+        }
+        from
+    }
+
     fn prefix(&self) -> &[u8] {
         assert!(self.deleted.is_none());
         &self.lo[..self.prefix_length]

@@ -1984,6 +1984,75 @@ impl<const LEAF_FANOUT: usize> Tree<LEAF_FANOUT> {
     }
 }
 
+/// Pairs in order of their keys, and the key to go on from, if there may be
+/// more.
+pub type Page = (Vec<(InlineArray, InlineArray)>, Option<InlineArray>);
+
+/// Added for Holdfast. An iterator owns a handle of the tree, which costs more
+/// than a short scan, and takes whole leaves.
+impl<const LEAF_FANOUT: usize> Tree<LEAF_FANOUT> {
+    /// At most `max` pairs with `from <= key < to`, out of one leaf.
+    pub fn page(
+        &self,
+        from: &[u8],
+        to: Option<&[u8]>,
+        max: usize,
+    ) -> io::Result<Page> {
+        self.check_error()?;
+
+        let leaf_guard = self.leaf_for_key(from)?;
+        let leaf = leaf_guard.leaf_read.leaf.as_ref().unwrap();
+        let is_behind =
+            |key: &InlineArray| to.is_some_and(|to| key.as_ref() >= to);
+
+        let mut pairs = Vec::new();
+        for index in leaf.lower_bound(from)..leaf.data.len() {
+            let (key, value) = leaf.data.get_index(index).unwrap();
+            if is_behind(key) {
+                return Ok((pairs, None));
+            }
+            if pairs.len() == max {
+                return Ok((pairs, Some(key.clone())));
+            }
+            pairs.push((key.clone(), value.clone()));
+        }
+
+        let next = leaf.hi.clone().filter(|hi| !is_behind(hi));
+        Ok((pairs, next))
+    }
+
+    /// The last pair with `from <= key < to`.
+    pub fn last_in(
+        &self,
+        from: &[u8],
+        to: &[u8],
+    ) -> io::Result<Option<(InlineArray, InlineArray)>> {
+        self.check_error()?;
+
+        let mut end = InlineArray::from(to);
+        while &*end > from {
+            let low_key = self.index.get_lt(&end).unwrap().0;
+            let leaf_guard = self.leaf_for_key(&low_key)?;
+            let leaf = leaf_guard.leaf_read.leaf.as_ref().unwrap();
+
+            if leaf.lo >= end || leaf.hi.as_ref().is_some_and(|hi| *hi < end) {
+                log::trace!("concurrent split in last_in, retrying search");
+                continue;
+            }
+
+            if let Some(index) = leaf.lower_bound(&end).checked_sub(1) {
+                let (key, value) = leaf.data.get_index(index).unwrap();
+                let found = key.as_ref() >= from;
+                return Ok(found.then(|| (key.clone(), value.clone())));
+            }
+
+            end = leaf.lo.clone();
+        }
+
+        Ok(None)
+    }
+}
+
 #[allow(unused)]
 pub struct Iter<const LEAF_FANOUT: usize> {
     inner: Tree<LEAF_FANOUT>,
