@@ -226,6 +226,11 @@ impl State {
         self.alone_after.is_none_or(|after| Instant::now() >= after) && self.want(Lease::Write) == Lease::Write
     }
 
+    /// It was changed here since the lease was gained.
+    pub fn was_changed_under_lease(&self) -> bool {
+        self.crossed > self.tenure
+    }
+
     /// A Write lease was asked for, and others have leases.
     pub fn is_shared(&mut self) {
         self.alone_after = Some(Instant::now() + Duration::from_millis(LEASE_QUIET_MS));

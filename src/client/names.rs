@@ -14,6 +14,7 @@ use super::list_ahead::ListAhead;
 use crate::types::attr::FileKind;
 use crate::types::id::Ino;
 use crate::types::name::Name;
+use crate::types::session::DirPart;
 
 /// Names cached per directory; beyond it all are forgotten, but perhaps for their hashes.
 const NAMES_MAX: usize = 32 << 10;
@@ -71,16 +72,6 @@ impl Hashes {
     fn contains(&self, name: &Name) -> bool {
         self.of_names.contains(&self.secret.hash_one(name))
     }
-}
-
-/// What to list ahead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// From the cookie after this one on.
-    pub after: u64,
-    pub entries: usize,
-    /// With what the names lead to.
-    pub attrs: bool,
 }
 
 impl Names {
@@ -141,7 +132,7 @@ impl Names {
     }
 
     /// What to list before the next name is asked for. `None`: nothing.
-    pub fn lists_ahead(&self) -> Option<Part> {
+    pub fn lists_ahead(&self) -> Option<DirPart> {
         if self.is_complete() || self.has_too_many {
             return None;
         }
@@ -149,7 +140,7 @@ impl Names {
         let attrs = listed < LED_TO_MAX;
         let attrs = attrs && !self.ahead.makes_names();
         let entries = if attrs { self.ahead.entries() } else { self.ahead.names() }?;
-        Some(Part { after: self.upto, entries, attrs })
+        Some(DirPart { after: self.upto, entries, attrs, unasked: false })
     }
 
     /// A part of a listing came, and could not be kept.
@@ -313,7 +304,7 @@ mod tests {
         let ask = |names: &mut Names, from: u64| {
             (from..from + 8).for_each(|ino| names.learn(name(&format!("n{ino}")), Some((Ino(ino), FileKind::File))));
         };
-        let part = |after| Some(Part { after, entries: 64, attrs: true });
+        let part = |after| Some(DirPart { after, entries: 64, attrs: true, unasked: false });
         assert_eq!(names.lists_ahead(), None);
         ask(&mut names, 0);
         assert_eq!(names.lists_ahead(), part(0));
@@ -337,7 +328,7 @@ mod tests {
         names.learn(name("other"), Some((Ino(99), FileKind::File)));
         assert_eq!(names.lists_ahead(), None);
         names.look_up(&name("f2"));
-        assert_eq!(names.lists_ahead(), Some(Part { after: 10, entries: 64, attrs: true }));
+        assert_eq!(names.lists_ahead(), Some(DirPart { after: 10, entries: 64, attrs: true, unasked: false }));
     }
 
     #[test]

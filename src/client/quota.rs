@@ -1,8 +1,10 @@
 //! What of the volume's quotas is set aside for this client ([`Allowance`]): so much it may add and say so later. Pure.
 //!
-//! The leader counts down what it set aside as it is told of additions; here it is counted down when the answers come, so
-//! that here is never more than there. An addition whose answer crossed another word of the leader is counted twice, until the
-//! next word.
+//! Counted are here: what the leader has set aside, as far as it is certain (`has`), and what was added here and is not at
+//! the leader, as far as that is known: inodes that were made, bytes that are dirty (told by the caller), bytes of calls that are
+//! under way. The second is never to be more than the first. The leader counts down as it is told of additions, here it is done
+//! when the answers come; an addition whose answer crossed another word of the leader is taken off twice, until the next word.
+//! So `has` can be too little, never too much; and what is given back is counted by what was added, not by `has`.
 
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use crate::types::record::VolumePolicy;
 
 /// Inodes to have set aside: what waits in the journal, and as many again while that is shipped.
 const INODES: u64 = 2 * JOURNAL_RECORDS_MAX as u64;
-/// When less was to be had than wanted, the leader is not asked for more for so long,
+/// When less was to be had than wanted, or nothing was said, the leader is not asked for more for so long,
 const PAUSE: Duration = Duration::from_millis(100);
 /// and when others had need of it.
 const SPARED_PAUSE: Duration = Duration::from_secs(2);
@@ -29,17 +31,21 @@ pub struct Quota {
 #[derive(Default)]
 struct State {
     has: Allowance,
-    /// Inodes that were made here and are not at the leader.
-    making: u64,
+    /// Inodes that were made here, and bytes of calls that are not dirty, which are not at the leader.
+    under_way: Allowance,
     /// Additions that were answered since the leader was asked: what it says may lack them.
     added: Allowance,
     not_before: Option<Instant>,
     sparing: bool,
+    /// Counts sessions: what one was promised is void under the next.
+    life: u64,
 }
 
-/// An inode may be made. Dropped without [`Room::make`] it is not.
-pub struct Room<'q> {
+/// Something is added here. Counted until it is dropped, or, after [`Adding::keep`], until [`Quota::arrived`].
+pub struct Adding<'q> {
     quota: &'q Quota,
+    more: Allowance,
+    life: u64,
 }
 
 impl Quota {
@@ -55,19 +61,32 @@ impl Quota {
         self.wanted.is_none()
     }
 
-    /// Room for an inode that is made here.
-    pub fn room_for_inode(&self) -> Option<Room<'_>> {
+    /// An inode, if there is room for one.
+    pub fn add_inode(&self) -> Option<Adding<'_>> {
         let mut state = self.state.lock();
-        if self.wanted.inodes > 0 && state.making >= state.has.inodes {
+        if self.wanted.inodes > 0 && state.under_way.inodes >= state.has.inodes {
             return None;
         }
-        state.making += 1;
-        Some(Room { quota: self })
+        Some(self.count(&mut state, Allowance { inodes: 1, bytes: 0 }))
     }
 
-    /// There is room for so many bytes that the leader has not heard of.
+    /// Bytes that are not counted as dirty. Whether there is room for them is to be asked afterwards ([`Quota::covers`]).
+    pub fn add_bytes(&self, bytes: u64) -> Adding<'_> {
+        self.count(&mut self.state.lock(), Allowance { inodes: 0, bytes })
+    }
+
+    fn count(&self, state: &mut State, more: Allowance) -> Adding<'_> {
+        state.under_way = state.under_way.plus(more);
+        Adding { quota: self, more, life: state.life }
+    }
+
+    /// There is room for all bytes that the leader has not heard of, so many dirty ones among them.
     pub fn covers(&self, dirty_bytes: u64) -> bool {
-        self.wanted.bytes == 0 || dirty_bytes <= self.state.lock().has.bytes
+        if self.wanted.bytes == 0 {
+            return true;
+        }
+        let state = self.state.lock();
+        dirty_bytes.saturating_add(state.under_way.bytes) <= state.has.bytes
     }
 
     /// More is to be asked for.
@@ -76,29 +95,33 @@ impl Quota {
             return false;
         }
         let state = self.state.lock();
-        let left = state.has.less(Allowance { inodes: state.making, bytes: dirty_bytes });
+        let left = state.has.less(state.unheard(dirty_bytes));
         let low = left.inodes < self.wanted.inodes / 2 || left.bytes < self.wanted.bytes / 2;
-        low && state.not_before.is_none_or(|at| now >= at)
+        low && !state.sparing && state.not_before.is_none_or(|at| now >= at)
     }
 
-    /// The leader is asked for this much in all; one question at a time.
-    pub fn ask(&self) -> Allowance {
+    /// The leader is asked for this much in all; one question at a time. With it the count of sessions, to be handed back.
+    pub fn ask(&self, dirty_bytes: u64) -> (u64, Allowance) {
         let mut state = self.state.lock();
         state.added = Allowance::default();
-        if state.sparing { state.has } else { self.wanted }
+        (state.life, if state.sparing { state.unheard(dirty_bytes).at_most(self.wanted) } else { self.wanted })
     }
 
     /// The leader has set this much aside, or said nothing.
-    pub fn told(&self, has: Option<Allowance>, now: Instant) {
+    pub fn told(&self, life: u64, has: Option<Allowance>, now: Instant) {
         let mut state = self.state.lock();
-        let Some(has) = has else { return };
-        state.has = has.less(state.added);
-        let plenty = state.has.at_most(self.wanted) == self.wanted;
+        if state.life != life {
+            return;
+        }
+        if let Some(has) = has {
+            state.has = has.less(state.added);
+        }
+        let plenty = has.is_some() && state.has.at_most(self.wanted) == self.wanted;
         state.not_before = (!plenty).then_some(now + PAUSE);
     }
 
-    /// The leader has heard of this, and has perhaps taken it off.
-    pub fn added(&self, more: Allowance) {
+    /// The leader has heard of this, and has perhaps taken it off. To be called before it stops being dirty or under way.
+    pub fn heard(&self, more: Allowance) {
         if self.is_unbounded() {
             return;
         }
@@ -107,22 +130,18 @@ impl Quota {
         state.added = state.added.plus(more);
     }
 
-    /// Inodes that were made here are at the leader, or given up.
-    pub fn made(&self, inodes: u64) {
+    /// Of what was kept ([`Adding::keep`]) this is at the leader, or given up.
+    pub fn arrived(&self, more: Allowance) {
         let mut state = self.state.lock();
-        state.making = state.making.saturating_sub(inodes);
+        state.under_way = state.under_way.less(more);
     }
 
-    /// Others have need of what is set aside here. `false`: it is being given back already.
+    /// Others have need of what is set aside here: from now on there is room for no more than what was added. `false`: it is
+    /// being given back already.
     pub fn begin_sparing(&self, dirty_bytes: u64) -> bool {
-        self.keep_only(dirty_bytes);
-        !std::mem::replace(&mut self.state.lock().sparing, true)
-    }
-
-    /// From now on there is room for no more than what was added already and is not at the leader.
-    pub fn keep_only(&self, dirty_bytes: u64) {
         let mut state = self.state.lock();
-        state.has = state.has.at_most(Allowance { inodes: state.making, bytes: dirty_bytes });
+        state.has = state.has.at_most(state.unheard(dirty_bytes));
+        !std::mem::replace(&mut state.sparing, true)
     }
 
     pub fn end_sparing(&self, now: Instant) {
@@ -134,20 +153,29 @@ impl Quota {
     /// Nothing is held under the session any more.
     pub fn lose(&self) {
         let mut state = self.state.lock();
-        *state = State { sparing: state.sparing, ..State::default() };
+        *state = State { sparing: state.sparing, life: state.life + 1, ..State::default() };
     }
 }
 
-impl Room<'_> {
-    /// The inode is made.
-    pub fn make(self) {
-        std::mem::forget(self);
+impl State {
+    fn unheard(&self, dirty_bytes: u64) -> Allowance {
+        self.under_way.plus(Allowance { inodes: 0, bytes: dirty_bytes })
     }
 }
 
-impl Drop for Room<'_> {
+impl Adding<'_> {
+    /// It is in the journal.
+    pub fn keep(mut self) {
+        self.more = Allowance::default();
+    }
+}
+
+impl Drop for Adding<'_> {
     fn drop(&mut self) {
-        self.quota.made(1);
+        let mut state = self.quota.state.lock();
+        if state.life == self.life {
+            state.under_way = state.under_way.less(self.more);
+        }
     }
 }
 
@@ -166,56 +194,91 @@ mod tests {
         Allowance { inodes, bytes }
     }
 
+    fn promised(inodes: u64, bytes: u64) -> (Quota, Instant) {
+        let (quota, now) = (bounded(), Instant::now());
+        let (life, _) = quota.ask(0);
+        quota.told(life, Some(of(inodes, bytes)), now);
+        (quota, now)
+    }
+
     #[test]
     fn without_a_quota_nothing_is_counted() {
         let quota = Quota::new(&VolumePolicy::default(), DIRTY_MAX);
         assert!(quota.is_unbounded() && quota.covers(u64::MAX) && !quota.is_low(u64::MAX, Instant::now()));
-        (0..9).for_each(|_| quota.room_for_inode().unwrap().make());
+        (0..9).for_each(|_| quota.add_inode().unwrap().keep());
     }
 
     #[test]
     fn so_much_is_added_as_was_set_aside() {
-        let (quota, now) = (bounded(), Instant::now());
-        assert!(quota.room_for_inode().is_none() && !quota.covers(1) && quota.is_low(0, now));
-        assert_eq!(quota.ask(), of(INODES, 2 * DIRTY_MAX));
-        quota.told(Some(of(2, 100)), now);
+        let quota = bounded();
+        assert!(quota.add_inode().is_none() && !quota.covers(1) && quota.is_low(0, Instant::now()));
+        assert_eq!(quota.ask(0), (0, of(INODES, 2 * DIRTY_MAX)));
+        let (quota, now) = promised(2, 100);
         assert!(!quota.is_low(0, now), "there was no more");
         assert!(quota.is_low(0, now + PAUSE));
-        drop(quota.room_for_inode().unwrap());
-        quota.room_for_inode().unwrap().make();
-        quota.room_for_inode().unwrap().make();
-        assert!(quota.room_for_inode().is_none() && quota.covers(100) && !quota.covers(101));
-        quota.made(1);
-        quota.added(of(1, 0));
-        assert!(quota.room_for_inode().is_none(), "there it is counted as well");
+        drop(quota.add_inode().unwrap());
+        quota.add_inode().unwrap().keep();
+        quota.add_inode().unwrap().keep();
+        assert!(quota.add_inode().is_none() && quota.covers(100) && !quota.covers(101));
+        quota.heard(of(1, 0));
+        quota.arrived(of(1, 0));
+        assert!(quota.add_inode().is_none(), "there it is counted as well");
+    }
+
+    #[test]
+    fn bytes_of_a_call_count_while_it_is_under_way() {
+        let (quota, _) = promised(2, 100);
+        let call = quota.add_bytes(60);
+        assert!(quota.covers(40) && !quota.covers(41));
+        quota.add_bytes(30).keep();
+        drop(call);
+        assert!(quota.covers(70) && !quota.covers(71));
+        quota.heard(of(0, 30));
+        quota.arrived(of(0, 30));
+        assert!(quota.covers(70) && !quota.covers(71));
     }
 
     #[test]
     fn an_answer_may_lack_what_was_answered_since_it_was_asked_for() {
-        let (quota, now) = (bounded(), Instant::now());
-        quota.ask();
-        quota.added(of(0, 60));
-        quota.told(Some(of(5, 100)), now);
+        let (quota, now) = promised(5, 100);
+        let (life, _) = quota.ask(0);
+        quota.heard(of(0, 60));
+        quota.told(life, Some(of(5, 100)), now);
         assert!(quota.covers(40) && !quota.covers(41));
-        quota.ask();
-        quota.told(Some(of(5, 100)), now);
+        let (life, _) = quota.ask(0);
+        quota.told(life, Some(of(5, 100)), now);
         assert!(quota.covers(100));
-        quota.told(None, now);
+        quota.told(life, None, now);
         assert!(quota.covers(100));
     }
 
     #[test]
-    fn what_others_need_is_given_back() {
-        let (quota, now) = (bounded(), Instant::now());
-        quota.ask();
-        quota.told(Some(of(5, 100)), now);
-        quota.room_for_inode().unwrap().make();
+    fn what_a_session_was_promised_ends_with_it() {
+        let (quota, now) = promised(5, 100);
+        let adding = quota.add_inode().unwrap();
+        quota.lose();
+        quota.told(0, Some(of(5, 100)), now);
+        assert!(quota.add_inode().is_none() && !quota.covers(1), "it was another session's");
+        let (life, _) = quota.ask(0);
+        quota.told(life, Some(of(1, 100)), now);
+        quota.add_inode().unwrap().keep();
+        drop(adding);
+        assert!(quota.add_inode().is_none(), "that was none of this session's");
+    }
+
+    #[test]
+    fn what_others_need_is_given_back_but_for_what_was_added() {
+        let (quota, now) = promised(5, 100);
+        quota.add_inode().unwrap().keep();
+        quota.add_bytes(7).keep();
         assert!(quota.begin_sparing(30) && !quota.begin_sparing(30));
-        assert!(quota.room_for_inode().is_none() && quota.covers(30) && !quota.covers(31));
-        assert_eq!(quota.ask(), of(1, 30), "no more than that");
-        quota.made(1);
-        quota.keep_only(0);
-        assert_eq!(quota.ask(), of(0, 0));
+        assert!(quota.add_inode().is_none() && quota.covers(30) && !quota.covers(31));
+        assert!(!quota.is_low(30, now + PAUSE), "nothing is asked for meanwhile");
+        // By what was added: what is known of the leader's count may be too little.
+        quota.heard(of(1, 37));
+        assert_eq!(quota.ask(30), (0, of(1, 37)));
+        quota.arrived(of(1, 7));
+        assert_eq!(quota.ask(0), (0, of(0, 0)));
         quota.end_sparing(now);
         assert!(!quota.is_low(0, now + PAUSE) && quota.is_low(0, now + SPARED_PAUSE));
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::api::Result;
-use super::core::Core;
+use super::core::{Core, PROMISED_TRIES};
 use super::inode::Node;
 use super::journal::{Change, Record};
 use super::session::until_stopped;
@@ -30,6 +30,7 @@ pub fn start(core: &Arc<Core>) {
 }
 
 async fn run(core: Arc<Core>) {
+    let mut promised = 0;
     // How many records the next batches may have, after one was refused.
     let mut limits: VecDeque<usize> = VecDeque::new();
     loop {
@@ -41,9 +42,15 @@ async fn run(core: Arc<Core>) {
             continue;
         }
         match core.ship_batch(&session, &batch).await {
-            Shipped::Done(replies) => core.settle_batch(&batch, &replies),
+            Shipped::Done(replies) => {
+                promised = 0;
+                core.settle_batch(&batch, &replies);
+            }
             // Not foreseen; but the leader gets back what it has promised to others, and then it fits or does not.
-            Shipped::Refused { error: FsError::Promised, .. } => limits.push_front(max),
+            Shipped::Refused { error: FsError::Promised, .. } if promised < PROMISED_TRIES => {
+                promised += 1;
+                limits.push_front(max);
+            }
             Shipped::Refused { error, .. } if batch.records.len() == 1 => {
                 if !core.ship_alone(&batch.records[0], error).await {
                     limits.push_front(1);
@@ -135,6 +142,7 @@ impl Core {
     }
 
     fn settle_batch(self: &Arc<Self>, batch: &Batch, replies: &[OpReply]) {
+        self.heard(&batch.records);
         let mut replies = replies.iter();
         let mut pieces = batch.pieces.iter();
         for record in &batch.records {
@@ -188,27 +196,27 @@ impl Core {
                 orphans.push(node.clone());
             }
         }
-        self.added(records);
+        self.quota.arrived(records.iter().map(kept).fold(Allowance::default(), Allowance::plus));
         if let Some(last) = records.last() {
             self.journal.leave(last.number);
         }
         self.let_all_go(&orphans);
     }
 
-    /// What these records added is counted by the leader, or given up.
-    fn added(&self, records: &[Arc<Record>]) {
-        let of = |record: &Arc<Record>| match &record.change {
-            Change::Op(op) => Allowance::of([op]),
-            Change::Data(data) => Allowance { inodes: 0, bytes: data.bytes() },
+    /// The leader has perhaps counted what these records add. Before anything of them is settled: what is dirty still counts.
+    fn heard(&self, records: &[Arc<Record>]) {
+        let data = |record: &Arc<Record>| match &record.change {
+            Change::Op(_) => 0,
+            Change::Data(data) => data.bytes(),
         };
-        let more = records.iter().map(of).fold(Allowance::default(), Allowance::plus);
-        // In this order: what is made is not to be taken for room.
-        self.quota.added(more);
-        self.quota.made(more.inodes);
+        let bytes = records.iter().map(data).sum();
+        let of_ops = records.iter().map(kept).fold(Allowance::default(), Allowance::plus);
+        self.quota.heard(of_ops.plus(Allowance { inodes: 0, bytes }));
     }
 
     /// A change that was made here and that the leader will not have.
     fn give_up(self: &Arc<Self>, record: &Arc<Record>, error: &FsError) {
+        self.heard(std::slice::from_ref(record));
         tracing::error!(%error, number = record.number, "a change that was made here was refused and is lost");
         self.journal.note_failure();
         if let Change::Data(data) = &record.change {
@@ -248,5 +256,13 @@ impl Core {
             }
         }
         Ok(())
+    }
+}
+
+/// What a record adds besides data, which is dirty until it is settled.
+fn kept(record: &Arc<Record>) -> Allowance {
+    match &record.change {
+        Change::Op(op) => Allowance::of([op]),
+        Change::Data(_) => Allowance::default(),
     }
 }

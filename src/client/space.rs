@@ -1,4 +1,4 @@
-//! How much room is left, as this client may believe it: what the leader told last, less what was sent to the stores
+//! How much room is left on the disks, as this client may believe it: what the leader told last, less what was sent to the stores
 //! since, less what is still to be sent. Pure.
 //!
 //! The leader adds up what stores report, and both are told once a second. So what was sent in the last few rounds is
@@ -107,18 +107,17 @@ impl Space {
         }
     }
 
-    /// The next write may be the one that does not fit. `covered`: as far as the quota goes, it fits.
-    pub fn is_low(&self, dirty_bytes: u64, covered: bool) -> bool {
-        let of_quota = |report: &SpaceReport| if covered { u64::MAX } else { report.free_bytes };
-        self.left(dirty_bytes, |report| report.disk_free_bytes.min(of_quota(report))) < LOW_BYTES
+    /// As far as the disks go, the next write may be the one that does not fit.
+    pub fn is_low(&self, dirty_bytes: u64) -> bool {
+        self.left(dirty_bytes) < LOW_BYTES
     }
 
     /// As far as the disks go, what was written and closed can be stored later.
     pub fn is_ample(&self, dirty_bytes: u64) -> bool {
-        self.left(dirty_bytes, |report| report.disk_free_bytes) >= AMPLE_BYTES
+        self.left(dirty_bytes) >= AMPLE_BYTES
     }
 
-    fn left(&self, dirty_bytes: u64, free: impl Fn(&SpaceReport) -> u64) -> u64 {
+    fn left(&self, dirty_bytes: u64) -> u64 {
         let state = self.state.lock();
         if state.report.tight {
             return 0;
@@ -127,7 +126,7 @@ impl Space {
             // Nobody knows.
             return AMPLE_BYTES;
         }
-        free(&state.report).saturating_sub(dirty_bytes).saturating_sub(state.sent.iter().sum())
+        state.report.disk_free_bytes.saturating_sub(dirty_bytes).saturating_sub(state.sent.iter().sum())
     }
 }
 
@@ -146,16 +145,16 @@ mod tests {
         let space = Space::default();
         assert!(space.is_ample(u64::MAX), "before the first report");
         space.told(space.asked(), report(300 * MIB));
-        assert!(!space.is_low(100 * MIB, true) && !space.is_ample(0));
-        assert!(space.is_low(240 * MIB, true), "dirty bytes need room too");
+        assert!(!space.is_low(100 * MIB) && !space.is_ample(0));
+        assert!(space.is_low(240 * MIB), "dirty bytes need room too");
         space.sent(240 * MIB);
-        assert!(space.is_low(0, true));
+        assert!(space.is_low(0));
         for _ in 0..ROUNDS - 1 {
             space.told(space.asked(), report(300 * MIB));
-            assert!(space.is_low(0, true), "the report may be older than what was sent");
+            assert!(space.is_low(0), "the report may be older than what was sent");
         }
         space.told(space.asked(), report(300 * MIB));
-        assert!(!space.is_low(0, true));
+        assert!(!space.is_low(0));
         space.told(space.asked(), report(2 << 30));
         assert!(space.is_ample(MIB));
     }
@@ -175,16 +174,9 @@ mod tests {
     }
 
     #[test]
-    fn where_the_quota_ends_counts_if_nothing_of_it_was_promised() {
-        let space = Space::default();
-        space.told(space.asked(), SpaceReport { free_bytes: 50 * MIB, ..report(5 << 30) });
-        assert!(space.is_low(0, false) && !space.is_low(0, true) && space.is_ample(0));
-    }
-
-    #[test]
     fn without_room_for_records_there_is_none_for_bytes() {
         let space = Space::default();
         space.told(space.asked(), SpaceReport { tight: true, ..report(5 << 30) });
-        assert!(space.is_low(0, true) && !space.is_ample(0));
+        assert!(space.is_low(0) && !space.is_ample(0));
     }
 }

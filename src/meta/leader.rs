@@ -200,11 +200,11 @@ impl Leader {
 
     /// A session is over (closed or expired, the command is applied).
     pub fn drop_session(&self, session: SessionId) {
-        self.sessions.lock().remove(&session);
+        let gone = self.sessions.lock().remove(&session);
         self.leases.lock().drop_session(session, self.now_ms());
         self.advance();
         self.locks_changed();
-        self.promises.changed();
+        gone.into_iter().for_each(|live| self.promises.changed(live.tree, Instant::now()));
         self.settle();
     }
 

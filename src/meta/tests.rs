@@ -486,7 +486,9 @@ async fn nobody_ships_what_it_has_no_lease_on() {
     };
     assert_eq!(ship(50).await.body, MetaBody::Error(FsError::Stale));
     let (session, dir, want) = (a.session, Ino::ROOT, Hold { lease: Lease::Write, open: false });
-    let listed = world.ask(MetaRequest::ReadDir { session, dir, after: 0, entries_max: 9, attrs: true, want }).await;
+    let listed = world
+        .ask(MetaRequest::ReadDir { session, dir, after: 0, entries_max: 9, attrs: true, unasked: false, want })
+        .await;
     assert_eq!(listed.granted[0].hold.lease, Lease::Write);
     let shipped = ship(51).await;
     assert_eq!(shipped.body, MetaBody::Changed(BatchReply::Done(Vec::new())));
@@ -544,7 +546,7 @@ async fn a_change_that_waited_sees_what_was_shipped_meanwhile() {
     let (old, _) = a.create("n", Hold::default()).await;
     let (new, _) = a.create("other", Hold { lease: Lease::Write, open: false }).await;
     let (session, dir, want) = (a.session, Ino::ROOT, Hold { lease: Lease::Write, open: false });
-    world.ask(MetaRequest::ReadDir { session, dir, after: 0, entries_max: 9, attrs: true, want }).await;
+    world.ask(MetaRequest::ReadDir { session, dir, after: 0, entries_max: 9, attrs: true, unasked: false, want }).await;
     let mut events = a.events().await;
     let comes_home = async {
         let mut recalled = Vec::new();

@@ -50,6 +50,8 @@ pub struct Faults {
     /// The quotas of the volume, and what of them one session is promised at most.
     pub quotas: Allowance,
     pub promises: Allowance,
+    /// Nobody is promised more than it was.
+    pub scarce: bool,
     /// The policy of the volume; 0 is for ever.
     pub patience_ms: u64,
     /// The volume is for one host at a time.
@@ -475,6 +477,12 @@ impl State {
         vec![self.put_hold(ino, session, hold)]
     }
 
+    /// No other session may have changed it.
+    fn is_free_for(&self, session: SessionId, ino: Ino) -> bool {
+        let others = self.holds.iter().filter(|((held, holder), _)| *held == ino && *holder != session);
+        others.map(|(_, (hold, _))| hold.lease).all(|lease| lease < Lease::Write)
+    }
+
     fn attr(&self, ino: Ino) -> Result<Attr, FsError> {
         self.inodes.get(&ino).map(|inode| inode.attr.clone()).ok_or(FsError::NotFound)
     }
@@ -519,7 +527,10 @@ impl State {
                 let files = files.map(|inode| (inode.attr.clone(), inode.extents.clone())).collect();
                 (MetaBody::SmallExtents(files), Vec::new())
             }
-            ReadDir { session, dir, after, entries_max, attrs, want } => {
+            ReadDir { session, dir, unasked: true, .. } if !self.is_free_for(*session, *dir) => {
+                (MetaBody::Error(FsError::WouldBlock), Vec::new())
+            }
+            ReadDir { session, dir, after, entries_max, attrs, want, .. } => {
                 if !self.clear(*session, *dir, Lease::Read) {
                     return None;
                 }

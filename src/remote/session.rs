@@ -24,7 +24,7 @@ use crate::types::lock::{Lock, LockRequest, OwnLock};
 use crate::types::name::Name;
 use crate::types::op::{BatchReply, Dated, Op};
 use crate::types::record::SpaceReport;
-use crate::types::session::{Claim, DirPage, HeartbeatReply, Hold, SessionOpened};
+use crate::types::session::{Claim, DirPage, DirPart, HeartbeatReply, Hold, SessionOpened};
 
 /// Changes under way at once: bounds the reply table of the session on the servers.
 pub const IN_FLIGHT_MAX: usize = 256;
@@ -200,10 +200,12 @@ impl MetaSession {
         .await
     }
 
-    /// At most `entries_max` entries; with `attrs` what their names lead to, and leases on it.
-    pub async fn readdir(&self, dir: Ino, after: u64, entries_max: usize, attrs: bool, want: Hold) -> Answer<DirPage> {
-        let entries_max = u32::try_from(entries_max).unwrap_or(u32::MAX);
-        self.ask(MetaRequest::ReadDir { session: self.id, dir, after, entries_max, attrs, want }, |body| match body {
+    /// A part of a listing; with `attrs` what its names lead to, and leases on it.
+    pub async fn readdir(&self, dir: Ino, part: DirPart, want: Hold) -> Answer<DirPage> {
+        let DirPart { after, entries, attrs, unasked } = part;
+        let entries_max = u32::try_from(entries).unwrap_or(u32::MAX);
+        let ask = MetaRequest::ReadDir { session: self.id, dir, after, entries_max, attrs, unasked, want };
+        self.ask(ask, |body| match body {
             MetaBody::Entries(page) => Ok(page),
             other => Err(failure(other)),
         })

@@ -56,6 +56,18 @@ pub struct HeartbeatReply {
     pub now_ns: i64,
 }
 
+/// Which part of a listing is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DirPart {
+    /// From the cookie after this one on.
+    pub after: u64,
+    pub entries: usize,
+    /// With what the names lead to.
+    pub attrs: bool,
+    /// Nobody waits for it.
+    pub unasked: bool,
+}
+
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct DirPage {
     /// The directory itself.

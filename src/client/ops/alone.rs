@@ -16,7 +16,6 @@ use crate::client::journal::Change;
 use crate::client::names::Names;
 use crate::client::ops::attrs::{XATTR_KEPT_BYTES_MAX, XATTRS_MAX};
 use crate::client::ops::write::{CAPABILITY, forget_capability};
-use crate::types::allowance::Allowance;
 use crate::types::attr::{Attr, FileKind, SetAttr, Time};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
@@ -49,7 +48,7 @@ impl Core {
         if !self.may_act_alone() {
             return None;
         }
-        let room = self.quota.room_for_inode()?;
+        let adding = self.quota.add_inode()?;
         let mut numbers = self.numbers.lock();
         let ino = numbers.next()?;
         let node = self.nodes.node(ino);
@@ -82,7 +81,7 @@ impl Core {
         let op = Op::Create(Create { ino: Some(ino), exclusive: true, ..create.clone() });
         self.append_all(at, op, &[&dir, &node], locked);
         numbers.advance();
-        room.make();
+        adding.keep();
         Some(Ok(attr))
     }
 
@@ -337,7 +336,8 @@ impl Core {
         }
         // So short that it can be inline in the source without being too much for the target.
         let end = to.1.checked_add(len).filter(|end| *end <= INLINE_FILE_BYTES_MAX / 2)?;
-        if !self.space_is_ample(len) {
+        let adding = self.quota.add_bytes(len);
+        if !self.space_is_ample(0) || !self.space.is_ample(self.memory.dirty_bytes() + len) {
             return None;
         }
         let state = locked.of(to.0)?;
@@ -359,8 +359,7 @@ impl Core {
         state.extents.forget();
         forget_capability(state);
         self.space.sent(len);
-        // It is not among what is dirty.
-        self.quota.added(Allowance { inodes: 0, bytes: len });
+        adding.keep();
         let op = Op::CopyRange { from: from.0, from_offset: from.1, to: to.0, to_offset: to.1, len };
         self.append_all(at, op, &[&source, &target], locked);
         Some(Ok(len))

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use crate::client::api::{DirItem, Handle, NewInode, OpenMode, Result};
 use crate::client::core::{Apply, Core, Touch};
 use crate::client::inode::{Node, State};
-use crate::client::names::{FIRST_COOKIE, Part};
+use crate::client::names::FIRST_COOKIE;
 use crate::types::attr::Attr;
 use crate::types::error::FsError;
 use crate::types::id::Ino;
 use crate::types::limits::READDIR_ENTRIES_MAX;
 use crate::types::name::Name;
 use crate::types::op::{Create, NewNode, Op, OpReply, RenameMode};
-use crate::types::session::{Hold, Lease};
+use crate::types::session::{DirPart, Hold, Lease};
 
 impl Core {
     pub fn try_lookup(&self, dir: Ino, name: &Name) -> Option<Result<Attr>> {
@@ -121,9 +121,9 @@ impl Core {
         }
         let lease = self.listing_lease(&node);
         if after < FIRST_COOKIE {
-            self.walk_on(&node, lease);
+            self.walk_on(&node);
         }
-        self.list(&node, Part { after, entries: READDIR_ENTRIES_MAX, attrs: true }, lease).await
+        self.list(&node, DirPart { after, entries: READDIR_ENTRIES_MAX, attrs: true, unasked: false }, lease).await
     }
 
     /// What is in a directory of ours is likely to be changed by us.
@@ -145,14 +145,12 @@ impl Core {
     }
 
     /// Asks for a part of a listing, and for leases on what is in it.
-    pub async fn list(&self, node: &Arc<Node>, part: Part, lease: Lease) -> Result<(Vec<DirItem>, u64)> {
+    pub async fn list(&self, node: &Arc<Node>, part: DirPart, lease: Lease) -> Result<(Vec<DirItem>, u64)> {
         let dir = node.ino;
         self.shipped(node).await;
         let asked = self.nodes.asked();
         let want = Hold { lease: node.lock().want(lease), open: false };
-        let told = self
-            .ask(|session| async move { session.readdir(dir, part.after, part.entries, part.attrs, want).await })
-            .await;
+        let told = self.ask(|session| async move { session.readdir(dir, part, want).await }).await;
         let page = told.result.clone()?;
         let mut items = Vec::with_capacity(page.entries.len());
         for entry in page.entries {

@@ -10,14 +10,13 @@ use tokio::time::Instant;
 use crate::client::core::Core;
 use crate::client::inode::Node;
 use crate::client::list_ahead::LIST_ENTRIES_MIN;
-use crate::client::names::Part;
 use crate::client::numbers::RESERVE;
 use crate::remote::session::Lane;
 use crate::types::attr::FileKind;
 use crate::types::id::Ino;
 use crate::types::name::Name;
 use crate::types::op::{BatchReply, Op, OpReply};
-use crate::types::session::{Hold, Lease};
+use crate::types::session::{DirPart, Hold, Lease};
 
 /// Times that a name is asked for before it is left to the leader, which costs all that is known of the others.
 const LOOKUPS_MAX: usize = 4;
@@ -74,7 +73,7 @@ impl Core {
 
     /// A short listing: it tells which cookie comes next. More is listed as names are asked for.
     async fn list_as_ours(&self, node: &Arc<Node>) -> bool {
-        let part = Part { after: 0, entries: LIST_ENTRIES_MIN, attrs: true };
+        let part = DirPart { after: 0, entries: LIST_ENTRIES_MIN, attrs: true, unasked: false };
         self.list(node, part, Lease::Write).await.is_ok()
     }
 
@@ -121,7 +120,8 @@ impl Core {
     /// One question at a time. `life`: of the numbers that are asked for, if they are.
     async fn reserve_in_turn(&self, life: Option<u64>) {
         let session = self.session();
-        let (numbers, upto) = (if life.is_some() { RESERVE } else { 0 }, self.quota.ask());
+        let numbers = if life.is_some() { RESERVE } else { 0 };
+        let (quota_life, upto) = self.quota.ask(self.memory.dirty_bytes());
         let op = Op::Reserve { numbers, upto };
         let answered = self.submit_in(&session, vec![op], Hold::default(), Lane::Change).await.0;
         let (first, allowance) = match answered {
@@ -131,9 +131,7 @@ impl Core {
             },
             _ => (None, None),
         };
-        if self.session().id() == session.id() {
-            self.quota.told(allowance, Instant::now());
-        }
+        self.quota.told(quota_life, allowance, Instant::now());
         if let Some(life) = life {
             self.numbers.told(life, first);
         }
@@ -141,20 +139,20 @@ impl Core {
 
     /// Gives back what is set aside of the quotas: at once what is not used, and what is under way when it is there.
     pub fn spare(self: &Arc<Self>) {
-        if !self.quota.begin_sparing(self.memory.dirty_bytes()) {
-            return;
-        }
+        let first = self.quota.begin_sparing(self.memory.dirty_bytes());
         let core = self.clone();
         self.runtime.spawn(async move {
             core.give_back().await;
-            // What cannot be stored is reported by who asks for it.
-            let _ = core.sync().await;
-            core.quota.keep_only(core.memory.dirty_bytes());
-            core.give_back().await;
-            core.quota.end_sparing(Instant::now());
+            if first {
+                // What cannot be stored is reported by who asks for it.
+                let _ = core.sync().await;
+                core.give_back().await;
+                core.quota.end_sparing(Instant::now());
+            }
         });
     }
 
+    /// As much as is not needed for what was added.
     async fn give_back(&self) {
         let _turn = self.reserving.lock().await;
         self.reserve_in_turn(None).await;

@@ -43,7 +43,12 @@ impl Core {
         if !self.quota.is_unbounded() {
             self.reserve_soon();
         }
-        if write.sync || file.mode.sync || self.space_is_low() || !self.memory.try_take(bytes) {
+        if write.sync || file.mode.sync || self.space_is_low() {
+            return None;
+        }
+        // Counted as of a call until it is dirty.
+        let _adding = self.quota.add_bytes(bytes);
+        if !self.quota.covers(self.memory.dirty_bytes()) || !self.memory.try_take(bytes) {
             return None;
         }
         match self.buffer(&file.node, write) {
@@ -71,9 +76,7 @@ impl Core {
             tokio::pin!(moved);
             moved.as_mut().enable();
             self.know_size(node).await?;
-            if !self.quota.covers(self.memory.dirty_bytes() + bytes) {
-                self.reserve().await;
-            }
+            let adding = self.adding(bytes).await;
             self.memory.take(bytes).await;
             // While it waited, a lock that it relies on may have gone with the session.
             if let Err(lost) = file.check_lost() {
@@ -87,7 +90,10 @@ impl Core {
             }
             match buffered {
                 Buffered::Failed(error) => return Err(error),
-                Buffered::Blocked => moved.await,
+                Buffered::Blocked => {
+                    drop(adding);
+                    moved.await;
+                }
                 _ => {
                     // What was buffered before lies below what is written now, and counts for the end of the file.
                     let flushed = self.flush_before(node).await;

@@ -72,3 +72,21 @@ async fn what_is_like_what_was_changed_is_listed_to_be_changed() {
     assert!(cluster.meta.hold(dirs[30]).iter().any(|hold| hold.lease == Lease::Write));
     assert_eq!(client.readdir(dirs[30], None, 0).await.unwrap(), Vec::new());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_asked_for_takes_nothing_from_another_host() {
+    let cluster = Cluster::new();
+    let (dirs, client) = tree(&cluster).await;
+    let other = cluster.client().await;
+    other.make(dirs[5], name("theirs"), new(NewNode::File)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    other.make(dirs[5], name("again"), new(NewNode::File)).await.unwrap();
+    assert!(cluster.meta.hold(dirs[5]).iter().any(|hold| hold.lease == Lease::Write));
+    let recalls = cluster.meta.count("recall");
+    for (n, dir) in dirs.iter().enumerate().take(3) {
+        list(&client, *dir, n).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(cluster.meta.count("recall"), recalls);
+    assert_eq!(client.readdir(dirs[5], None, 0).await.unwrap().len(), 3, "who asks for it has it");
+}

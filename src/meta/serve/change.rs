@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use tokio::time::Instant;
+
 use super::promised::was_promised;
 use super::touch::{Touched, names, touch};
 use super::{Fail, Shared, granting, unexpected};
@@ -51,7 +53,7 @@ impl Shared {
         }
         let reply = reply?;
         if change.ops.iter().any(|op| matches!(op, Op::Reserve { .. })) {
-            leader.promises.changed();
+            leader.promises.changed(tree, Instant::now());
         }
         if change.ops.iter().any(|op| matches!(op, Op::Lock(_) | Op::UnlockOwner { .. })) {
             leader.locks_changed();

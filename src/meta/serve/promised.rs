@@ -18,10 +18,11 @@ use crate::types::id::{SessionId, TreeId};
 use crate::types::op::{BatchReply, Op};
 use crate::wire::meta::{MetaBody, MetaReply};
 
-/// What a session has added and not shipped it keeps: its data may be on its way to a store that is slow.
-const PATIENCE: Duration = Duration::from_secs(4);
-/// An event is lost with its stream.
-const ASKED_AGAIN: Duration = Duration::from_millis(500);
+/// What a session has added and not shipped it keeps: its data may be on its way to a store that is slow. With all tries of a client
+/// well below the patience with recalls, for which it may be wanted.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Look again: an event is lost with its stream.
+const TICK: Duration = Duration::from_millis(500);
 
 /// The change would have fitted if nothing had been promised.
 pub(super) fn was_promised(reply: &Result<MetaReply, Fail>) -> bool {
@@ -62,11 +63,13 @@ impl Shared {
         let begun = Instant::now();
         let waits = |view: &View<'_>| {
             let policy = view.volume(view.session(session)?.volume)?.policy;
-            let waits = !view.taken(tree)?.leaves(more, &policy);
-            if waits { view.promised_to(tree) } else { Ok(Vec::new()) }
+            let mut taken = view.taken(tree)?;
+            // Its own bytes come out of its own allowance; the inodes that the leader numbers do not.
+            let own = Allowance { inodes: 0, ..view.allowance(session)? };
+            taken.promised = taken.promised.less(own);
+            if taken.leaves(more, &policy) { Ok(Vec::new()) } else { view.promised_to(tree) }
         };
         let mut changes = leader.promises.watch();
-        let mut asked: Option<Instant> = None;
         while begun.elapsed() < PATIENCE {
             leader.promises.note_scarce(tree, Instant::now());
             changes.mark_unchanged();
@@ -74,13 +77,12 @@ impl Shared {
             if holders.is_empty() {
                 break;
             }
-            if asked.is_none_or(|asked| asked.elapsed() >= ASKED_AGAIN) {
+            if leader.promises.may_ask(tree, Instant::now()) {
                 leader.ask_to_spare(&holders);
-                asked = Some(Instant::now());
             }
             tokio::select! {
                 _ = changes.changed() => {}
-                () = tokio::time::sleep(ASKED_AGAIN) => {}
+                () = tokio::time::sleep(TICK) => {}
                 () = leader.deposed() => return Err(FsError::Unreachable.into()),
             }
         }

@@ -16,7 +16,7 @@ use crate::types::limits::{
     EXTENTS_BYTES_SOFT_MAX, READDIR_ENTRIES_MAX, SEEK_BLOCKS_MAX, SMALL_FILE_BYTES, SMALL_FILES_MAX,
 };
 use crate::types::name::Name;
-use crate::types::session::{Claim, Hold};
+use crate::types::session::{Claim, DirPart, Hold, Lease};
 use crate::wire::meta::{MetaBody, MetaReply, MetaRequest};
 
 /// How often a look-up whose name moved meanwhile is tried again.
@@ -46,9 +46,9 @@ impl Shared {
                 reader.leader.before_read(session, key(tree, ino)).await?;
                 Ok(plain(MetaBody::Target(self.read(|view| view.read_link(tree, ino)).await?)))
             }
-            MetaRequest::ReadDir { dir, after, entries_max, attrs, want, .. } => {
-                let entries_max = (entries_max as usize).clamp(1, READDIR_ENTRIES_MAX);
-                reader.list(dir, after, entries_max, attrs, want).await
+            MetaRequest::ReadDir { dir, after, entries_max, attrs, unasked, want, .. } => {
+                let entries = (entries_max as usize).clamp(1, READDIR_ENTRIES_MAX);
+                reader.list(dir, DirPart { after, entries, attrs, unasked }, want).await
             }
             MetaRequest::GetXattr { ino, name, .. } => {
                 reader.leader.before_read(session, key(tree, ino)).await?;
@@ -81,7 +81,7 @@ impl Reader<'_> {
     /// on the inode.
     async fn lookup(&self, dir: Ino, name: &Name, want: Hold) -> Result<MetaReply, Fail> {
         name.check()?;
-        let on_dir = Hold { lease: want.lease.min(crate::types::session::Lease::Read), open: false };
+        let on_dir = Hold { lease: want.lease.min(Lease::Read), open: false };
         for _ in 0..LOOKUP_TRIES {
             self.leader.before_read(self.session, key(self.tree, dir)).await?;
             self.shared.raft.read_barrier().await?;
@@ -114,13 +114,21 @@ impl Reader<'_> {
 
     /// Entries, and with `attrs` what they lead to, under leases like the directory's where they can be had at once. What
     /// another session may have changed is listed without attributes.
-    async fn list(&self, dir: Ino, after: u64, entries_max: usize, attrs: bool, want: Hold) -> Result<MetaReply, Fail> {
-        self.leader.before_read(self.session, key(self.tree, dir)).await?;
+    ///
+    /// What nobody has asked for recalls nothing: a lease of one's own is proof that nobody else has changes.
+    async fn list(&self, dir: Ino, part: DirPart, want: Hold) -> Result<MetaReply, Fail> {
+        if !part.unasked {
+            self.leader.before_read(self.session, key(self.tree, dir)).await?;
+        }
         self.shared.raft.read_barrier().await?;
         let claim = self.leader.grant(self.session, key(self.tree, dir), want);
-        let list = |view: &View<'_>| view.read_dir(self.tree, dir, after, entries_max);
+        if part.unasked && claim.is_none_or(|claim| claim.hold.lease == Lease::None) {
+            self.give_back(claim);
+            return Err(FsError::WouldBlock.into());
+        }
+        let list = |view: &View<'_>| view.read_dir(self.tree, dir, part.after, part.entries);
         let mut page = self.or_give_back(claim, list)?;
-        let Some(on_dir) = claim.filter(|_| attrs) else { return Ok(granting(MetaBody::Entries(page), claim)) };
+        let Some(on_dir) = claim.filter(|_| part.attrs) else { return Ok(granting(MetaBody::Entries(page), claim)) };
         let want = Hold { lease: on_dir.hold.lease, open: false };
         let inos: Vec<Ino> = page.entries.iter().map(|entry| entry.ino).collect();
         let granted = self.leader.grant_clear(self.session, self.tree, &inos, want);

@@ -449,7 +449,7 @@ record!(Reserved, 2);
 pub struct Reply {
     pub reply: BatchReply,
 }
-record!(Reply, 1);
+record!(Reply, 2);
 
 /// How often a chunk is referred to, and what that means for it.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]

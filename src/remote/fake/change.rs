@@ -80,6 +80,7 @@ impl State {
                 let held = self.holds.get(&(ino, session)).map(|(hold, _)| hold.lease);
                 assert!(made.contains(&ino) || held == Some(Lease::Write), "{op:?} without a lease on {ino}");
             }
+            self.use_up(session, op);
             match self.apply(session, op, has_chunk) {
                 Ok(written @ (OpReply::Written { .. } | OpReply::Copied { .. })) => replies.push(written),
                 Ok(_) => {}
@@ -95,6 +96,17 @@ impl State {
             session.replies.insert(sequence, outcome.clone());
         }
         answer(MetaBody::Changed(outcome), granted)
+    }
+
+    /// What a client does on its own is covered by what it was promised.
+    fn use_up(&mut self, session: SessionId, op: &Op) {
+        let quotas = self.faults.quotas;
+        let more = Allowance::of([op]);
+        let allowance = self.allowances.entry(session).or_default();
+        let covered = (quotas.inodes == 0 || more.inodes <= allowance.inodes)
+            && (quotas.bytes == 0 || more.bytes <= allowance.bytes);
+        assert!(covered, "{op:?} with {allowance:?}");
+        *allowance = allowance.less(more);
     }
 
     fn child(&self, dir: Ino, name: &Name) -> Option<Ino> {
@@ -172,6 +184,9 @@ impl State {
                 Ok(OpReply::Done)
             }
             Op::Write(write) => self.write(write, has_chunk),
+            Op::CopyRange { from, from_offset, to, to_offset, len } => {
+                self.copy_range((*from, *from_offset), (*to, *to_offset), *len)
+            }
             Op::Compact { ino, before, after, .. } => self.compact(*ino, before, after),
             Op::Lock(request) => Ok(self.lock(session, request)),
             Op::SetLocks { ino, locks } => {
@@ -181,7 +196,9 @@ impl State {
             Op::Reserve { numbers, upto } => {
                 let first = (*numbers > 0).then_some(Ino(self.last_ino + 1));
                 self.last_ino += numbers;
-                self.allowances.insert(session, upto.at_most(self.faults.promises));
+                let had = self.allowances.get(&session).copied().unwrap_or_default();
+                let most = if self.faults.scarce { had } else { self.faults.promises };
+                self.allowances.insert(session, upto.at_most(most));
                 Ok(OpReply::Reserved { first, allowance: self.allowances[&session] })
             }
             Op::TouchAtime { ino, was, atime } => {
@@ -259,6 +276,16 @@ impl State {
         inode.attr.size = inode.attr.size.max(start + write.len);
         inode.attr.mtime = write.mtime.unwrap_or(Time { sec: 2_000, nsec: 0 });
         Ok(OpReply::Written { offset: start, attr: inode.attr.clone() })
+    }
+
+    fn copy_range(&mut self, from: (Ino, u64), to: (Ino, u64), len: u64) -> Result<OpReply, FsError> {
+        let source = self.inode(from.0)?.extents.clone();
+        let inode = self.inode(to.0)?;
+        for part in source.iter().filter_map(|extent| extent.slice(from.1, from.1 + len)) {
+            lay_over(&mut inode.extents, Extent { offset: part.offset - from.1 + to.1, ..part });
+        }
+        inode.attr.size = inode.attr.size.max(to.1 + len);
+        Ok(OpReply::Copied { bytes: len, attr: inode.attr.clone() })
     }
 
     fn compact(&mut self, ino: Ino, before: &[Seen], after: &Extent) -> Result<OpReply, FsError> {
