@@ -40,7 +40,7 @@ use crate::types::session::{Claim, Hold, Lease};
 
 /// Times that a change which does not fit is tried again, when others were asked for what they were promised of a quota; each
 /// time the leader waits for them.
-pub const PROMISED_TRIES: usize = 3;
+pub const PROMISED_TRIES: usize = 2;
 
 pub struct Core {
     pub config: ClientConfig,
@@ -360,10 +360,15 @@ impl Core {
         }
         // Inodes that the leader numbers are not of the allowance.
         let more = Allowance { inodes: 0, ..Allowance::of(&ops) };
+        // Of these parts may have been done when the whole is refused.
+        let in_parts = ops.iter().any(|op| matches!(op, Op::Fallocate { .. } | Op::CopyRange { .. }));
         let mut tries = 0;
         loop {
             let mut answered = self.submit_once(session, ops.clone(), want, lane).await;
             tries += 1;
+            if in_parts || !matches!(answered.0, Ok(BatchReply::Failed { .. })) {
+                self.quota.heard(more);
+            }
             match &mut answered.0 {
                 Ok(BatchReply::Failed { error: FsError::Promised, .. }) | Err(FsError::Promised)
                     if tries < PROMISED_TRIES => {}
@@ -371,12 +376,7 @@ impl Core {
                     *error = FsError::QuotaExceeded;
                     return answered;
                 }
-                // Nothing was done.
-                Ok(BatchReply::Failed { .. }) => return answered,
-                _ => {
-                    self.quota.heard(more);
-                    return answered;
-                }
+                _ => return answered,
             }
         }
     }
@@ -482,26 +482,31 @@ impl Core {
     /// Free space is short enough for writes to meet the end of it.
     pub fn space_is_low(&self) -> bool {
         let dirty_bytes = self.memory.dirty_bytes();
-        self.space.is_low(dirty_bytes) || !self.quota.covers(dirty_bytes)
+        self.space.is_low(dirty_bytes) || !self.quota.covers(|| self.memory.dirty_bytes())
     }
 
     /// What is written, and `more_bytes`, can be stored later.
     pub fn space_is_ample(&self, more_bytes: u64) -> bool {
         let dirty_bytes = self.memory.dirty_bytes() + more_bytes;
-        self.space.is_ample(dirty_bytes) && self.quota.covers(dirty_bytes)
+        self.space.is_ample(dirty_bytes) && self.quota.covers(|| self.memory.dirty_bytes() + more_bytes)
     }
 
     /// Before bytes are added that are not dirty: what was accepted before keeps the room that was promised for it, as it is
     /// stored first where there is not enough for both. What is given back counts them, until it is dropped.
-    pub async fn adding(self: &Arc<Self>, bytes: u64) -> Adding<'_> {
+    ///
+    /// # Errors
+    /// `Unreachable`.
+    pub async fn adding(self: &Arc<Self>, bytes: u64) -> Result<Adding<'_>> {
         let adding = self.quota.add_bytes(bytes);
-        if !self.quota.covers(self.memory.dirty_bytes()) {
+        if !self.quota.covers(|| self.memory.dirty_bytes()) {
             self.reserve().await;
         }
-        if !self.quota.covers(self.memory.dirty_bytes()) {
+        if !self.quota.covers(|| self.memory.dirty_bytes()) {
             // What cannot be stored is reported by the handles it was written by.
-            let _ = self.sync().await;
+            if let Err(FsError::Unreachable) = self.sync().await {
+                return Err(FsError::Unreachable);
+            }
         }
-        adding
+        Ok(adding)
     }
 }

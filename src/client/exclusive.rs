@@ -17,7 +17,8 @@ use crate::types::error::FsError;
 use crate::types::record::Access;
 use crate::types::session::Lease;
 
-/// How long the kernel may take to write a file back: it waits for room in memory at most.
+/// How long the kernel may take to write a file back: it waits for room in memory, and near the end of a quota for what was accepted
+/// before.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Core {

@@ -226,6 +226,15 @@ impl State {
         self.alone_after.is_none_or(|after| Instant::now() >= after) && self.want(Lease::Write) == Lease::Write
     }
 
+    /// # Errors
+    /// What write-back met since it had met so much.
+    pub fn failed_since(&self, failures: u64) -> Result<(), FsError> {
+        if self.failure.count == failures {
+            return Ok(());
+        }
+        Err(self.failure.error.clone().unwrap_or(FsError::Io))
+    }
+
     /// It was changed here since the lease was gained.
     pub fn was_changed_under_lease(&self) -> bool {
         self.crossed > self.tenure

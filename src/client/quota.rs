@@ -5,6 +5,7 @@
 //! under way. The second is never to be more than the first. The leader counts down as it is told of additions, here it is done
 //! when the answers come; an addition whose answer crossed another word of the leader is taken off twice, until the next word.
 //! So `has` can be too little, never too much; and what is given back is counted by what was added, not by `has`.
+//! Dirty bytes are read under the lock here: what stops being under way is dirty by then.
 
 use std::time::Duration;
 
@@ -81,30 +82,36 @@ impl Quota {
     }
 
     /// There is room for all bytes that the leader has not heard of, so many dirty ones among them.
-    pub fn covers(&self, dirty_bytes: u64) -> bool {
+    pub fn covers(&self, dirty_bytes: impl FnOnce() -> u64) -> bool {
         if self.wanted.bytes == 0 {
             return true;
         }
         let state = self.state.lock();
-        dirty_bytes.saturating_add(state.under_way.bytes) <= state.has.bytes
+        dirty_bytes().saturating_add(state.under_way.bytes) <= state.has.bytes
     }
 
     /// More is to be asked for.
-    pub fn is_low(&self, dirty_bytes: u64, now: Instant) -> bool {
+    pub fn is_low(&self, dirty_bytes: impl FnOnce() -> u64, now: Instant) -> bool {
         if self.is_unbounded() {
             return false;
         }
         let state = self.state.lock();
-        let left = state.has.less(state.unheard(dirty_bytes));
+        let left = state.has.less(state.unheard(dirty_bytes()));
         let low = left.inodes < self.wanted.inodes / 2 || left.bytes < self.wanted.bytes / 2;
         low && !state.sparing && state.not_before.is_none_or(|at| now >= at)
     }
 
     /// The leader is asked for this much in all; one question at a time. With it the count of sessions, to be handed back.
-    pub fn ask(&self, dirty_bytes: u64) -> (u64, Allowance) {
+    pub fn ask(&self, dirty_bytes: impl FnOnce() -> u64) -> (u64, Allowance) {
         let mut state = self.state.lock();
         state.added = Allowance::default();
-        (state.life, if state.sparing { state.unheard(dirty_bytes).at_most(self.wanted) } else { self.wanted })
+        if !state.sparing {
+            return (state.life, self.wanted);
+        }
+        let upto = state.unheard(dirty_bytes()).at_most(self.wanted);
+        // It is about to be somebody else's, whatever was said last.
+        state.has = state.has.at_most(upto);
+        (state.life, upto)
     }
 
     /// The leader has set this much aside, or said nothing.
@@ -138,9 +145,9 @@ impl Quota {
 
     /// Others have need of what is set aside here: from now on there is room for no more than what was added. `false`: it is
     /// being given back already.
-    pub fn begin_sparing(&self, dirty_bytes: u64) -> bool {
+    pub fn begin_sparing(&self, dirty_bytes: impl FnOnce() -> u64) -> bool {
         let mut state = self.state.lock();
-        state.has = state.has.at_most(state.unheard(dirty_bytes));
+        state.has = state.has.at_most(state.unheard(dirty_bytes()));
         !std::mem::replace(&mut state.sparing, true)
     }
 
@@ -196,7 +203,7 @@ mod tests {
 
     fn promised(inodes: u64, bytes: u64) -> (Quota, Instant) {
         let (quota, now) = (bounded(), Instant::now());
-        let (life, _) = quota.ask(0);
+        let (life, _) = quota.ask(|| 0);
         quota.told(life, Some(of(inodes, bytes)), now);
         (quota, now)
     }
@@ -204,22 +211,22 @@ mod tests {
     #[test]
     fn without_a_quota_nothing_is_counted() {
         let quota = Quota::new(&VolumePolicy::default(), DIRTY_MAX);
-        assert!(quota.is_unbounded() && quota.covers(u64::MAX) && !quota.is_low(u64::MAX, Instant::now()));
+        assert!(quota.is_unbounded() && quota.covers(|| u64::MAX) && !quota.is_low(|| u64::MAX, Instant::now()));
         (0..9).for_each(|_| quota.add_inode().unwrap().keep());
     }
 
     #[test]
     fn so_much_is_added_as_was_set_aside() {
         let quota = bounded();
-        assert!(quota.add_inode().is_none() && !quota.covers(1) && quota.is_low(0, Instant::now()));
-        assert_eq!(quota.ask(0), (0, of(INODES, 2 * DIRTY_MAX)));
+        assert!(quota.add_inode().is_none() && !quota.covers(|| 1) && quota.is_low(|| 0, Instant::now()));
+        assert_eq!(quota.ask(|| 0), (0, of(INODES, 2 * DIRTY_MAX)));
         let (quota, now) = promised(2, 100);
-        assert!(!quota.is_low(0, now), "there was no more");
-        assert!(quota.is_low(0, now + PAUSE));
+        assert!(!quota.is_low(|| 0, now), "there was no more");
+        assert!(quota.is_low(|| 0, now + PAUSE));
         drop(quota.add_inode().unwrap());
         quota.add_inode().unwrap().keep();
         quota.add_inode().unwrap().keep();
-        assert!(quota.add_inode().is_none() && quota.covers(100) && !quota.covers(101));
+        assert!(quota.add_inode().is_none() && quota.covers(|| 100) && !quota.covers(|| 101));
         quota.heard(of(1, 0));
         quota.arrived(of(1, 0));
         assert!(quota.add_inode().is_none(), "there it is counted as well");
@@ -229,27 +236,27 @@ mod tests {
     fn bytes_of_a_call_count_while_it_is_under_way() {
         let (quota, _) = promised(2, 100);
         let call = quota.add_bytes(60);
-        assert!(quota.covers(40) && !quota.covers(41));
+        assert!(quota.covers(|| 40) && !quota.covers(|| 41));
         quota.add_bytes(30).keep();
         drop(call);
-        assert!(quota.covers(70) && !quota.covers(71));
+        assert!(quota.covers(|| 70) && !quota.covers(|| 71));
         quota.heard(of(0, 30));
         quota.arrived(of(0, 30));
-        assert!(quota.covers(70) && !quota.covers(71));
+        assert!(quota.covers(|| 70) && !quota.covers(|| 71));
     }
 
     #[test]
     fn an_answer_may_lack_what_was_answered_since_it_was_asked_for() {
         let (quota, now) = promised(5, 100);
-        let (life, _) = quota.ask(0);
+        let (life, _) = quota.ask(|| 0);
         quota.heard(of(0, 60));
         quota.told(life, Some(of(5, 100)), now);
-        assert!(quota.covers(40) && !quota.covers(41));
-        let (life, _) = quota.ask(0);
+        assert!(quota.covers(|| 40) && !quota.covers(|| 41));
+        let (life, _) = quota.ask(|| 0);
         quota.told(life, Some(of(5, 100)), now);
-        assert!(quota.covers(100));
+        assert!(quota.covers(|| 100));
         quota.told(life, None, now);
-        assert!(quota.covers(100));
+        assert!(quota.covers(|| 100));
     }
 
     #[test]
@@ -258,8 +265,8 @@ mod tests {
         let adding = quota.add_inode().unwrap();
         quota.lose();
         quota.told(0, Some(of(5, 100)), now);
-        assert!(quota.add_inode().is_none() && !quota.covers(1), "it was another session's");
-        let (life, _) = quota.ask(0);
+        assert!(quota.add_inode().is_none() && !quota.covers(|| 1), "it was another session's");
+        let (life, _) = quota.ask(|| 0);
         quota.told(life, Some(of(1, 100)), now);
         quota.add_inode().unwrap().keep();
         drop(adding);
@@ -271,15 +278,18 @@ mod tests {
         let (quota, now) = promised(5, 100);
         quota.add_inode().unwrap().keep();
         quota.add_bytes(7).keep();
-        assert!(quota.begin_sparing(30) && !quota.begin_sparing(30));
-        assert!(quota.add_inode().is_none() && quota.covers(30) && !quota.covers(31));
-        assert!(!quota.is_low(30, now + PAUSE), "nothing is asked for meanwhile");
+        assert!(quota.begin_sparing(|| 30) && !quota.begin_sparing(|| 30));
+        assert!(quota.add_inode().is_none() && quota.covers(|| 30) && !quota.covers(|| 31));
+        assert!(!quota.is_low(|| 30, now + PAUSE), "nothing is asked for meanwhile");
         // By what was added: what is known of the leader's count may be too little.
         quota.heard(of(1, 37));
-        assert_eq!(quota.ask(30), (0, of(1, 37)));
+        assert_eq!(quota.ask(|| 30), (0, of(1, 37)));
+        // An answer to an earlier question is not to be gone by any more.
+        quota.told(0, Some(of(5, 100)), now);
         quota.arrived(of(1, 7));
-        assert_eq!(quota.ask(0), (0, of(0, 0)));
+        assert_eq!(quota.ask(|| 0), (0, of(0, 0)));
+        assert!(quota.add_inode().is_none() && !quota.covers(|| 1));
         quota.end_sparing(now);
-        assert!(!quota.is_low(0, now + PAUSE) && quota.is_low(0, now + SPARED_PAUSE));
+        assert!(!quota.is_low(|| 0, now + PAUSE) && quota.is_low(|| 0, now + SPARED_PAUSE));
     }
 }

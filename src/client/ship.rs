@@ -43,11 +43,14 @@ async fn run(core: Arc<Core>) {
         }
         match core.ship_batch(&session, &batch).await {
             Shipped::Done(replies) => {
-                promised = 0;
+                if limits.is_empty() {
+                    promised = 0;
+                }
                 core.settle_batch(&batch, &replies);
             }
-            // Not foreseen; but the leader gets back what it has promised to others, and then it fits or does not.
-            Shipped::Refused { error: FsError::Promised, .. } if promised < PROMISED_TRIES => {
+            // What was written through near the end of a quota. The leader gets back what it has promised to others, and then it fits
+            // or does not.
+            Shipped::Refused { error: FsError::Promised, .. } if promised + 1 < PROMISED_TRIES => {
                 promised += 1;
                 limits.push_front(max);
             }

@@ -102,8 +102,8 @@ impl Core {
             self.seal_small(&node);
             self.drain().await?;
             self.flush_patiently(&node).await?;
-            let failure = node.lock().failure.clone();
-            return if failure.count > failures { Err(failure.error.unwrap_or(FsError::Io)) } else { Ok(()) };
+            let failed = node.lock().failed_since(failures);
+            return failed;
         };
         let file = self.files.find_for_data(handle)?;
         self.fsync_file(&file).await

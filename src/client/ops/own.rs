@@ -105,12 +105,16 @@ impl Core {
     }
 
     fn quota_is_low(&self) -> bool {
-        self.quota.is_low(self.memory.dirty_bytes(), Instant::now())
+        self.quota.is_low(|| self.memory.dirty_bytes(), Instant::now())
     }
 
     /// Has inode numbers, and a part of the volume's quotas, set aside when little of them is left.
     pub async fn reserve(&self) {
-        let _turn = self.reserving.lock().await;
+        let Ok(_turn) = self.reserving.try_lock() else {
+            // Somebody asks already; what comes of that is to do.
+            drop(self.reserving.lock().await);
+            return;
+        };
         let life = self.numbers.ask();
         if life.is_some() || self.quota_is_low() {
             self.reserve_in_turn(life).await;
@@ -121,7 +125,7 @@ impl Core {
     async fn reserve_in_turn(&self, life: Option<u64>) {
         let session = self.session();
         let numbers = if life.is_some() { RESERVE } else { 0 };
-        let (quota_life, upto) = self.quota.ask(self.memory.dirty_bytes());
+        let (quota_life, upto) = self.quota.ask(|| self.memory.dirty_bytes());
         let op = Op::Reserve { numbers, upto };
         let answered = self.submit_in(&session, vec![op], Hold::default(), Lane::Change).await.0;
         let (first, allowance) = match answered {
@@ -139,7 +143,7 @@ impl Core {
 
     /// Gives back what is set aside of the quotas: at once what is not used, and what is under way when it is there.
     pub fn spare(self: &Arc<Self>) {
-        let first = self.quota.begin_sparing(self.memory.dirty_bytes());
+        let first = self.quota.begin_sparing(|| self.memory.dirty_bytes());
         let core = self.clone();
         self.runtime.spawn(async move {
             core.give_back().await;

@@ -16,7 +16,7 @@ impl Core {
         }
         self.flush_before(&file.node).await?;
         let allocates = matches!(mode, FallocateMode::Allocate { .. } | FallocateMode::Zero { .. });
-        let _adding = self.adding(if allocates { len } else { 0 }).await;
+        let _adding = self.adding(if allocates { len } else { 0 }).await?;
         let ino = file.node.ino;
         let touch = Touch { inos: vec![ino], reshapes: true, by: Some(file.clone()), ..Touch::default() };
         let apply: Apply = Box::new(|core, replies, outcome| {
@@ -47,7 +47,7 @@ impl Core {
         }
         self.flush_before(&source.node).await?;
         self.flush_before(&target.node).await?;
-        let _adding = self.adding(len).await;
+        let _adding = self.adding(len).await?;
         let (from_ino, to_ino) = (source.node.ino, target.node.ino);
         let op = Op::CopyRange { from: from_ino, from_offset: from.1, to: to_ino, to_offset: to.1, len };
         let touch = Touch { inos: vec![to_ino], reshapes: true, by: Some(target.clone()), ..Touch::default() };

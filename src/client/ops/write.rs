@@ -48,7 +48,7 @@ impl Core {
         }
         // Counted as of a call until it is dirty.
         let _adding = self.quota.add_bytes(bytes);
-        if !self.quota.covers(self.memory.dirty_bytes()) || !self.memory.try_take(bytes) {
+        if !self.quota.covers(|| self.memory.dirty_bytes()) || !self.memory.try_take(bytes) {
             return None;
         }
         match self.buffer(&file.node, write) {
@@ -71,12 +71,13 @@ impl Core {
     pub async fn write(self: &Arc<Self>, handle: Handle, write: &WriteRequest<'_>) -> Result<u32> {
         let file = self.writable(handle)?;
         let (node, bytes) = (&file.node, write.data.len() as u64);
+        let failures = node.lock().failure.count;
         loop {
             let moved = node.moved.notified();
             tokio::pin!(moved);
             moved.as_mut().enable();
             self.know_size(node).await?;
-            let adding = self.adding(bytes).await;
+            let adding = self.adding(bytes).await?;
             self.memory.take(bytes).await;
             // While it waited, a lock that it relies on may have gone with the session.
             if let Err(lost) = file.check_lost() {
@@ -108,6 +109,8 @@ impl Core {
         }
         if write.sync || file.mode.sync || self.space_is_low() {
             self.fsync_file(&file).await?;
+            // Another write by this handle may have been told of what went with it.
+            node.lock().failed_since(failures)?;
         } else {
             self.flush_soon(node, Scope::Whole);
         }

@@ -19,7 +19,7 @@ use crate::types::op::{BatchReply, Op};
 use crate::wire::meta::{MetaBody, MetaReply};
 
 /// What a session has added and not shipped it keeps: its data may be on its way to a store that is slow. With all tries of a client
-/// well below the patience with recalls, for which it may be wanted.
+/// below the patience with recalls, for which it may be wanted.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Look again: an event is lost with its stream.
 const TICK: Duration = Duration::from_millis(500);

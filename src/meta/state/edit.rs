@@ -11,7 +11,7 @@ use super::chunk::RefChanges;
 use super::error::StateError;
 use super::execute::Scope;
 use super::reserve;
-use super::schema::{Inode, Table, extent_key, numbers, unpack};
+use super::schema::{Inode, Table, Tree, extent_key, numbers, unpack};
 use super::tx::{Tx, prefix_end};
 use crate::types::error::FsError;
 use crate::types::extent::{self, Extent};
@@ -204,6 +204,23 @@ impl Edit {
     /// `QuotaExceeded` or `Promised` for growth beyond the quota; `TooBig` for more inline bytes than a file may have; `Scattered` for a
     /// block with more extents than it may have; `PutAgain`.
     pub fn finish(self, scope: &mut Scope<'_, '_>, inode: &mut Inode) -> Result<(), StateError> {
+        self.finish_by(scope, inode, reserve::spend_bytes)
+    }
+
+    /// As [`Edit::finish`], for what a client does not count as an addition: its allowance is left alone.
+    ///
+    /// # Errors
+    /// Those of [`Edit::finish`], but for `Promised`.
+    pub fn finish_uncounted(self, scope: &mut Scope<'_, '_>, inode: &mut Inode) -> Result<(), StateError> {
+        self.finish_by(scope, inode, |scope, tree, _| reserve::check_bytes(scope, tree))
+    }
+
+    fn finish_by(
+        self,
+        scope: &mut Scope<'_, '_>,
+        inode: &mut Inode,
+        spend: impl FnOnce(&mut Scope<'_, '_>, &mut Tree, u64) -> Result<(), StateError>,
+    ) -> Result<(), StateError> {
         self.check_blocks(scope.tx)?;
         let Sums { allocated, inline, refs } = self.sums();
         inode.inline_bytes = sum(inode.inline_bytes, inline)?;
@@ -215,7 +232,7 @@ impl Edit {
             let mut tree = scope.tree_record()?;
             tree.usage.allocated_bytes = sum(tree.usage.allocated_bytes, allocated)?;
             if allocated > 0 {
-                reserve::spend_bytes(scope, &mut tree, allocated.unsigned_abs())?;
+                spend(scope, &mut tree, allocated.unsigned_abs())?;
             }
             scope.put_tree(&tree);
         }

@@ -66,6 +66,15 @@ pub(super) fn check_inodes(scope: &Scope<'_, '_>, tree: &Tree) -> Result<(), Sta
     fits(scope.policy.quota_inodes, tree.usage.inodes, tree.promised.inodes)
 }
 
+/// The tree may hold as many bytes as it does, and nobody's allowance is touched.
+///
+/// # Errors
+/// `QuotaExceeded`.
+pub(super) fn check_bytes(scope: &Scope<'_, '_>, tree: &Tree) -> Result<(), StateError> {
+    let fits = fits(scope.policy.quota_bytes, tree.usage.allocated_bytes, tree.promised.bytes);
+    fits.map_err(|_| FsError::QuotaExceeded.into())
+}
+
 /// The tree has grown by so many bytes, which are counted.
 ///
 /// # Errors

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::types::allowance::Allowance;
-use crate::types::op::Dated;
+use crate::types::op::{Dated, FallocateMode};
+use crate::types::rewrite::Seen;
 
 impl World {
     fn reserve(&mut self, count: u64) -> u64 {
@@ -172,4 +173,33 @@ fn what_was_promised_is_back_when_the_session_ends() {
     world.apply(Command::CloseSession { session });
     world.session = other;
     assert_eq!(world.want(500, 0), Allowance { inodes: 50, bytes: 0 });
+}
+
+/// A rewrite fills the holes in a block, and no client has counted that.
+#[test]
+fn what_a_rewrite_fills_is_not_taken_from_what_was_promised() {
+    let (mut world, first) = bounded(0, 16 * CHUNK);
+    let ino = world.file("f");
+    for at in [0, CHUNK / 2] {
+        world.write(ino, at, inline(b"x"), 1).unwrap();
+    }
+    let before = world.extents(ino).iter().map(Seen::of).collect();
+    let len = CHUNK as u32 / 2 + 1;
+    let part = ChunkPart { id: ChunkId([9; 32]), chunk_bytes: len, offset: 0, put_epoch: 0 };
+    let after = Extent { offset: 0, len, source: Source::Chunk(part) };
+    let allowance = |world: &World| world.state.view(|view| view.allowance(world.session)).unwrap().bytes;
+    // Half of what is left is promised; another file has all of the rest but a few bytes.
+    let promised = world.want(0, 16 * CHUNK).bytes;
+    let rest = 16 * CHUNK - promised - 2 - 100;
+    let other = world.file("other");
+    let allocate =
+        Op::Fallocate { ino: other, mode: FallocateMode::Allocate { keep_size: false }, offset: 0, len: rest };
+    let outcome = world.change(first, 1, 1, vec![allocate]);
+    assert!(matches!(outcome, Outcome::Changed(BatchReply::Done(_))), "{outcome:?}");
+    let compact = Op::Compact { ino, block_offset: 0, before, after };
+    assert_eq!(world.op(compact.clone()), Err(FsError::QuotaExceeded));
+    assert_eq!(allowance(&world), promised);
+    world.want(0, 0);
+    world.op(compact).unwrap();
+    assert_eq!(world.attr(ino).allocated_bytes, u64::from(len));
 }
