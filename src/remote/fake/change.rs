@@ -193,14 +193,7 @@ impl State {
                 self.set_locks(session, *ino, locks);
                 Ok(OpReply::Done)
             }
-            Op::Reserve { numbers, upto } => {
-                let first = (*numbers > 0).then_some(Ino(self.last_ino + 1));
-                self.last_ino += numbers;
-                let had = self.allowances.get(&session).copied().unwrap_or_default();
-                let most = if self.faults.scarce { had } else { self.faults.promises };
-                self.allowances.insert(session, upto.at_most(most));
-                Ok(OpReply::Reserved { first, allowance: self.allowances[&session] })
-            }
+            Op::Reserve { numbers, upto } => Ok(self.reserve(session, *numbers, *upto)),
             Op::TouchAtime { ino, was, atime } => {
                 let attr = &mut self.inode(*ino)?.attr;
                 if attr.atime == *was {
@@ -210,6 +203,15 @@ impl State {
             }
             _ => Err(FsError::NotSupported),
         }
+    }
+
+    fn reserve(&mut self, session: SessionId, numbers: u64, upto: Allowance) -> OpReply {
+        let first = (numbers > 0).then_some(Ino(self.last_ino + 1));
+        self.last_ino += numbers;
+        let had = self.allowances.get(&session).copied().unwrap_or_default();
+        let allowance = upto.at_most(if self.faults.scarce { had } else { self.faults.promises });
+        self.allowances.insert(session, allowance);
+        OpReply::Reserved { first, allowance }
     }
 
     fn create(&mut self, create: &crate::types::op::Create) -> Result<OpReply, FsError> {
