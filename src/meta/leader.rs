@@ -346,9 +346,7 @@ impl Leader {
         Ok(())
     }
 
-    // Quotas.
-
-    /// Tells sessions to give back what they do not need.
+    /// Tells sessions to give back what they do not need of quotas.
     pub fn ask_to_spare(&self, sessions: &[SessionId]) {
         let spare = |session: &SessionId| Recall { session: *session, event: Event::Spare };
         self.send(sessions.iter().map(spare).collect());

@@ -78,8 +78,9 @@ pub enum MetaRequest {
         ino: Ino,
     },
     /// Entries after a cookie (0: from the first), in cookie order; at most `entries_max`, and `READDIR_ENTRIES_MAX`. `.` and
-    /// `..` are the client's business. `attrs`: with what they lead to, and leases on it like the one on the directory. `unasked`: nobody waits for it, so nobody is to be
-    /// recalled for it: without a lease on the directory it is refused (`WouldBlock`).
+    /// `..` are the client's business. `attrs`: with what they lead to, and leases on it like the one on the directory.
+    /// `unasked`: nobody waits for it, so nobody is to be recalled for it: without a lease on the directory it is refused
+    /// (`WouldBlock`).
     ReadDir {
         session: SessionId,
         dir: Ino,
