@@ -6,12 +6,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::ClientConfig;
+use super::answers::Answers;
 use super::api::Result;
 use super::cache::chunk::ChunkCache;
 use super::chunks::ChunkStore;
@@ -71,6 +72,7 @@ pub struct Core {
     pub touched: Mutex<BTreeSet<Ino>>,
     /// Inodes are being given back.
     pub evicting: AtomicBool,
+    pub answers: Answers,
     /// Background flushes under way at once.
     pub flushes: Semaphore,
     pub space: Space,
@@ -211,6 +213,7 @@ impl Core {
             dirty: Mutex::default(),
             touched: Mutex::default(),
             evicting: AtomicBool::new(false),
+            answers: Answers::default(),
             flushes: Semaphore::new(super::writeback::FLUSHES_MAX),
             space: Space::default(),
             root: Mutex::default(),
@@ -459,24 +462,6 @@ impl Core {
         }
         let whole = kept || attr.kind != FileKind::File || state.undisturbed(asked);
         whole.then(|| state.overlay(attr))
-    }
-
-    /// Gives leases back, until the leader has heard.
-    pub async fn yield_claims(&self, claims: Vec<Claim>) {
-        let session = self.session();
-        while self.session().id() == session.id() {
-            match session.yield_leases(claims.clone()).await.result {
-                Ok(()) | Err(FsError::SessionExpired) => break,
-                Err(_) if self.is_stopping() => break,
-                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-            }
-        }
-        for claim in &claims {
-            if let Some(node) = self.nodes.find(claim.ino) {
-                node.lock().held.yielded();
-                node.moved.notify_waiters();
-            }
-        }
     }
 
     /// Free space is short enough for writes to meet the end of it.

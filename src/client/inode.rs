@@ -21,6 +21,7 @@ use super::dirty::Dirty;
 use super::extents::ExtentMap;
 use super::lease::{Held, Life};
 use super::lent::Lent;
+use super::looks::Looks;
 use super::names::Names;
 use super::siblings::{Misses, Place};
 use super::walk::Walk;
@@ -59,8 +60,9 @@ pub struct State {
     version: u64,
     attr: Option<Attr>,
     pub dir: Names,
-    /// Of a directory: how its files were missed, and how the directories in it are gone through.
+    /// Of a directory: how its files were missed, and taken to be changed, and how the directories in it are gone through.
     pub misses: Misses,
+    pub takes: Misses,
     pub walk: Walk,
     /// Where it stands in a directory.
     pub place: Option<Place>,
@@ -81,6 +83,7 @@ pub struct State {
     /// The kernel has filled pages since they were last dropped.
     pub pages: bool,
     pub lent: Lent,
+    pub looks: Looks,
     pub arbiter: Arbiter,
     /// Some of them may have been filled without a lease (see [`super::mapped`]), and a task that sees to it is under way.
     pub uncovered: bool,
@@ -154,6 +157,7 @@ impl Node {
             attr: None,
             dir: Names::default(),
             misses: Misses::default(),
+            takes: Misses::default(),
             walk: Walk::default(),
             place: None,
             xattrs: HashMap::new(),
@@ -170,6 +174,7 @@ impl Node {
             idle_since: None,
             pages: false,
             lent: Lent::default(),
+            looks: Looks::default(),
             arbiter: Arbiter::default(),
             uncovered: false,
             covering: false,
@@ -249,6 +254,7 @@ impl State {
     /// to be changed.
     pub fn change_here(&mut self) -> Option<&mut Attr> {
         self.crossed = self.stamp();
+        self.looks.changed();
         self.attr.as_mut()
     }
 
@@ -352,6 +358,9 @@ impl State {
         }
         if taken && hold.lease == Lease::None && before > Lease::None {
             self.forget();
+        }
+        if taken && hold.lease == Lease::Write && before < Lease::Write {
+            self.looks.came_up();
         }
         taken
     }

@@ -241,9 +241,7 @@ impl Core {
         if self.lock_here(&node, &unlock).is_some() {
             return Ok(());
         }
-        let _call = self.at_leader(&node);
-        let unlocked =
-            self.change(vec![Op::Lock(request(ino, unlock))], Touch::default(), Box::new(|_, _, _| {})).await;
+        let unlocked = self.lock_at_leader(&node, request(ino, unlock)).await;
         if unlocked.is_err() {
             self.locks.note(ino, space, owner);
         }

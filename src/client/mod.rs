@@ -34,6 +34,7 @@
 //! when something was lost there, or another host has had the volume since, the client stops: everything says EIO until
 //! the volume is unmounted and mounted again.
 
+mod answers;
 pub mod api;
 mod arbiter;
 mod atime;
@@ -52,6 +53,7 @@ mod lease;
 mod lent;
 mod list_ahead;
 mod locks;
+mod looks;
 mod mapped;
 mod memory;
 mod names;

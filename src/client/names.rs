@@ -221,15 +221,16 @@ impl Names {
         Some((items, next_cookie))
     }
 
-    /// Adds a name that is not there. To be asked for before: [`Names::can_grow`].
-    pub fn add(&mut self, name: &Name, ino: Ino, kind: FileKind) {
+    /// Adds a name that is not there. To be asked for before: [`Names::can_grow`]. Its cookie.
+    pub fn add(&mut self, name: &Name, ino: Ino, kind: FileKind) -> u64 {
         self.bound();
-        let Some(cookie) = self.next_cookie else { return };
+        let Some(cookie) = self.next_cookie else { return 0 };
         self.next_cookie = Some(cookie + 1);
         if self.is_complete() {
             self.order.insert(cookie, name.clone());
         }
         self.known.insert(name.clone(), Some(Known { ino, kind, cookie, unused: false }));
+        cookie
     }
 
     /// Lets a name that is there lead elsewhere; it keeps its cookie.
@@ -349,7 +350,9 @@ mod tests {
     fn what_is_not_there_is_known_of_more_names_than_are_kept() {
         let mut names = Names::fresh(Ino(1));
         let count = 5 * NAMES_MAX / 2;
-        (0..count).for_each(|n| names.add(&nth(n), Ino(n as u64), FileKind::File));
+        for n in 0..count {
+            names.add(&nth(n), Ino(n as u64), FileKind::File);
+        }
         assert_eq!((names.can_grow(), names.is_complete(), names.is_empty()), (true, true, Some(false)));
         for n in [0, NAMES_MAX, count - 1] {
             assert_ne!(names.entry(&nth(n)), Some(None), "{n} is there");
@@ -391,7 +394,9 @@ mod tests {
     #[test]
     fn more_names_than_can_be_remembered_are_forgotten() {
         let mut names = Names::fresh(Ino(1));
-        (0..=HASHES_MAX).for_each(|n| names.add(&nth(n), Ino(n as u64), FileKind::File));
+        for n in 0..=HASHES_MAX {
+            names.add(&nth(n), Ino(n as u64), FileKind::File);
+        }
         assert_eq!((names.entry(&nth(5)), names.entry(&name("absent")), names.can_grow()), (None, None, true));
         (0..99).for_each(|n| names.learn(name(&format!("absent-{n}")), None));
         assert_eq!(names.lists_ahead(), None);

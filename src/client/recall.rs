@@ -46,7 +46,7 @@ impl Core {
                 self.runtime.spawn(async move { core.wind_down(node).await });
             }
             RecallStep::Answer => {
-                self.runtime.spawn(async move { core.yield_claims(vec![claim]).await });
+                core.answer_recall(claim);
             }
             RecallStep::UnderWay | RecallStep::Late => {}
         }
@@ -74,7 +74,7 @@ impl Core {
             tracing::debug!(ino = %node.ino, "the kernel does not give up its pages yet");
             self.note_uncovered(&node);
         }
-        self.yield_claims(vec![claim]).await;
+        self.answer_recall(claim);
     }
 
     /// A page can be held by a request that is parked at the leader behind this recall. Then the mappings of this file
@@ -240,6 +240,7 @@ impl Core {
 
 fn end(state: &mut State, ino: Ino, keep: Lease) -> Claim {
     let open = state.opens > 0 || keep > Lease::None;
+    let had = state.held.lease();
     let hold = state.held.finish_recall(open, state.opens > 0);
     state.arbiter.end();
     if hold.lease == Lease::None {
@@ -254,6 +255,9 @@ fn end(state: &mut State, ino: Ino, keep: Lease) -> Claim {
         state.idle_since = Some(Instant::now());
     }
     state.writes_blocked = false;
-    state.quiet();
+    match (had, hold.lease) {
+        (Lease::Write, Lease::Read) => state.looks.came_down(),
+        _ => state.quiet(),
+    }
     Claim { ino, hold, grant: state.held.yield_grant() }
 }

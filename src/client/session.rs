@@ -116,6 +116,7 @@ async fn follow(core: &Arc<Core>, events: &mut Events) {
         match event {
             Event::Hello { .. } => {}
             Event::Recall { ino, keep, grant } => core.recalled(ino, keep, grant),
+            Event::Look { ino, grant, look } => core.looked_at(ino, grant, look),
             Event::Spare => core.spare(),
         }
     }

@@ -32,6 +32,7 @@ mod kernel;
 mod locks;
 mod quota;
 mod shared;
+mod turns;
 mod walk;
 
 #[derive(Default)]

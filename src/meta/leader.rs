@@ -14,14 +14,14 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
-use super::lease::{Key, LeaseTable, Recall};
+use super::lease::{Begun, Key, LeaseTable, Recall};
 use super::names::NameLocks;
 use super::promises::Promises;
 use super::stores::StoreReports;
 use crate::types::error::FsError;
 use crate::types::id::{Ino, SessionId, TreeId};
 use crate::types::limits::{LEASE_QUIET_MS, SESSION_TTL_MS};
-use crate::types::session::{Claim, Event, Hold, Lease};
+use crate::types::session::{Claim, Event, Hold, Lease, Shown};
 
 /// A client that answers heartbeats but not a recall holds everybody up: after this long it is expired.
 const RECALL_PATIENCE: Duration = Duration::from_secs(12);
@@ -291,7 +291,7 @@ impl Leader {
         let granted = self.with_live(session, |leases| {
             let grant = |ino: &Ino| {
                 let key = (tree, *ino);
-                let clear = leases.clear_for_read(session, key);
+                let clear = leases.is_unowned(session, key);
                 let claim = clear.then(|| leases.grant(session, key, want, now_ms)).flatten();
                 claim.filter(|claim| claim.hold.lease > Lease::None)
             };
@@ -334,12 +334,19 @@ impl Leader {
         hold
     }
 
-    pub fn yielded(&self, session: SessionId, claims: &[Claim]) -> Result<(), FsError> {
+    /// What a session keeps of what it held, and what it has shipped and keeps.
+    ///
+    /// # Errors
+    /// `SessionExpired` for a session that is not there (any more).
+    pub fn yielded(&self, session: SessionId, claims: &[Claim], shown: &[Shown]) -> Result<(), FsError> {
         let tree = self.heard(session)?;
         let now_ms = self.now_ms();
         let mut leases = self.leases.lock();
         for claim in claims {
             leases.yield_claim(session, (tree, claim.ino), *claim, now_ms);
+        }
+        for shown in shown {
+            leases.shown(session, (tree, shown.ino), shown.look);
         }
         drop(leases);
         self.advance();
@@ -352,14 +359,24 @@ impl Leader {
         self.send(sessions.iter().map(spare).collect());
     }
 
-    /// Another session's unshipped changes of this inode are shipped when this returns.
+    /// What another session did to this inode before is shipped when this returns.
     ///
     /// # Errors
     /// `Unreachable` when deposed.
     pub async fn before_read(&self, session: SessionId, key: Key) -> Result<(), FsError> {
-        let recalls = self.leases.lock().begin_read(session, key, self.now_ms(), LEASE_QUIET_MS);
+        let (look, looks) = self.leases.lock().begin_read(session, key);
+        self.send(looks);
+        self.wait_until(session, &[key], |leases| leases.clear_for_read(session, key, look)).await
+    }
+
+    /// The same, and no other session has a Write lease on it then.
+    ///
+    /// # Errors
+    /// `Unreachable` when deposed.
+    pub async fn take_down(&self, session: SessionId, key: Key) -> Result<(), FsError> {
+        let recalls = self.leases.lock().begin_take_down(session, key);
         self.send(recalls);
-        self.wait_until(session, &[key], |leases| leases.clear_for_read(session, key)).await
+        self.wait_until(session, &[key], |leases| leases.is_unowned(session, key)).await
     }
 
     /// Recalls the leases of others on `keys`; when this returns they are all given up. Dropping the guard ends the
@@ -368,14 +385,25 @@ impl Leader {
     /// # Errors
     /// `Unreachable` when deposed.
     pub async fn begin_change(&self, session: SessionId, keys: Vec<Key>) -> Result<ChangeGuard<'_>, FsError> {
-        let recalls = self.leases.lock().begin_change(session, &keys);
-        let mut guard = ChangeGuard { leader: self, keys, contended: !recalls.is_empty() };
+        let Begun { recalls, others_had } = self.leases.lock().begin_change(session, &keys);
+        let guard = ChangeGuard { leader: self, session, keys, others_had };
         self.send(recalls);
         if !self.leases.lock().clear_for_change(session, &guard.keys) {
-            guard.contended = true;
             self.wait_until(session, &guard.keys, |leases| leases.clear_for_change(session, &guard.keys)).await?;
         }
         Ok(guard)
+    }
+
+    /// Recalls whatever others have on those of `keys` that do not rest; when this returns it is given up.
+    ///
+    /// # Errors
+    /// `Unreachable` when deposed.
+    pub async fn begin_take(&self, session: SessionId, keys: Vec<Key>) -> Result<Taking<'_>, FsError> {
+        let (keys, recalls) = self.leases.lock().begin_take(session, keys, self.now_ms(), LEASE_QUIET_MS);
+        let taking = Taking { leader: self, session, keys };
+        self.send(recalls);
+        self.wait_until(session, &taking.keys, |leases| leases.has_answers(session, &taking.keys)).await?;
+        Ok(taking)
     }
 
     /// Whether space is about to come back, if that was looked at a moment ago.
@@ -478,8 +506,9 @@ impl Leader {
 /// A change under way. Nothing is granted on its inodes while it lives.
 pub struct ChangeGuard<'a> {
     leader: &'a Leader,
+    session: SessionId,
     keys: Vec<Key>,
-    contended: bool,
+    others_had: Lease,
 }
 
 impl ChangeGuard<'_> {
@@ -491,7 +520,36 @@ impl ChangeGuard<'_> {
 impl Drop for ChangeGuard<'_> {
     fn drop(&mut self) {
         let now_ms = self.leader.now_ms();
-        self.leader.leases.lock().end_change(&self.keys, self.contended, now_ms, LEASE_QUIET_MS);
+        let mut leases = self.leader.leases.lock();
+        leases.end_change(self.session, &self.keys, self.others_had, now_ms, LEASE_QUIET_MS);
+    }
+}
+
+/// A take under way. Nothing is granted on its inodes while it lives; dropped, it is given up.
+pub struct Taking<'a> {
+    leader: &'a Leader,
+    session: SessionId,
+    keys: Vec<Key>,
+}
+
+impl Taking<'_> {
+    /// Write leases on what is to be had: of two that want the same at the same time neither gets it, and where a change is
+    /// under way nobody does.
+    pub fn grant(mut self) -> Vec<Claim> {
+        let keys = std::mem::take(&mut self.keys);
+        let now_ms = self.leader.now_ms();
+        let granted = self.leader.with_live(self.session, |leases| leases.end_take(self.session, &keys, true, now_ms));
+        if granted.is_none() {
+            self.keys = keys;
+        }
+        granted.unwrap_or_default()
+    }
+}
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        let now_ms = self.leader.now_ms();
+        self.leader.leases.lock().end_take(self.session, &self.keys, false, now_ms);
     }
 }
 
@@ -501,138 +559,4 @@ pub fn key(tree: TreeId, ino: Ino) -> Key {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TREE: TreeId = TreeId(1);
-    const A: SessionId = SessionId(1);
-    const B: SessionId = SessionId(2);
-    const INO: Ino = Ino(9);
-    const WRITE: Hold = Hold { lease: Lease::Write, open: true };
-
-    async fn recalled(events: &mut mpsc::UnboundedReceiver<Event>) -> (Ino, Lease, u64) {
-        loop {
-            match events.recv().await {
-                Some(Event::Recall { ino, keep, grant }) => return (ino, keep, grant),
-                Some(Event::Hello { .. } | Event::Spare) => {}
-                None => panic!("the stream ended"),
-            }
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_change_waits_for_the_holder_and_then_goes_on() {
-        let leader = Leader::new(1, []);
-        leader.add_session(A, TREE);
-        leader.add_session(B, TREE);
-        let mut events = leader.subscribe(A).expect("alive");
-        leader.grant(A, key(TREE, INO), WRITE).expect("free");
-        let change = leader.begin_change(B, vec![key(TREE, INO)]);
-        let answer = async {
-            let (ino, keep, grant) = recalled(&mut events).await;
-            let hold = Hold { lease: keep, open: true };
-            leader.yielded(A, &[Claim { ino, hold, grant }]).expect("alive");
-        };
-        let (guard, ()) = tokio::join!(change, answer);
-        drop(guard.expect("went on"));
-        let granted = leader.grant(A, key(TREE, INO), Hold { lease: Lease::Read, open: true });
-        assert_eq!(granted.map(|claim| claim.hold), Some(Hold { lease: Lease::None, open: true }), "quiet time");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn recalls_survive_a_lost_stream() {
-        let leader = Leader::new(1, []);
-        leader.add_session(A, TREE);
-        leader.add_session(B, TREE);
-        leader.grant(A, key(TREE, INO), WRITE).expect("free");
-        let read = leader.before_read(B, key(TREE, INO));
-        let answer = async {
-            let mut events = leader.subscribe(A).expect("alive");
-            let (ino, keep, grant) = recalled(&mut events).await;
-            assert_eq!(keep, Lease::Read);
-            leader.yielded(A, &[Claim { ino, hold: Hold { lease: keep, open: true }, grant }]).expect("alive");
-        };
-        let (read, ()) = tokio::join!(read, answer);
-        read.expect("went on");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_never_answers_becomes_overdue_and_stands_in_nobodys_way() {
-        let leader = Leader::new(1, []);
-        leader.add_session(A, TREE);
-        leader.add_session(B, TREE);
-        leader.grant(A, key(TREE, INO), WRITE).expect("free");
-        let expire = async {
-            let mut confirmed = tokio::time::Instant::now();
-            while leader.overdue() != [A] {
-                leader.confirm(B, 0).expect("alive");
-                if leader.confirm(A, 0).is_ok() {
-                    confirmed = tokio::time::Instant::now();
-                }
-                tokio::time::advance(Duration::from_millis(100)).await;
-            }
-            assert!(confirmed.elapsed() > Duration::from_millis(SESSION_TTL_MS), "it may go by its leases until then");
-            leader.drop_session(A);
-        };
-        let (guard, ()) = tokio::join!(leader.begin_change(B, vec![key(TREE, INO)]), expire);
-        assert!(guard.is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_new_leader_grants_nothing_until_all_have_reclaimed() {
-        let leader = Leader::new(2, [(A, TREE), (B, TREE)]);
-        assert!(leader.grant(A, key(TREE, INO), WRITE).is_none());
-        let claim = Claim { ino: INO, hold: WRITE, grant: 77 };
-        assert_eq!(leader.reclaim(A, &[claim], false).expect("alive")[0].hold, WRITE);
-        leader.reclaim(B, &[], true).expect("alive");
-        assert!(!leader.is_settled(), "there is more to come");
-        let other = Claim { ino: Ino(10), ..claim };
-        assert_eq!(leader.reclaim(A, &[other], true).expect("alive")[0].hold, WRITE);
-        leader.settled().await.expect("settled");
-        assert!(leader.grant(B, key(TREE, Ino(10)), WRITE).is_some_and(|claim| claim.hold.lease == Lease::None));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nothing_is_granted_to_who_was_dropped_while_it_waited() {
-        let leader = Leader::new(1, []);
-        leader.add_session(A, TREE);
-        leader.add_session(B, TREE);
-        leader.grant(A, key(TREE, INO), WRITE).expect("free");
-        let read = async {
-            leader.before_read(B, key(TREE, INO)).await.expect("went on");
-            leader.acquire(B, key(TREE, INO), WRITE).await
-        };
-        let drop = async {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            leader.drop_session(B);
-            leader.drop_session(A);
-        };
-        let (granted, ()) = tokio::join!(read, drop);
-        assert_eq!(granted, Ok(None));
-        assert!(leader.grant_made(B, &[key(TREE, INO)]).is_empty());
-        leader.add_session(A, TREE);
-        leader.begin_change(A, vec![key(TREE, INO)]).await.expect("nobody is in the way");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_beats_and_never_reclaims_stands_in_nobodys_way() {
-        let leader = Leader::new(2, [(A, TREE), (B, TREE)]);
-        leader.reclaim(A, &[], true).expect("alive");
-        leader.reclaim(B, &[Claim { ino: INO, hold: WRITE, grant: 77 }], false).expect("alive");
-        for _ in 0..20 {
-            assert!(leader.overdue().is_empty());
-            tokio::time::advance(Duration::from_secs(1)).await;
-            leader.confirm(A, 0).expect("alive");
-            leader.confirm(B, 0).expect("alive");
-        }
-        for _ in 0..10 {
-            tokio::time::advance(Duration::from_millis(1_001)).await;
-            leader.confirm(A, 0).expect("alive");
-            assert_eq!(leader.confirm(B, 0), Err(FsError::SessionExpired));
-        }
-        assert_eq!(leader.overdue(), [B]);
-        leader.drop_session(B);
-        leader.settled().await.expect("settled");
-        assert!(leader.grant(A, key(TREE, Ino(10)), WRITE).is_some());
-    }
-}
+mod tests;

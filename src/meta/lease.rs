@@ -7,11 +7,13 @@
 //! - any number of sessions hold `Read`, or one holds `Write`;
 //! - a grant never waits and never recalls: what cannot be had at once is not granted, and the operation is served
 //!   "one-shot" by the leader;
-//! - a *change* ([`LeaseTable::begin_change`]) recalls every lease of other sessions, a *read*
-//!   ([`LeaseTable::begin_read`]) recalls another session's `Write` down to `Read`; both wait for the answers outside
-//!   of this table;
-//! - while a change is under way, and for a quiet time after one that had to recall, nothing new is granted: contended
-//!   inodes do not bounce leases;
+//! - a *change* ([`LeaseTable::begin_change`]) recalls every lease of other sessions; so does who *takes* an inode
+//!   ([`LeaseTable::begin_take`]), to change it by itself from then on; both wait for the answers outside of this table;
+//! - a *read* ([`LeaseTable::begin_read`]) *looks* at what another session has a `Write` on: that one ships what it did and
+//!   either comes down to `Read` or, while it goes on changing the inode, keeps what it has and says that it has shipped;
+//! - while a change is under way nothing new is granted, and for a quiet time after one that took a `Write` from somebody
+//!   nothing to anybody but who has it now: inodes that several change do not bounce leases. What only readers had is the
+//!   changer's, if it wants it, and not the readers' until it is quiet;
 //! - the mark `open` is no lease: it never conflicts, and keeps an unlinked inode alive. So does a lease: under one, inodes
 //!   are opened without asking, and the mark comes with the yield.
 //!
@@ -40,6 +42,7 @@ pub struct LeaseTable {
     /// Inodes at rest, and until when, soonest first: by then nobody may be left who would look at the entry.
     resting: VecDeque<(u64, Key)>,
     last_grant: u64,
+    last_look: u64,
 }
 
 #[derive(Debug, Default)]
@@ -49,8 +52,14 @@ struct Inode {
     changing: u32,
     /// Being freed: cannot be opened any more.
     reaping: bool,
-    no_lease_before_ms: u64,
-    no_write_before_ms: u64,
+    quiet: Quiet,
+}
+
+/// Until when nothing is granted, but to one session.
+#[derive(Debug, Default)]
+struct Quiet {
+    until_ms: u64,
+    but: Option<SessionId>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +71,23 @@ struct Holding {
     before: (Hold, u64),
     /// A recall down to this lease is on its way.
     recall: Option<Lease>,
+    /// The newest look that is on its way, and the newest up to which everything is shipped.
+    look: u64,
+    shown: u64,
+}
+
+/// A change that has begun, or a take.
+#[derive(Debug, PartialEq)]
+pub struct Begun {
+    pub recalls: Vec<Recall>,
+    /// The most that others had.
+    pub others_had: Lease,
+}
+
+impl Holding {
+    fn owes_an_answer(&self) -> bool {
+        self.recall.is_some() || self.look > self.shown
+    }
 }
 
 impl LeaseTable {
@@ -118,7 +144,7 @@ impl LeaseTable {
 
     /// A recall to this session on this inode is unanswered.
     pub fn recalling(&self, session: SessionId, key: Key) -> bool {
-        self.inodes.get(&key).and_then(|inode| inode.holding(session)).is_some_and(|held| held.recall.is_some())
+        self.inodes.get(&key).and_then(|inode| inode.holding(session)).is_some_and(Holding::owes_an_answer)
     }
 
     /// Records what a session says it held under the leader before. Refuses a lease that conflicts with another
@@ -134,16 +160,17 @@ impl LeaseTable {
         self.set(session, key, Hold { lease, open: hold.open })
     }
 
-    /// A change of these inodes begins: no grants on them until [`LeaseTable::end_change`]. Returns the recalls to
+    /// A change of these inodes begins: no grants on them until [`LeaseTable::end_change`]. With the recalls to
     /// send; the change may go ahead when [`LeaseTable::clear_for_change`] says so.
-    pub fn begin_change(&mut self, session: SessionId, keys: &[Key]) -> Vec<Recall> {
-        let mut recalls = Vec::new();
+    pub fn begin_change(&mut self, session: SessionId, keys: &[Key]) -> Begun {
+        let mut begun = Begun { recalls: Vec::new(), others_had: Lease::None };
         for key in keys {
             let inode = self.inodes.entry(*key).or_default();
             inode.changing += 1;
-            inode.recall_others(session, *key, Lease::None, &mut recalls);
+            begun.others_had = begun.others_had.max(inode.most_of_others(session));
+            inode.recall_others(session, *key, Lease::None, &mut begun.recalls);
         }
-        recalls
+        begun
     }
 
     /// No other session holds a lease on any of these.
@@ -153,14 +180,15 @@ impl LeaseTable {
         })
     }
 
-    /// The change is applied (or given up). `contended`: it had to recall, so the inodes rest for `quiet_ms`.
-    pub fn end_change(&mut self, keys: &[Key], contended: bool, now_ms: u64, quiet_ms: u64) {
+    /// The change is applied (or given up). If it had to recall, the inodes rest for `quiet_ms`; where only readers had leases,
+    /// who made it may have one meanwhile.
+    pub fn end_change(&mut self, session: SessionId, keys: &[Key], others_had: Lease, now_ms: u64, quiet_ms: u64) {
+        let but = (others_had < Lease::Write).then_some(session);
         for key in keys {
             if let Some(inode) = self.inodes.get_mut(key) {
                 inode.changing = inode.changing.saturating_sub(1);
-                if contended {
-                    inode.no_lease_before_ms = now_ms + quiet_ms;
-                    self.resting.push_back((now_ms + quiet_ms, *key));
+                if others_had > Lease::None {
+                    self.rest(*key, Quiet { until_ms: now_ms + quiet_ms, but });
                 }
             }
             self.forget_if_idle(*key, now_ms);
@@ -168,23 +196,97 @@ impl LeaseTable {
         self.forget_rested(now_ms);
     }
 
-    /// Somebody wants to read this inode: another session's `Write` must come down to `Read` first.
-    pub fn begin_read(&mut self, session: SessionId, key: Key, now_ms: u64, quiet_ms: u64) -> Vec<Recall> {
+    /// A session wants to change these inodes by itself: recalls what others have on them. Those that are to be waited for, until
+    /// [`LeaseTable::has_answers`]; then [`LeaseTable::end_take`]. What rests is left out: it changes hands too often.
+    pub fn begin_take(
+        &mut self,
+        session: SessionId,
+        mut keys: Vec<Key>,
+        now_ms: u64,
+        quiet_ms: u64,
+    ) -> (Vec<Key>, Vec<Recall>) {
+        keys.retain(|key| self.inodes.get(key).is_none_or(|inode| !inode.quiet.is_for(session, now_ms)));
         let mut recalls = Vec::new();
-        if let Some(inode) = self.inodes.get_mut(&key)
-            && inode.others(session).any(|h| h.hold.lease == Lease::Write)
-        {
-            inode.no_write_before_ms = now_ms + quiet_ms;
+        for key in &keys {
+            let inode = self.inodes.entry(*key).or_default();
+            inode.changing += 1;
+            let others_had = inode.most_of_others(session);
+            inode.recall_others(session, *key, Lease::None, &mut recalls);
+            if others_had == Lease::Write {
+                self.rest(*key, Quiet { until_ms: now_ms + quiet_ms, but: Some(session) });
+            }
+        }
+        self.forget_rested(now_ms);
+        (keys, recalls)
+    }
+
+    /// Nobody else owes an answer to a recall on any of these.
+    pub fn has_answers(&self, session: SessionId, keys: &[Key]) -> bool {
+        let inodes = keys.iter().filter_map(|key| self.inodes.get(key));
+        inodes.flat_map(|inode| inode.others(session)).all(|held| held.recall.is_none())
+    }
+
+    /// Ends a take. Gives those to the session that nobody else has got in the meantime, if `grants`.
+    pub fn end_take(&mut self, session: SessionId, keys: &[Key], grants: bool, now_ms: u64) -> Vec<Claim> {
+        let mut claims = Vec::new();
+        for key in keys {
+            if let Some(inode) = self.inodes.get_mut(key) {
+                inode.changing = inode.changing.saturating_sub(1);
+            }
+            let want = Hold { lease: Lease::Write, open: false };
+            claims.extend(grants.then(|| self.grant(session, *key, want, now_ms)).flatten());
+            self.forget_if_idle(*key, now_ms);
+        }
+        claims
+    }
+
+    /// Somebody wants to read this inode: who has a `Write` on it is to ship first. The number is for
+    /// [`LeaseTable::clear_for_read`].
+    pub fn begin_read(&mut self, session: SessionId, key: Key) -> (u64, Vec<Recall>) {
+        self.last_look += 1;
+        let look = self.last_look;
+        let mut looks = Vec::new();
+        if let Some(inode) = self.inodes.get_mut(&key) {
+            let writers = inode.holders.iter_mut().filter(|h| h.session != session && h.hold.lease == Lease::Write);
+            for holding in writers {
+                holding.look = look;
+                // One that has to give it back ships, too.
+                if holding.recall.is_none() {
+                    let event = Event::Look { ino: key.1, grant: holding.grant, look };
+                    looks.push(Recall { session: holding.session, event });
+                }
+            }
+        }
+        (look, looks)
+    }
+
+    /// No other session has changes of this inode that it made before the look and has not shipped.
+    pub fn clear_for_read(&self, session: SessionId, key: Key, look: u64) -> bool {
+        let shipped = |held: &Holding| held.hold.lease < Lease::Write || held.shown >= look;
+        self.inodes.get(&key).is_none_or(|inode| inode.others(session).all(shipped))
+    }
+
+    /// A session has shipped what it did to this inode before that look, and keeps what it has.
+    pub fn shown(&mut self, session: SessionId, key: Key, look: u64) {
+        let inode = self.inodes.get_mut(&key);
+        if let Some(held) = inode.and_then(|inode| inode.holders.iter_mut().find(|held| held.session == session)) {
+            held.shown = held.shown.max(look);
+        }
+    }
+
+    /// Another session's `Write` on this inode is to come down to `Read`, whatever it does: what it decides about by itself
+    /// (locks) is asked of the leader.
+    pub fn begin_take_down(&mut self, session: SessionId, key: Key) -> Vec<Recall> {
+        let mut recalls = Vec::new();
+        if let Some(inode) = self.inodes.get_mut(&key) {
             inode.recall_others(session, key, Lease::Read, &mut recalls);
-            self.resting.push_back((now_ms + quiet_ms, key));
-            self.forget_rested(now_ms);
         }
         recalls
     }
 
-    /// No other session may have unshipped changes of this inode.
-    pub fn clear_for_read(&self, session: SessionId, key: Key) -> bool {
-        self.inodes.get(&key).is_none_or(|inode| inode.others(session).all(|h| h.hold.lease < Lease::Write))
+    /// No other session has a `Write` on it.
+    pub fn is_unowned(&self, session: SessionId, key: Key) -> bool {
+        self.inodes.get(&key).is_none_or(|inode| inode.most_of_others(session) < Lease::Write)
     }
 
     /// The answer to a recall, or a lease given up unasked. What was granted after the claim was written is not
@@ -201,6 +303,9 @@ impl LeaseTable {
         holding.hold.open = claim.hold.open && (holding.hold.open || !reaping);
         if holding.recall.is_some_and(|keep| holding.hold.lease <= keep) {
             holding.recall = None;
+        }
+        if holding.hold.lease < Lease::Write {
+            holding.shown = holding.look;
         }
         if holding.hold == Hold::default() {
             self.drop_holding(session, key);
@@ -265,29 +370,31 @@ impl LeaseTable {
         self.forget_if_idle(key, now_ms);
     }
 
-    /// Recalls that this session has not answered.
+    /// Recalls and looks that this session has not answered.
     pub fn pending_recalls(&self, session: SessionId) -> Vec<Event> {
         let mut events = Vec::new();
         for key in self.by_session.get(&session).into_iter().flatten() {
-            if let Some(held) = self.inodes.get(key).and_then(|inode| inode.holding(session))
-                && let Some(keep) = held.recall
-            {
-                events.push(Event::Recall { ino: key.1, keep, grant: held.grant });
+            let Some(held) = self.inodes.get(key).and_then(|inode| inode.holding(session)) else { continue };
+            let (ino, grant) = (key.1, held.grant);
+            match held.recall {
+                Some(keep) => events.push(Event::Recall { ino, keep, grant }),
+                None if held.owes_an_answer() => events.push(Event::Look { ino, grant, look: held.look }),
+                None => {}
             }
         }
         events
     }
 
-    /// Numbers of grants are larger in every later term: what a client gives back of an earlier leader's, late, ends
-    /// nothing that was granted since.
+    /// Numbers of grants and looks are larger in every later term: what a client gives back of an earlier leader's, or says
+    /// to it, late, ends nothing that was granted since, and answers nothing.
     pub fn new(term: u64) -> LeaseTable {
-        LeaseTable { last_grant: term << 32, ..LeaseTable::default() }
+        LeaseTable { last_grant: term << 32, last_look: term << 32, ..LeaseTable::default() }
     }
 
-    /// Who besides `session` has not answered a recall on one of these.
+    /// Who besides `session` has not answered a recall or a look on one of these.
     pub fn debtors(&self, session: SessionId, keys: &[Key]) -> HashSet<SessionId> {
         let inodes = keys.iter().filter_map(|key| self.inodes.get(key));
-        inodes.flat_map(|i| i.others(session)).filter(|h| h.recall.is_some()).map(|h| h.session).collect()
+        inodes.flat_map(|i| i.others(session)).filter(|h| h.owes_an_answer()).map(|h| h.session).collect()
     }
 
     /// How many inodes have an entry: what the table costs.
@@ -299,12 +406,24 @@ impl LeaseTable {
         self.last_grant += 1;
         let grant = self.last_grant;
         let inode = self.inodes.entry(key).or_default();
+        // What was done before a Write was granted was not done under it: there is nothing to ship.
+        let fresh = Holding {
+            session,
+            hold,
+            grant,
+            before: (Hold::default(), 0),
+            recall: None,
+            look: 0,
+            shown: self.last_look,
+        };
         match inode.holders.iter_mut().find(|h| h.session == session) {
             Some(held) => {
                 let before = (held.hold, held.grant);
-                *held = Holding { session, hold, grant, before, recall: held.recall };
+                let gains = hold.lease > held.hold.lease;
+                let (look, shown) = (held.look, if gains { self.last_look } else { held.shown });
+                *held = Holding { before, recall: held.recall, look, shown, ..fresh };
             }
-            None => inode.holders.push(Holding { session, hold, grant, before: (Hold::default(), 0), recall: None }),
+            None => inode.holders.push(fresh),
         }
         self.by_session.entry(session).or_default().insert(key);
         Claim { ino: key.1, hold, grant }
@@ -317,6 +436,11 @@ impl LeaseTable {
         if let Some(keys) = self.by_session.get_mut(&session) {
             keys.remove(&key);
         }
+    }
+
+    fn rest(&mut self, key: Key, quiet: Quiet) {
+        self.resting.push_back((quiet.until_ms, key));
+        self.inodes.entry(key).or_default().quiet = quiet;
     }
 
     /// Looks at those again whose quiet time is over. Called with everything that begins one, so that entries are as many
@@ -332,11 +456,7 @@ impl LeaseTable {
 
     fn forget_if_idle(&mut self, key: Key, now_ms: u64) {
         let idle = self.inodes.get(&key).is_some_and(|inode| {
-            inode.holders.is_empty()
-                && inode.changing == 0
-                && !inode.reaping
-                && inode.no_lease_before_ms <= now_ms
-                && inode.no_write_before_ms <= now_ms
+            inode.holders.is_empty() && inode.changing == 0 && !inode.reaping && inode.quiet.until_ms <= now_ms
         });
         if idle {
             self.inodes.remove(&key);
@@ -353,17 +473,20 @@ impl Inode {
         self.holders.iter().filter(move |h| h.session != session)
     }
 
+    fn most_of_others(&self, session: SessionId) -> Lease {
+        self.others(session).map(|held| held.hold.lease).max().unwrap_or_default()
+    }
+
     /// As much of `want` as nobody and nothing stands against.
     fn obtainable(&self, session: SessionId, want: Lease, now_ms: u64) -> Lease {
-        if want == Lease::None || self.changing > 0 || now_ms < self.no_lease_before_ms {
+        if want == Lease::None || self.changing > 0 || self.quiet.is_for(session, now_ms) {
             return Lease::None;
         }
-        let alone = self.others(session).all(|h| h.hold.lease == Lease::None);
-        if want == Lease::Write && alone && now_ms >= self.no_write_before_ms {
-            return Lease::Write;
+        match self.most_of_others(session) {
+            Lease::None => want,
+            Lease::Read => Lease::Read,
+            Lease::Write => Lease::None,
         }
-        let shareable = self.others(session).all(|h| h.hold.lease < Lease::Write);
-        if shareable { Lease::Read } else { Lease::None }
     }
 
     fn recall_others(&mut self, session: SessionId, key: Key, keep: Lease, recalls: &mut Vec<Recall>) {
@@ -379,175 +502,12 @@ impl Inode {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const KEY: Key = (TreeId(1), Ino(7));
-    const A: SessionId = SessionId(1);
-    const B: SessionId = SessionId(2);
-    const READ: Hold = Hold { lease: Lease::Read, open: false };
-    const WRITE: Hold = Hold { lease: Lease::Write, open: true };
-
-    fn yielded(claim: Claim, lease: Lease) -> Claim {
-        Claim { hold: Hold { lease, ..claim.hold }, ..claim }
-    }
-
-    #[test]
-    fn readers_share_and_a_writer_is_alone() {
-        let mut table = LeaseTable::default();
-        assert_eq!(table.grant(A, KEY, READ, 0).map(|c| c.hold), Some(READ));
-        assert_eq!(table.grant(B, KEY, READ, 0).map(|c| c.hold), Some(READ));
-        let more = table.grant(A, KEY, WRITE, 0).expect("open is new");
-        assert_eq!(more.hold, Hold { lease: Lease::Read, open: true });
-        assert_eq!(table.grant(A, KEY, READ, 0).map(|c| c.hold), Some(more.hold));
-    }
-
-    #[test]
-    fn a_change_recalls_the_others_and_waits_for_them() {
-        let mut table = LeaseTable::default();
-        let claim = table.grant(A, KEY, READ, 0).expect("free");
-        let recalls = table.begin_change(B, &[KEY]);
-        assert_eq!(
-            recalls,
-            [Recall { session: A, event: Event::Recall { ino: Ino(7), keep: Lease::None, grant: claim.grant } }]
-        );
-        assert!(table.begin_change(B, &[KEY]).is_empty(), "one recall is enough");
-        assert!(!table.clear_for_change(B, &[KEY]));
-        table.yield_claim(A, KEY, yielded(claim, Lease::None), 0);
-        assert!(table.clear_for_change(B, &[KEY]));
-        table.end_change(&[KEY], false, 0, 500);
-        assert_eq!(table.grant(A, KEY, READ, 0), None, "one change is still under way");
-        table.end_change(&[KEY], true, 0, 500);
-        assert_eq!(table.grant(A, KEY, READ, 499), None, "quiet time");
-        assert!(table.grant(A, KEY, READ, 500).is_some());
-    }
-
-    #[test]
-    fn a_read_takes_a_writer_down_to_read() {
-        let mut table = LeaseTable::default();
-        let claim = table.grant(A, KEY, WRITE, 0).expect("free");
-        assert_eq!(table.begin_read(B, KEY, 0, 500).len(), 1);
-        assert!(!table.clear_for_read(B, KEY));
-        assert_eq!(table.grant(A, KEY, WRITE, 0), None, "not while it is recalled");
-        table.yield_claim(A, KEY, yielded(claim, Lease::Read), 0);
-        assert!(table.clear_for_read(B, KEY));
-        assert!(table.grant(B, KEY, READ, 0).is_some(), "reading together needs no quiet time");
-        table.drop_session(B, 0);
-        assert_eq!(table.grant(A, KEY, WRITE, 499).map(|c| c.hold.lease), Some(Lease::Read));
-        assert_eq!(table.grant(A, KEY, WRITE, 500).map(|c| c.hold), Some(WRITE));
-    }
-
-    #[test]
-    fn a_stale_yield_does_not_end_a_newer_grant() {
-        let mut table = LeaseTable::default();
-        let old = table.grant(A, KEY, READ, 0).expect("free");
-        let new = table.grant(A, KEY, WRITE, 0).expect("alone");
-        table.yield_claim(A, KEY, yielded(old, Lease::None), 0);
-        assert!(!table.clear_for_read(B, KEY));
-        table.yield_claim(A, KEY, yielded(new, Lease::None), 0);
-        assert!(table.clear_for_read(B, KEY));
-    }
-
-    #[test]
-    fn nothing_is_granted_across_a_recall() {
-        let mut table = LeaseTable::default();
-        let open = Hold { lease: Lease::Read, open: true };
-        let claim = table.grant(A, KEY, READ, 0).expect("free");
-        table.begin_change(B, &[KEY]);
-        assert!(table.recalling(A, KEY));
-        assert_eq!(table.grant(A, KEY, open, 0), None);
-        table.yield_claim(A, KEY, yielded(claim, Lease::None), 0);
-        assert!(table.clear_for_change(B, &[KEY]));
-        let opened = table.grant(A, KEY, open, 0).expect("answered");
-        assert_eq!(opened.hold, Hold { lease: Lease::None, open: true });
-        assert!(!table.begin_reap(KEY), "it is open");
-    }
-
-    #[test]
-    fn an_open_inode_is_not_reaped_and_a_reaped_one_not_opened() {
-        let mut table = LeaseTable::default();
-        let open = Hold { lease: Lease::None, open: true };
-        let claim = table.grant(A, KEY, open, 0).expect("open");
-        assert!(!table.begin_reap(KEY));
-        table.yield_claim(A, KEY, Claim { hold: Hold::default(), ..claim }, 0);
-        assert!(table.begin_reap(KEY));
-        assert_eq!(table.grant(B, KEY, open, 0), None);
-        table.end_reap(KEY, 0);
-        assert_eq!(table.inodes(), 0, "idle inodes cost nothing");
-    }
-
-    #[test]
-    fn what_was_recalled_before_it_was_shipped_stays_recalled() {
-        let mut table = LeaseTable::new(3);
-        let (assumed, _) = table.grant_made(A, KEY);
-        assert_eq!(table.begin_read(B, KEY, 0, 500).len(), 1);
-        assert_eq!(table.grant_made(A, KEY), (assumed, false), "the recall names this grant");
-        assert_eq!(
-            (table.lease_of(A, KEY), table.lease_of(B, KEY)),
-            (Lease::Write, Lease::None),
-            "it has still to ship it"
-        );
-        table.yield_claim(A, KEY, Claim { hold: Hold::default(), ..assumed }, 0);
-        assert!(table.clear_for_read(B, KEY));
-        assert!(table.grant_made(A, KEY).0.grant > assumed.grant);
-    }
-
-    #[test]
-    fn contended_inodes_are_forgotten_when_they_have_rested() {
-        let mut table = LeaseTable::default();
-        for ino in 0..1000 {
-            let key = (TreeId(1), Ino(ino));
-            let hold = if ino % 2 == 0 { READ } else { WRITE };
-            table.grant(A, key, hold, ino).expect("free");
-            // Every other one is read before, and its holder goes before the quiet time is over.
-            table.begin_read(B, key, ino, 500);
-            table.begin_change(B, &[key]);
-            table.drop_session(A, ino);
-            table.end_change(&[key], true, ino, 500);
-        }
-        assert!(table.inodes() > 400, "they rest");
-        table.begin_change(B, &[KEY]);
-        table.end_change(&[KEY], false, 1400, 500);
-        assert_eq!(table.inodes(), 99, "those of the last half second");
-        table.begin_change(B, &[KEY]);
-        table.end_change(&[KEY], false, 1500, 500);
-        assert_eq!((table.inodes(), table.resting.len()), (0, 0));
-    }
-
-    #[test]
-    fn reclaimed_leases_that_conflict_are_refused() {
-        let mut table = LeaseTable::default();
-        assert_eq!(table.reclaim(A, KEY, WRITE).hold, WRITE);
-        assert_eq!(table.reclaim(B, KEY, WRITE).hold, Hold { lease: Lease::None, open: true });
-        table.drop_session(A, 0);
-        assert_eq!(table.reclaim(B, KEY, READ).hold, READ);
-    }
-
-    #[test]
-    fn a_grant_that_was_not_told_is_undone() {
-        let mut table = LeaseTable::new(3);
-        let read = table.grant(A, KEY, READ, 0).unwrap();
-        let more = table.grant(A, KEY, WRITE, 0).unwrap();
-        assert_eq!(table.take_back(A, KEY, read.grant, false, 0), more.hold, "the later one was told");
-        assert_eq!(table.take_back(A, KEY, more.grant, true, 0), Hold { lease: Lease::Read, open: true });
-        assert_eq!(table.take_back(A, KEY, more.grant, false, 0), READ);
-        let other = table.grant(B, KEY, READ, 0).unwrap();
-        assert_eq!(table.take_back(B, KEY, other.grant, false, 0), Hold::default());
-        assert!(table.clear_for_change(A, &[KEY]));
-    }
-
-    #[test]
-    fn what_is_held_is_granted_again_to_who_asks() {
-        let mut table = LeaseTable::new(3);
-        let want = Hold { lease: Lease::Write, open: true };
-        let first = table.grant(A, KEY, want, 0).unwrap();
-        let again = table.grant(A, KEY, want, 0).unwrap();
-        assert_eq!((first.hold, again.hold), (want, want));
-        assert!(again.grant > first.grant);
-        table.yield_claim(A, KEY, Claim { hold: Hold::default(), ..first }, 0);
-        let third = table.grant(A, KEY, Hold { open: true, ..Hold::default() }, 0).unwrap();
-        assert_eq!(third.hold, want);
-        assert_eq!(table.take_back(A, KEY, third.grant, false, 0), want, "what it knew of before it keeps");
+impl Quiet {
+    /// Nothing is granted to this session.
+    fn is_for(&self, session: SessionId, now_ms: u64) -> bool {
+        now_ms < self.until_ms && self.but != Some(session)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,7 @@ use crate::types::op::{
     BatchReply, Create, Dated, FallocateMode, NewNode, Op, OpReply, Piece, RenameMode, Write, WriteAt,
 };
 use crate::types::record::{MetaInfo, Role, VolumePolicy};
-use crate::types::session::{Claim, Event, Hold, Lease};
+use crate::types::session::{Claim, Event, Hold, Lease, Shown};
 use crate::wire::codec::{KIND_META, decode, encode};
 use crate::wire::meta::{MetaBody, MetaReply, MetaRequest};
 
@@ -138,7 +138,8 @@ impl Client<'_> {
     }
 
     async fn give(&self, claim: Claim) {
-        let reply = self.world.ask(MetaRequest::Yield { session: self.session, leases: vec![claim] }).await;
+        let reply =
+            self.world.ask(MetaRequest::Yield { session: self.session, leases: vec![claim], shown: vec![] }).await;
         assert_eq!(reply.body, MetaBody::Done);
     }
 }
@@ -189,13 +190,53 @@ async fn a_reader_takes_the_writer_down_and_both_read() {
     let (ino, granted) = a.create("log", Hold { lease: Lease::Write, open: true }).await;
     assert_eq!(granted[0].hold, Hold { lease: Lease::Write, open: true });
     let answer = async {
-        let Event::Recall { ino, keep, grant } = next(&mut events).await else { panic!("not a recall") };
-        assert_eq!(keep, Lease::Read);
-        a.give(Claim { ino, hold: Hold { lease: keep, open: true }, grant }).await;
+        let Event::Look { ino, grant, .. } = next(&mut events).await else { panic!("not a look") };
+        a.give(Claim { ino, hold: Hold { lease: Lease::Read, open: true }, grant }).await;
     };
     let (found, ()) = tokio::join!(b.lookup("log", Hold { lease: Lease::Read, open: true }), answer);
     let claim = found.granted.iter().find(|claim| claim.ino == ino).expect("granted");
     assert_eq!(claim.hold, Hold { lease: Lease::Read, open: true });
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_writer_that_goes_on_is_read_at_the_leader() {
+    let world = World::new().await;
+    let (a, b) = (world.session().await, world.session().await);
+    let mut events = a.events().await;
+    let (ino, _) = a.create("log", Hold { lease: Lease::Write, open: true }).await;
+    let answer = async {
+        let Event::Look { ino, look, .. } = next(&mut events).await else { panic!("not a look") };
+        let shown = vec![Shown { ino, look }];
+        let reply = world.ask(MetaRequest::Yield { session: a.session, leases: vec![], shown }).await;
+        assert_eq!(reply.body, MetaBody::Done);
+    };
+    let (found, ()) = tokio::join!(b.lookup("log", Hold { lease: Lease::Read, open: true }), answer);
+    let claim = found.granted.iter().find(|claim| claim.ino == ino).expect("open");
+    assert_eq!(claim.hold, Hold { lease: Lease::None, open: true });
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn readers_give_back_what_another_takes_to_change_it() {
+    let world = World::new().await;
+    let (a, b) = (world.session().await, world.session().await);
+    let mut events = a.events().await;
+    let (ino, _) = b.create("one", Hold::default()).await;
+    assert_eq!(a.lookup("one", READ).await.granted.len(), 2);
+    let answer = async {
+        for _ in 0..2 {
+            let Event::Recall { ino, keep, grant } = next(&mut events).await else { panic!("not a recall") };
+            assert_eq!(keep, Lease::None);
+            a.give(Claim { ino, hold: Hold::default(), grant }).await;
+        }
+    };
+    let gone = Ino(ino.0 + 1_000);
+    let inos = vec![Ino::ROOT, gone, ino];
+    let (taken, ()) = tokio::join!(world.ask(MetaRequest::Take { session: b.session, inos }), answer);
+    let MetaBody::Attrs(attrs) = taken.body else { panic!("{:?}", taken.body) };
+    assert_eq!(attrs.iter().map(|attr| attr.ino).collect::<Vec<_>>(), [Ino::ROOT, ino]);
+    assert!(taken.granted.len() == 2 && taken.granted.iter().all(|claim| claim.hold.lease == Lease::Write));
     world.stop().await;
 }
 
@@ -498,7 +539,7 @@ async fn nobody_ships_what_it_has_no_lease_on() {
     let mut events = a.events().await;
     let unused = Ino(first.0 + 3);
     let answer = async {
-        let Event::Recall { ino, grant, .. } = next(&mut events).await else { panic!("not a recall") };
+        let Event::Look { ino, grant, .. } = next(&mut events).await else { panic!("not a look") };
         assert_eq!(ino, unused);
         a.give(Claim { ino, hold: Hold::default(), grant }).await;
     };

@@ -56,6 +56,8 @@ pub struct Faults {
     pub patience_ms: u64,
     /// The volume is for one host at a time.
     pub exclusive: bool,
+    /// No lease is granted that is not held.
+    pub grants_nothing: bool,
     /// Another host had it since.
     pub taken_over: bool,
     /// Chunks of earlier epochs are to be put again, once.
@@ -68,11 +70,20 @@ struct State {
     reclaimed: BTreeSet<SessionId>,
     inodes: BTreeMap<Ino, Inode>,
     last_ino: u64,
+    /// Whose numbers are whose, up to the last one; and which inodes were asked for before they were shipped.
+    numbers: BTreeMap<u64, SessionId>,
+    brought_home: BTreeSet<Ino>,
     sessions: BTreeMap<SessionId, Session>,
     last_session: u64,
     holds: BTreeMap<(Ino, SessionId), (Hold, u64)>,
     recalls: BTreeMap<(Ino, SessionId), (Lease, u64)>,
-    quiet: BTreeMap<Ino, Instant>,
+    /// By who looks: the number of the look that it waits for. And by who is looked at: the newest that it was told, and has
+    /// answered.
+    looks: BTreeMap<(Ino, SessionId), u64>,
+    looked: BTreeMap<(Ino, SessionId), (u64, u64)>,
+    last_look: u64,
+    /// Until when nothing is granted, but to one session.
+    quiet: BTreeMap<Ino, (Instant, Option<SessionId>)>,
     locks: BTreeMap<(Ino, LockSpace), Vec<Lock>>,
     waiting: BTreeMap<(SessionId, u64), Ino>,
     cancelled: BTreeSet<(SessionId, u64)>,
@@ -106,10 +117,15 @@ impl FakeMeta {
             reclaimed: BTreeSet::new(),
             inodes: BTreeMap::new(),
             last_ino: 1,
+            numbers: BTreeMap::new(),
+            brought_home: BTreeSet::new(),
             sessions: BTreeMap::new(),
             last_session: 0,
             holds: BTreeMap::new(),
             recalls: BTreeMap::new(),
+            looks: BTreeMap::new(),
+            looked: BTreeMap::new(),
+            last_look: 0,
             quiet: BTreeMap::new(),
             locks: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -140,6 +156,8 @@ impl FakeMeta {
         state.last_grant = 0;
         state.holds.clear();
         state.recalls.clear();
+        state.looks.clear();
+        state.looked.clear();
         state.reclaimed.clear();
         state.sessions.values_mut().for_each(|session| session.events = None);
         self.changed.notify_waiters();
@@ -156,6 +174,8 @@ impl FakeMeta {
         state.sessions.retain(|session, _| session.0 == kept);
         state.holds.retain(|(_, session), _| session.0 == kept);
         state.recalls.retain(|(_, session), _| session.0 == kept);
+        state.looks.retain(|(_, session), _| session.0 == kept);
+        state.looked.retain(|(_, session), _| session.0 == kept);
         state.locks.clear();
         let orphans: Vec<Ino> =
             state.inodes.iter().filter(|(_, inode)| inode.attr.nlink == 0).map(|(ino, _)| *ino).collect();
@@ -255,6 +275,12 @@ impl Transport for FakeNet {
             for ((ino, _), (keep, grant)) in state.recalls.iter().filter(|((_, holder), _)| *holder == session) {
                 sender.try_send(event(&Event::Recall { ino: *ino, keep: *keep, grant: *grant })).unwrap();
             }
+            for ((ino, _), (look, shown)) in state.looked.iter().filter(|((_, holder), _)| *holder == session) {
+                let grant = state.holds.get(&(*ino, session)).map_or(0, |(_, grant)| *grant);
+                if look > shown {
+                    sender.try_send(event(&Event::Look { ino: *ino, grant, look: *look })).unwrap();
+                }
+            }
             state.sessions.get_mut(&session).unwrap().events = Some(sender);
             Ok(receiver)
         })
@@ -299,44 +325,28 @@ impl State {
     /// `None`: parked until something changes.
     fn serve(&mut self, request: &MetaRequest, has_chunk: &dyn Fn(&ChunkId) -> bool) -> Option<MetaReply> {
         use MetaRequest::*;
-        match request {
-            OpenSession { read_only, after, .. } => return reply(self.open_session(*read_only, *after)),
-            Heartbeat { session, .. }
-            | StatFs { session }
-            | CloseSession { session }
-            | Yield { session, .. }
-            | CancelLock { session, .. }
-            | Reclaim { session, .. }
-                if self.is_gone(session) =>
-            {
-                return reply(MetaBody::Error(FsError::SessionExpired));
-            }
-            Lookup { session, .. }
-            | Parent { session, .. }
-            | GetAttr { session, .. }
-            | ReadLink { session, .. }
-            | ReadDir { session, .. }
-            | GetXattr { session, .. }
-            | ListXattr { session, .. }
-            | GetExtents { session, .. }
-            | GetSmallExtents { session, .. }
-            | Seek { session, .. }
-            | TestLock { session, .. }
-            | OwnLocks { session, .. }
-            | Change { session, .. }
-            | Ship { session, .. }
-            | WaitLock { session, .. } => {
-                if !self.sessions.contains_key(session) {
-                    return reply(MetaBody::Error(FsError::SessionExpired));
-                }
-                // A new leader waits until everybody has told what they hold.
-                if self.term > 1 && !self.sessions.keys().all(|session| self.reclaimed.contains(session)) {
-                    return None;
-                }
-            }
-            _ => {}
+        if request.session().is_some_and(|session| self.is_gone(&session)) {
+            return reply(MetaBody::Error(FsError::SessionExpired));
         }
+        let (OpenSession { .. }
+        | Heartbeat { .. }
+        | StatFs { .. }
+        | CloseSession { .. }
+        | Yield { .. }
+        | CancelLock { .. }
+        | Reclaim { .. }) = request
+        else {
+            // A new leader waits until everybody has told what they hold.
+            let reclaimed = self.sessions.keys().all(|session| self.reclaimed.contains(session));
+            return if self.term > 1 && !reclaimed { None } else { self.work(request, has_chunk) };
+        };
+        self.keep_session(request)
+    }
+
+    fn keep_session(&mut self, request: &MetaRequest) -> Option<MetaReply> {
+        use MetaRequest::*;
         match request {
+            OpenSession { read_only, after, .. } => reply(self.open_session(*read_only, *after)),
             Heartbeat { .. } => reply(MetaBody::Heartbeat(self.heartbeat())),
             StatFs { .. } => reply(MetaBody::Space(self.space())),
             CloseSession { session } => {
@@ -344,8 +354,14 @@ impl State {
                 self.holds.retain(|(_, holder), _| holder != session);
                 reply(MetaBody::Done)
             }
-            Yield { session, leases } => {
+            Yield { session, leases, shown } => {
+                self.tally("yield");
                 leases.iter().for_each(|claim| self.take_yield(*session, claim));
+                for shown in shown {
+                    let (_, answered) = self.looked.entry((shown.ino, *session)).or_default();
+                    *answered = (*answered).max(shown.look);
+                    self.tally("shown");
+                }
                 reply(MetaBody::Done)
             }
             Reclaim { term, .. } if *term != self.term => reply(MetaBody::Error(FsError::Stale)),
@@ -361,6 +377,13 @@ impl State {
                 self.cancelled.insert((*session, *sequence));
                 reply(MetaBody::Done)
             }
+            _ => None,
+        }
+    }
+
+    fn work(&mut self, request: &MetaRequest, has_chunk: &dyn Fn(&ChunkId) -> bool) -> Option<MetaReply> {
+        use MetaRequest::*;
+        match request {
             WaitLock { session, sequence, request, .. } => self.wait_lock(*session, *sequence, request),
             Change { session, sequence, ops, want, .. } => self.change(*session, *sequence, ops, *want, has_chunk),
             Ship { session, sequence, changes, .. } => Some(self.ship(*session, *sequence, changes, has_chunk)),
@@ -411,76 +434,11 @@ impl State {
         MetaBody::Session(SessionOpened { session, volume, read_only, heartbeat: self.heartbeat() })
     }
 
-    fn take_yield(&mut self, session: SessionId, claim: &Claim) {
-        let key = (claim.ino, session);
-        match self.holds.get_mut(&key) {
-            Some((hold, grant)) if *grant <= claim.grant => *hold = claim.hold,
-            _ => {}
-        }
-        self.holds.retain(|_, (hold, _)| *hold != Hold::default());
-        if self.recalls.remove(&key).is_some() {
-            self.quiet.insert(claim.ino, Instant::now() + Duration::from_millis(LEASE_QUIET_MS));
-        }
-        self.reap(claim.ino);
-    }
-
     fn reap(&mut self, ino: Ino) {
         let open = self.holds.iter().any(|((held, _), (hold, _))| *held == ino && hold.open);
         if !open && self.inodes.get(&ino).is_some_and(|inode| inode.attr.nlink == 0) {
             self.inodes.remove(&ino);
         }
-    }
-
-    /// Recalls what others hold beyond `keep`. `false`: somebody has to give something up first.
-    fn clear(&mut self, session: SessionId, ino: Ino, keep: Lease) -> bool {
-        let beyond: Vec<(SessionId, u64)> = self
-            .holds
-            .iter()
-            .filter(|((held, holder), (hold, _))| *held == ino && *holder != session && hold.lease > keep)
-            .map(|((_, holder), (_, grant))| (*holder, *grant))
-            .collect();
-        for (holder, grant) in &beyond {
-            let known = self.recalls.get(&(ino, *holder));
-            if known.is_none_or(|(lease, _)| *lease > keep) {
-                self.tally("recall");
-                self.recalls.insert((ino, *holder), (keep, *grant));
-                let recall = event(&Event::Recall { ino, keep, grant: *grant });
-                let events = self.sessions.get(holder).and_then(|session| session.events.as_ref());
-                events.map(|events| events.try_send(recall));
-            }
-        }
-        beyond.is_empty()
-    }
-
-    fn put_hold(&mut self, ino: Ino, session: SessionId, hold: Hold) -> Claim {
-        self.last_grant += 1;
-        self.holds.insert((ino, session), (hold, self.last_grant));
-        Claim { ino, hold, grant: self.last_grant }
-    }
-
-    fn grant(&mut self, session: SessionId, ino: Ino, want: Hold) -> Vec<Claim> {
-        if want == Hold::default() || !self.inodes.contains_key(&ino) {
-            return Vec::new();
-        }
-        let others = self.holds.iter().filter(|((held, holder), _)| *held == ino && *holder != session);
-        let most = others.map(|(_, (hold, _))| hold.lease).max().unwrap_or_default();
-        let quiet = self.quiet.get(&ino).is_some_and(|until| Instant::now() < *until);
-        let recalled = self.recalls.keys().any(|(recalled, _)| *recalled == ino);
-        let lease = match want.lease {
-            _ if quiet || recalled || most == Lease::Write => Lease::None,
-            Lease::Write if most == Lease::None => Lease::Write,
-            Lease::None => Lease::None,
-            _ => Lease::Read,
-        };
-        let mine = self.holds.get(&(ino, session)).map(|(hold, _)| *hold).unwrap_or_default();
-        let hold = Hold { lease: lease.max(mine.lease), open: mine.open || want.open };
-        vec![self.put_hold(ino, session, hold)]
-    }
-
-    /// No other session may have changed it.
-    fn is_free_for(&self, session: SessionId, ino: Ino) -> bool {
-        let others = self.holds.iter().filter(|((held, holder), _)| *held == ino && *holder != session);
-        others.map(|(_, (hold, _))| hold.lease).all(|lease| lease < Lease::Write)
     }
 
     fn attr(&self, ino: Ino) -> Result<Attr, FsError> {
@@ -490,11 +448,10 @@ impl State {
     fn read(&mut self, request: &MetaRequest) -> Option<MetaReply> {
         use MetaRequest::*;
         let (body, granted) = match request {
+            Take { session, inos } => return self.take(*session, inos),
             Lookup { session, dir, name, want } => {
                 let entry = self.inodes.get(dir).and_then(|inode| inode.entries.get(name)).copied();
-                if !self.clear(*session, *dir, Lease::Read)
-                    || entry.is_some_and(|ino| !self.clear(*session, ino, Lease::Read))
-                {
+                if !self.look(*session, *dir) || entry.is_some_and(|ino| !self.look(*session, ino)) {
                     return None;
                 }
                 self.tally("lookup");
@@ -504,7 +461,7 @@ impl State {
                 (found.map_or_else(MetaBody::Error, MetaBody::Attr), granted)
             }
             GetAttr { session, ino, want } => {
-                if !self.clear(*session, *ino, Lease::Read) {
+                if !self.look(*session, *ino) {
                     return None;
                 }
                 self.tally("getattr");
@@ -512,7 +469,7 @@ impl State {
                 (self.attr(*ino).map_or_else(MetaBody::Error, MetaBody::Attr), granted)
             }
             GetExtents { session, ino, offset, len, want } => {
-                if !self.clear(*session, *ino, Lease::Read) {
+                if !self.look(*session, *ino) {
                     return None;
                 }
                 self.tally("extents");
@@ -531,7 +488,7 @@ impl State {
                 (MetaBody::Error(FsError::WouldBlock), Vec::new())
             }
             ReadDir { session, dir, after, entries_max, attrs, want, .. } => {
-                if !self.clear(*session, *dir, Lease::Read) {
+                if !self.look(*session, *dir) {
                     return None;
                 }
                 self.tally("readdir");
@@ -603,4 +560,5 @@ impl State {
 }
 
 mod change;
+mod leases;
 mod locks;

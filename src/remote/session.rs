@@ -24,7 +24,7 @@ use crate::types::lock::{Lock, LockRequest, OwnLock};
 use crate::types::name::Name;
 use crate::types::op::{BatchReply, Dated, Op};
 use crate::types::record::SpaceReport;
-use crate::types::session::{Claim, DirPage, DirPart, HeartbeatReply, Hold, SessionOpened};
+use crate::types::session::{Claim, DirPage, DirPart, HeartbeatReply, Hold, SessionOpened, Shown};
 
 /// Changes under way at once: bounds the reply table of the session on the servers.
 pub const IN_FLIGHT_MAX: usize = 256;
@@ -168,9 +168,18 @@ impl MetaSession {
         self.ask(MetaRequest::Reclaim { session: self.id, term, leases, done: last }, done).await
     }
 
-    /// Leases given up: what is kept of them from now on.
-    pub async fn yield_leases(&self, leases: Vec<Claim>) -> Answer<()> {
-        self.ask(MetaRequest::Yield { session: self.id, leases }, done).await
+    /// Leases given up: what is kept of them from now on; and what was looked at, is shipped, and is kept.
+    pub async fn yield_leases(&self, leases: Vec<Claim>, shown: Vec<Shown>) -> Answer<()> {
+        self.ask(MetaRequest::Yield { session: self.id, leases, shown }, done).await
+    }
+
+    /// Write leases on these, from whoever has leases on them. The attributes of those that are had.
+    pub async fn take(&self, inos: Vec<Ino>) -> Answer<Vec<Attr>> {
+        self.ask(MetaRequest::Take { session: self.id, inos }, |body| match body {
+            MetaBody::Attrs(attrs) => Ok(attrs),
+            other => Err(failure(other)),
+        })
+        .await
     }
 
     /// # Errors

@@ -56,6 +56,8 @@ pub const EXTENTS_BYTES_SOFT_MAX: usize = 2 << 20;
 /// A file of at most this size is asked for together with others, so many at a time.
 pub const SMALL_FILE_BYTES: u64 = 64 << 10;
 pub const SMALL_FILES_MAX: usize = 256;
+/// Inodes whose leases one request takes from others.
+pub const TAKE_INODES_MAX: usize = 256;
 /// Blocks that a search for data or a hole goes through at once: some milliseconds, for which commands wait.
 pub const SEEK_BLOCKS_MAX: usize = 4096;
 /// Claims in one piece of a reclaim: what a client with a large cache holds does not fit one message.
@@ -72,8 +74,8 @@ pub const REPLICAS_MAX: u8 = 7;
 pub const SESSION_TTL_MS: u64 = 10_000;
 pub const SESSION_CLIENT_TTL_MS: u64 = 7_000;
 pub const SESSION_HEARTBEAT_MS: u64 = 1_000;
-/// After a lease was recalled, no new one is granted on that inode for this long: contended inodes are served one
-/// operation at a time by the leader instead of bouncing leases.
+/// After a Write lease was taken from who had it, no new one is granted on that inode for this long, but to who took it: what several
+/// hosts change is changed one operation at a time by the leader instead of bouncing leases.
 pub const LEASE_QUIET_MS: u64 = 500;
 /// Dirty data older than this is on its way.
 pub const WRITEBACK_AGE_MS: u64 = 500;

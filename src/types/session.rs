@@ -37,6 +37,13 @@ pub struct Claim {
     pub grant: u64,
 }
 
+/// What was done to an inode before this look is shipped, and its lease is kept.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown {
+    pub ino: Ino,
+    pub look: u64,
+}
+
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct SessionOpened {
     pub session: SessionId,
@@ -99,6 +106,9 @@ pub enum Event {
     Hello { term: u64 },
     /// Give up everything beyond `keep` on this inode that was granted up to `grant`, then `Yield`.
     Recall { ino: Ino, keep: Lease, grant: u64 },
+    /// Somebody reads this inode: ship what was done to it. Then `Yield`, and keep `Read` of what was granted up to `grant`; or,
+    /// if it is changed all the time, keep what is held and say the number of the look.
+    Look { ino: Ino, grant: u64, look: u64 },
     /// Give back what was set aside of the quotas and is not needed (`Op::Reserve`): others have need of it.
     Spare,
 }

@@ -15,7 +15,7 @@ use crate::types::op::{BatchReply, Dated, Op};
 use crate::types::record::{
     ClientGrant, ClusterStatus, MetaInfo, Role, SpaceReport, Volume, VolumePolicy, VolumeUsage,
 };
-use crate::types::session::{Claim, DirPage, HeartbeatReply, Hold, SessionOpened};
+use crate::types::session::{Claim, DirPage, HeartbeatReply, Hold, SessionOpened, Shown};
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub enum MetaRequest {
@@ -50,10 +50,17 @@ pub enum MetaRequest {
     CloseSession {
         session: SessionId,
     },
-    /// The answer to recalls, or a lease given up unasked: what is kept from now on.
+    /// The answer to recalls and looks, or a lease given up unasked: what is kept from now on.
     Yield {
         session: SessionId,
         leases: Vec<Claim>,
+        shown: Vec<Shown>,
+    },
+    /// Write leases on these (at most `TAKE_INODES_MAX`), to change them without asking; who has leases on them gives them back. Not
+    /// on what changes hands too often. Answered with the attributes of those that were granted.
+    Take {
+        session: SessionId,
+        inos: Vec<Ino>,
     },
 
     // Reading a tree. `want` asks for a lease on what is read; it is granted if nothing is in the way.
@@ -224,6 +231,7 @@ impl MetaRequest {
             | MetaRequest::Reclaim { session, .. }
             | MetaRequest::CloseSession { session }
             | MetaRequest::Yield { session, .. }
+            | MetaRequest::Take { session, .. }
             | MetaRequest::Lookup { session, .. }
             | MetaRequest::Parent { session, .. }
             | MetaRequest::GetAttr { session, .. }
@@ -269,6 +277,7 @@ pub enum MetaBody {
     Session(SessionOpened),
     Heartbeat(HeartbeatReply),
     Attr(Attr),
+    Attrs(Vec<Attr>),
     Target(Vec<u8>),
     Entries(DirPage),
     Value(Vec<u8>),

@@ -16,6 +16,7 @@ use crate::client::journal::Change;
 use crate::client::names::Names;
 use crate::client::ops::attrs::{XATTR_KEPT_BYTES_MAX, XATTRS_MAX};
 use crate::client::ops::write::{CAPABILITY, forget_capability};
+use crate::client::siblings::Place;
 use crate::types::attr::{Attr, FileKind, SetAttr, Time};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
@@ -28,7 +29,7 @@ use crate::types::xattr::{check_kind, check_name};
 /// command, and everything waits for it.
 const BLOCKS_MAX: u64 = 16;
 
-type Place<'a> = (Ino, &'a Name);
+type Entry<'a> = (Ino, &'a Name);
 
 impl Core {
     /// Nothing in general stands against changes made here.
@@ -70,8 +71,9 @@ impl Core {
         };
         attr.mask(create.umask);
         change_attr(parent, |attr| attr.gain_entry(create.node.kind(), at));
-        parent.dir.add(&create.name, ino, attr.kind);
+        let cookie = parent.dir.add(&create.name, ino, attr.kind);
         let made = locked.of(ino)?;
+        made.place = Some(Place { dir: create.dir, cookie });
         made.made_here(attr.clone());
         match &create.node {
             NewNode::Dir => made.dir = Names::fresh(create.dir),
@@ -138,7 +140,7 @@ impl Core {
     }
 
     /// A directory is not moved to another one here: whether it would lie within itself is the leader's to say.
-    pub fn rename_alone(self: &Arc<Self>, from: Place<'_>, to: Place<'_>, mode: RenameMode) -> Option<Result<()>> {
+    pub fn rename_alone(self: &Arc<Self>, from: Entry<'_>, to: Entry<'_>, mode: RenameMode) -> Option<Result<()>> {
         let (from_dir, to_dir) = (self.nodes.find(from.0)?, self.nodes.find(to.0)?);
         let moved = from_dir.lock().dir.entry(from.1)??;
         let target = to_dir.lock().dir.entry(to.1)?;
@@ -197,7 +199,8 @@ impl Core {
             None => {
                 let state = locked.of(to.0)?;
                 change_attr(state, |attr| attr.gain_entry(kind, at));
-                state.dir.add(to.1, moved, kind);
+                let cookie = state.dir.add(to.1, moved, kind);
+                locked.of(moved)?.place = Some(Place { dir: to.0, cookie });
             }
         }
         change_attr(locked.of(moved)?, |attr| attr.changed(at));

@@ -168,9 +168,6 @@ impl Core {
         } else {
             state.dir.listed_in_vain();
         }
-        if lease == Lease::Write && state.held.lease() < Lease::Write {
-            state.is_shared();
-        }
         Ok((items, page.next_cookie))
     }
 

@@ -1,7 +1,7 @@
 //! Getting what is needed to make changes here: Write leases, knowledge of names, inode numbers.
 //!
-//! Each asks once and does not insist. What is not to be had now is not asked for again for a while
-//! ([`State::wants_to_be_ours`](crate::client::inode::State::wants_to_be_ours)), and the change is made at the leader.
+//! Leases are taken from who has them, but not from who has just taken them. What is not to be had now is not asked for again for a
+//! while ([`State::wants_to_be_ours`](crate::client::inode::State::wants_to_be_ours)), and the change is made at the leader.
 
 use std::sync::Arc;
 
@@ -18,11 +18,14 @@ use crate::types::name::Name;
 use crate::types::op::{BatchReply, Op, OpReply};
 use crate::types::session::{DirPart, Hold, Lease};
 
+/// Inodes whose leases are taken at once, by how many were taken in a row in the order of a listing.
+const TAKES: [usize; 3] = [1, 8, 64];
 /// Times that a name is asked for before it is left to the leader, which costs all that is known of the others.
 const LOOKUPS_MAX: usize = 4;
 
 impl Core {
-    /// Asks for a Write lease on an inode, if there is a prospect of one and it would be of use.
+    /// Takes a Write lease on an inode from whoever has a lease on it, if that would be of use, and on those behind it that are
+    /// likely to be changed next.
     pub async fn own(&self, node: &Arc<Node>) {
         let asks = {
             let state = node.lock();
@@ -32,16 +35,54 @@ impl Core {
             return;
         }
         self.shipped(node).await;
-        let (asked, ino) = (self.nodes.asked(), node.ino);
-        let want = Hold { lease: node.lock().want(Lease::Write), open: false };
-        let told = self.ask(|session| async move { session.getattr(ino, want).await }).await;
-        if let Ok(attr) = told.result.clone() {
-            self.keep_attr(asked, &told, attr);
+        let (asked, inos) = (self.nodes.asked(), self.to_take(node));
+        let told = self
+            .ask(|session| {
+                let inos = inos.clone();
+                async move { session.take(inos).await }
+            })
+            .await;
+        for attr in told.result.iter().flatten() {
+            self.keep_attr(asked, &told, attr.clone());
         }
         let mut state = node.lock();
         if state.held.lease() < Lease::Write {
             state.is_shared();
         }
+    }
+
+    /// What to take with this one: whoever changes the files of a directory in the order of its listing goes on so.
+    fn to_take(&self, node: &Node) -> Vec<Ino> {
+        let mut inos = vec![node.ino];
+        let place = {
+            let state = node.lock();
+            state.place.filter(|_| state.base().is_some_and(|attr| attr.kind != FileKind::Dir))
+        };
+        let Some(place) = place else { return inos };
+        let Some(dir) = self.nodes.find(place.dir) else { return inos };
+        let behind = {
+            let mut state = dir.lock();
+            let window = state.takes.note(place.cookie, TAKES);
+            state.dir.page(place.cookie, window - 1).filter(|_| state.leased(&self.life))
+        };
+        let behind = behind.map(|(items, _)| items).unwrap_or_default();
+        if let Some(last) = behind.last() {
+            dir.lock().takes.asked_up_to(last.cookie);
+        }
+        for item in behind.iter().filter(|item| item.kind != FileKind::Dir) {
+            let sibling = self.nodes.node(item.ino);
+            let state = sibling.lock();
+            if state.pending == 0 && !state.is_ours(&self.life) && state.wants_to_be_ours() {
+                inos.push(item.ino);
+            }
+        }
+        inos
+    }
+
+    /// As [`Core::own`], for a file that is written. `false`: it is not to be had.
+    pub async fn own_to_write(&self, node: &Arc<Node>) -> bool {
+        self.own(node).await;
+        node.lock().owned(&self.life)
     }
 
     /// Sees to it that names in this directory can be changed here, if that is to be had. `false`: it is not.
@@ -52,7 +93,7 @@ impl Core {
             let ours = state.is_ours(&self.life) && state.dir.can_grow();
             (ours, !state.dir.has_default_acl() && state.wants_to_be_ours())
         };
-        if !self.may_act_alone() || !(ours || wanted && self.list_as_ours(&node).await) {
+        if !self.may_act_alone() || !(ours || wanted && self.own_dir(&node).await) {
             return false;
         }
         if !ours {
@@ -71,8 +112,21 @@ impl Core {
         state.is_ours(&self.life) && state.dir.can_grow()
     }
 
-    /// A short listing: it tells which cookie comes next. More is listed as names are asked for.
-    async fn list_as_ours(&self, node: &Arc<Node>) -> bool {
+    /// A Write lease on a directory, and a short listing: it tells which cookie comes next. More is listed as names are asked for.
+    async fn own_dir(&self, node: &Arc<Node>) -> bool {
+        let is_known = node.lock().leased(&self.life);
+        if !is_known && !self.list_to_change(node).await {
+            return false;
+        }
+        let is_had = |node: &Node| node.lock().owned(&self.life);
+        if !is_had(node) {
+            self.own(node).await;
+        }
+        let is_listed = node.lock().dir.can_grow();
+        is_had(node) && (is_listed || self.list_to_change(node).await)
+    }
+
+    async fn list_to_change(&self, node: &Arc<Node>) -> bool {
         let part = DirPart { after: 0, entries: LIST_ENTRIES_MIN, attrs: true, unasked: false };
         self.list(node, part, Lease::Write).await.is_ok()
     }
@@ -90,7 +144,10 @@ impl Core {
             return;
         }
         if is_dir {
-            self.list_as_ours(&node).await;
+            self.own_dir(&node).await;
+            if node.lock().dir.is_empty().is_none() {
+                self.list_to_change(&node).await;
+            }
         } else {
             self.own(&node).await;
         }

@@ -72,6 +72,7 @@ impl Core {
         let file = self.writable(handle)?;
         let (node, bytes) = (&file.node, write.data.len() as u64);
         let failures = node.lock().failure.count;
+        let mut asked = false;
         loop {
             let moved = node.moved.notified();
             tokio::pin!(moved);
@@ -95,6 +96,7 @@ impl Core {
                     drop(adding);
                     moved.await;
                 }
+                Buffered::Contended if !std::mem::replace(&mut asked, true) && self.own_to_write(node).await => {}
                 _ => {
                     // What was buffered before lies below what is written now, and counts for the end of the file.
                     let flushed = self.flush_before(node).await;
@@ -171,6 +173,7 @@ impl Core {
         let newest = state.visible().map(|attr| attr.ctime).unwrap_or_default();
         state.mtime = Some(self.clock.now().max(newest));
         state.clear_privileges |= clear_privileges;
+        state.looks.changed();
         forget_capability(state);
     }
 

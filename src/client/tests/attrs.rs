@@ -38,6 +38,7 @@ async fn a_time_that_is_set_after_an_access_is_not_undone_by_it() {
     a.setattr(ino, SetAttr { atime: Some(SetTime::At(then)), ..SetAttr::default() }).await.unwrap();
     // Now the access is told.
     b.stop().await.unwrap();
+    a.sync().await.unwrap();
     assert_eq!(cluster.meta.attr(ino).unwrap().atime, then);
     assert_eq!(a.getattr(ino).await.unwrap().atime, then);
 }

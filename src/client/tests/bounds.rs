@@ -245,8 +245,9 @@ async fn full_stores_are_waited_for_while_something_is_being_deleted() {
         assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     };
     assert_eq!(tokio::join!(a.fsync(ino, Some(handle)), looks).0, Err(FsError::NoSpace));
-    // The lease is gone, so the write goes to the stores itself; and not for ever, however many there are.
+    // Without the lease the write goes to the stores itself; and not for ever, however many there are.
     fills(false);
+    cluster.meta.fault(|faults| faults.grants_nothing = true);
     assert!(a.write(ino, handle, at(0, &vec![9; 1 << 20])).await.is_ok());
     fills(true);
     for patience in [30..32, 0..1] {
@@ -256,6 +257,7 @@ async fn full_stores_are_waited_for_while_something_is_being_deleted() {
     }
     // Nor where nothing is deleted.
     fills(false);
+    cluster.meta.fault(|faults| faults.grants_nothing = false);
     assert!(a.write(ino, handle, at(0, &vec![9; 1 << 20])).await.is_ok());
     fills(true);
     cluster.meta.fault(|faults| faults.freeing = false);

@@ -33,13 +33,13 @@ async fn who_has_a_write_lease_takes_locks_without_the_leader() {
 async fn of_a_file_that_was_there_the_leader_is_asked_once() {
     let cluster = Cluster::new();
     let (a, b) = (cluster.client().await, cluster.client().await);
-    let (ino, _) = create(&a, "f").await;
+    let (ino, ours) = create(&a, "f").await;
     let handle = b.open(ino, RW).await.unwrap();
     b.release(ino, handle, None).await.unwrap();
     a.setlk(ino, call(1, EXCLUSIVE, 0, 9), false).await.unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    // It is opened anew, with a Write lease, while a lock from before is at the leader.
-    a.open(ino, RW).await.unwrap();
+    // It is written to, under a Write lease, while a lock from before is at the leader.
+    write(&a, ino, ours, 0, b"mine").await;
     a.setlk(ino, call(1, EXCLUSIVE, 20, 29), false).await.unwrap();
     let [changes, questions, ships] = asked(&cluster);
     for start in 0..10 {

@@ -126,7 +126,7 @@ impl Shared {
                 guards.push(leader.begin_change(session, touched.changed).await?);
             }
             for key in touched.read {
-                leader.before_read(session, key).await?;
+                leader.take_down(session, key).await?;
             }
         }
     }

@@ -25,7 +25,7 @@ impl Shared {
         let leader = self.lead()?;
         leader.settled().await?;
         let tree = leader.heard(session)?;
-        leader.before_read(session, key(tree, request.ino)).await?;
+        leader.take_down(session, key(tree, request.ino)).await?;
         let held = self.read(|view| view.test_lock(tree, session, request)).await?;
         Ok(plain(MetaBody::Lock(held)))
     }
@@ -62,7 +62,7 @@ impl Shared {
             unlocked.mark_unchanged();
             {
                 let _name = leader.names.lock(tree, [(request.ino, b"".as_slice())]).await;
-                leader.before_read(session, key(tree, request.ino)).await?;
+                leader.take_down(session, key(tree, request.ino)).await?;
                 let in_the_way = self.read(|view| view.test_lock(tree, session, &request)).await?;
                 if in_the_way.is_none() {
                     let reply = self.apply_change(&leader, tree, &change).await?;

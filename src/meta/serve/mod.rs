@@ -196,7 +196,7 @@ impl Shared {
         match request {
             MetaRequest::Heartbeat { session, memory_bytes } => self.heartbeat(session, memory_bytes).await,
             MetaRequest::Reclaim { session, term, leases, done } => self.reclaim(session, term, &leases, done),
-            MetaRequest::Yield { session, leases } => self.yielded(session, &leases),
+            MetaRequest::Yield { session, leases, shown } => self.yielded(session, &leases, &shown),
             MetaRequest::CloseSession { session } => self.close_session(session).await,
             MetaRequest::StatFs { session } => self.statfs(session).await,
             MetaRequest::TestLock { session, request } => self.test_lock(session, &request).await,

@@ -13,7 +13,7 @@ use crate::types::error::FsError;
 use crate::types::extent::{self, Extent};
 use crate::types::id::{Ino, SessionId, TreeId};
 use crate::types::limits::{
-    EXTENTS_BYTES_SOFT_MAX, READDIR_ENTRIES_MAX, SEEK_BLOCKS_MAX, SMALL_FILE_BYTES, SMALL_FILES_MAX,
+    EXTENTS_BYTES_SOFT_MAX, READDIR_ENTRIES_MAX, SEEK_BLOCKS_MAX, SMALL_FILE_BYTES, SMALL_FILES_MAX, TAKE_INODES_MAX,
 };
 use crate::types::name::Name;
 use crate::types::session::{Claim, DirPart, Hold, Lease};
@@ -42,6 +42,7 @@ impl Shared {
                 let (attr, claim) = reader.attr(ino, want).await?;
                 Ok(granting(MetaBody::Attr(attr), claim))
             }
+            MetaRequest::Take { inos, .. } => reader.take(&inos).await,
             MetaRequest::ReadLink { ino, .. } => {
                 reader.leader.before_read(session, key(tree, ino)).await?;
                 Ok(plain(MetaBody::Target(self.read(|view| view.read_link(tree, ino)).await?)))
@@ -160,6 +161,27 @@ impl Reader<'_> {
         let claim = self.leader.acquire(self.session, key(self.tree, ino), want).await?;
         let attr = self.or_give_back(claim, |view| view.attr(self.tree, ino))?;
         Ok((attr, claim))
+    }
+
+    /// Write leases, and the attributes that they are on. What is not there (any more) is left out, as is what was not granted.
+    async fn take(&self, inos: &[Ino]) -> Result<MetaReply, Fail> {
+        if inos.len() > TAKE_INODES_MAX {
+            return Err(FsError::Invalid.into());
+        }
+        let keys = inos.iter().map(|ino| key(self.tree, *ino)).collect();
+        let taking = self.leader.begin_take(self.session, keys).await?;
+        self.shared.raft.read_barrier().await?;
+        let (mut attrs, mut told) = (Vec::new(), Vec::new());
+        for claim in taking.grant() {
+            match self.shared.state.view(|view| view.attr(self.tree, claim.ino)) {
+                Ok(attr) => {
+                    attrs.extend((claim.hold.lease == Lease::Write).then_some(attr));
+                    told.push(claim);
+                }
+                Err(_) => self.give_back(Some(claim)),
+            }
+        }
+        Ok(granting(MetaBody::Attrs(attrs), told))
     }
 
     async fn extents(&self, ino: Ino, offset: u64, len: u64, want: Hold) -> Result<MetaReply, Fail> {

@@ -14,7 +14,7 @@ use crate::types::error::FsError;
 use crate::types::id::SessionId;
 use crate::types::limits::SESSION_HEARTBEAT_MS;
 use crate::types::record::{ClientGrant, Role};
-use crate::types::session::{Claim, Event, HeartbeatReply, SessionOpened};
+use crate::types::session::{Claim, Event, HeartbeatReply, SessionOpened, Shown};
 use crate::wire::codec::{KIND_META, encode};
 use crate::wire::meta::{MetaBody, MetaReply};
 
@@ -124,8 +124,8 @@ impl Shared {
         }
     }
 
-    pub(super) fn yielded(&self, session: SessionId, claims: &[Claim]) -> Result<MetaReply, Fail> {
-        self.lead()?.yielded(session, claims)?;
+    pub(super) fn yielded(&self, session: SessionId, claims: &[Claim], shown: &[Shown]) -> Result<MetaReply, Fail> {
+        self.lead()?.yielded(session, claims, shown)?;
         Ok(plain(MetaBody::Done))
     }
 

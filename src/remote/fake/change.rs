@@ -18,13 +18,13 @@ impl State {
         let touched: Vec<Ino> = ops.iter().flat_map(|op| self.touched(op)).collect();
         let mut clear = true;
         for ino in touched {
-            clear &= self.clear(session, ino, Lease::None);
+            clear &= self.clear(session, ino, Lease::None, false);
         }
         for op in ops {
             if let Op::Lock(request) = op
                 && request.mode.is_some()
             {
-                clear &= self.clear(session, request.ino, Lease::Read);
+                clear &= self.clear(session, request.ino, Lease::Read, false);
             }
         }
         if !clear {
@@ -208,6 +208,9 @@ impl State {
     fn reserve(&mut self, session: SessionId, numbers: u64, upto: Allowance) -> OpReply {
         let first = (numbers > 0).then_some(Ino(self.last_ino + 1));
         self.last_ino += numbers;
+        if numbers > 0 {
+            self.numbers.insert(self.last_ino, session);
+        }
         let had = self.allowances.get(&session).copied().unwrap_or_default();
         let allowance = upto.at_most(if self.faults.scarce { had } else { self.faults.promises });
         self.allowances.insert(session, allowance);

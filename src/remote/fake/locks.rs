@@ -12,7 +12,7 @@ impl State {
             return reply(MetaBody::Error(FsError::Interrupted));
         }
         self.waiting.insert(place, request.ino);
-        if !self.clear(session, request.ino, Lease::Read) || self.lock(session, request) != OpReply::Done {
+        if !self.clear(session, request.ino, Lease::Read, false) || self.lock(session, request) != OpReply::Done {
             return None;
         }
         self.waiting.remove(&place);
@@ -37,7 +37,7 @@ impl State {
     pub(super) fn read_locks(&mut self, request: &MetaRequest) -> Option<MetaReply> {
         match request {
             MetaRequest::TestLock { session, request } => {
-                let clear = self.clear(*session, request.ino, Lease::Read);
+                let clear = self.clear(*session, request.ino, Lease::Read, false);
                 clear.then(|| MetaReply { body: MetaBody::Lock(self.test_lock(*session, request)), granted: vec![] })
             }
             MetaRequest::OwnLocks { session, ino } => {
