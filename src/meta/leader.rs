@@ -369,14 +369,24 @@ impl Leader {
         self.wait_until(session, &[key], |leases| leases.clear_for_read(session, key, look)).await
     }
 
-    /// The same, and no other session has a Write lease on it then.
+    /// The same, and no other session has a Write lease on it when this returns. Whoever gets one right after has what the caller
+    /// does then before it, by the lock of a name.
     ///
     /// # Errors
     /// `Unreachable` when deposed.
     pub async fn take_down(&self, session: SessionId, key: Key) -> Result<(), FsError> {
-        let recalls = self.leases.lock().begin_take_down(session, key);
-        self.send(recalls);
-        self.wait_until(session, &[key], |leases| leases.is_unowned(session, key)).await
+        loop {
+            let recalls = {
+                let mut leases = self.leases.lock();
+                if leases.is_unowned(session, key) {
+                    return Ok(());
+                }
+                leases.begin_take_down(session, key)
+            };
+            self.send(recalls);
+            // Another may have taken it by then.
+            self.wait_until(session, &[key], |leases| leases.has_answers(session, &[key])).await?;
+        }
     }
 
     /// Recalls the leases of others on `keys`; when this returns they are all given up. Dropping the guard ends the

@@ -132,3 +132,23 @@ async fn who_beats_and_never_reclaims_stands_in_nobodys_way() {
     leader.settled().await.expect("settled");
     assert!(leader.grant(A, key(TREE, Ino(10)), WRITE).is_some());
 }
+
+/// Who gives it back and who takes it next are not the same, and whoever waits for it to be unowned waits for both.
+#[tokio::test(start_paused = true)]
+async fn what_is_taken_while_it_comes_down_is_taken_down_again() {
+    let leader = Leader::new(1, []);
+    let (c, place) = (SessionId(3), key(TREE, INO));
+    [A, B, c].into_iter().for_each(|session| leader.add_session(session, TREE));
+    let (mut of_a, mut of_b) = (leader.subscribe(A).expect("alive"), leader.subscribe(B).expect("alive"));
+    leader.grant(A, place, WRITE).expect("free");
+    let gives = async {
+        let (ino, _, grant) = recalled(&mut of_a).await;
+        leader.yielded(A, &[Claim { ino, hold: Hold::default(), grant }], &[]).expect("alive");
+        let taken = leader.begin_take(B, vec![place]).await.expect("alive").grant();
+        assert_eq!(taken.len(), 1);
+        let (ino, keep, grant) = recalled(&mut of_b).await;
+        leader.yielded(B, &[Claim { ino, hold: Hold { lease: keep, open: false }, grant }], &[]).expect("alive");
+    };
+    let both = async { tokio::join!(leader.take_down(c, place), gives).0 };
+    tokio::time::timeout(Duration::from_secs(60), both).await.expect("not for ever").expect("went on");
+}
