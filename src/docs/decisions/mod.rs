@@ -63,3 +63,6 @@ pub mod short_circuit_reads {}
 
 #[doc = include_str!("0021-promised-of-a-quota.md")]
 pub mod promised_of_a_quota {}
+
+#[doc = include_str!("0022-looked-at-and-taken.md")]
+pub mod looked_at_and_taken {}
