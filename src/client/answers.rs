@@ -1,4 +1,5 @@
-//! Answers to recalls and looks on their way to the leader: one message for all that are there when the one before is through.
+//! What is given back, and answers to recalls and looks, on their way to the leader: one message for all that is there when the one
+//! before is through, in the order in which it was given back.
 //!
 //! Who takes the leases of a whole directory recalls hundreds at once; each answer in a message of its own would cost both sides
 //! more than what they are about.
@@ -13,6 +14,8 @@ use crate::types::error::FsError;
 use crate::types::session::{Claim, Shown};
 
 const RETRY: Duration = Duration::from_millis(100);
+/// Of each kind in one message.
+const AT_ONCE: usize = 4096;
 
 #[derive(Default)]
 pub struct Answers {
@@ -27,10 +30,16 @@ struct Waiting {
     sending: bool,
 }
 
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.claims.is_empty() && self.shown.is_empty()
+    }
+}
+
 impl Core {
-    /// The answer to a recall: what is kept. Does not wait.
-    pub fn answer_recall(self: &Arc<Self>, claim: Claim) {
-        self.answer(|waiting| waiting.claims.push(claim));
+    /// What is kept of what was held: the answer to recalls, or unasked. Does not wait.
+    pub fn yield_claims(self: &Arc<Self>, claims: impl IntoIterator<Item = Claim>) {
+        self.answer(|waiting| waiting.claims.extend(claims));
     }
 
     /// The answer to a look at what is kept. Does not wait.
@@ -42,7 +51,7 @@ impl Core {
         let begins = {
             let mut waiting = self.answers.waiting.lock();
             put(&mut waiting);
-            !std::mem::replace(&mut waiting.sending, true)
+            !waiting.is_empty() && !std::mem::replace(&mut waiting.sending, true)
         };
         if begins {
             let core = self.clone();
@@ -54,21 +63,17 @@ impl Core {
         loop {
             let (claims, shown) = {
                 let mut waiting = self.answers.waiting.lock();
-                waiting.sending = !waiting.claims.is_empty() || !waiting.shown.is_empty();
+                waiting.sending = !waiting.is_empty();
                 if !waiting.sending {
                     return;
                 }
-                (std::mem::take(&mut waiting.claims), std::mem::take(&mut waiting.shown))
+                (first(&mut waiting.claims), first(&mut waiting.shown))
             };
             self.tell_yielded(claims, shown).await;
         }
     }
 
-    /// Gives leases back, until the leader has heard.
-    pub async fn yield_claims(&self, claims: Vec<Claim>) {
-        self.tell_yielded(claims, Vec::new()).await;
-    }
-
+    /// Until the leader has heard.
     async fn tell_yielded(&self, claims: Vec<Claim>, shown: Vec<Shown>) {
         let session = self.session();
         while self.session().id() == session.id() {
@@ -85,4 +90,8 @@ impl Core {
             }
         }
     }
+}
+
+fn first<T>(queue: &mut Vec<T>) -> Vec<T> {
+    queue.drain(..queue.len().min(AT_ONCE)).collect()
 }

@@ -308,10 +308,11 @@ impl State {
         if quiet || !self.held.may_ask() { Lease::None } else { lease }
     }
 
-    /// It can be opened without asking: who holds a lease is asked before the inode can go, and says then that it is open.
+    /// It can be opened without asking: who holds a lease is asked before the inode can go, and says then that it is open. (While a
+    /// change of our own is under way that may take its last name, its attributes are not known.)
     pub fn may_open(&self, life: &Life) -> bool {
         let there = self.attr.as_ref().is_some_and(|attr| attr.nlink > 0);
-        self.held.open() || (there && self.leased(life) && self.held.may_ask() && self.changes == 0)
+        self.held.open() || (there && self.leased(life) && self.held.may_ask())
     }
 
     /// The open hold is needed and not there, and no lease stands in for it. Asked for by who has it, the leader would answer after a recall of the lease

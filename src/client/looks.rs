@@ -47,7 +47,7 @@ impl Looks {
         self.changed = Some(Instant::now());
     }
 
-    /// A Write lease came down to Read for somebody who looked.
+    /// A Write lease came down to Read: somebody looks at it, or locks it.
     pub fn came_down(&mut self) {
         self.came_down = Some(Instant::now());
     }
@@ -85,8 +85,10 @@ impl Core {
     pub fn looked_at(self: &Arc<Self>, ino: Ino, grant: u64, look: u64) {
         let node = self.nodes.node(ino);
         let begins = {
+            // Pages that are being dropped may have something in them.
+            let dropping = node.dropping.try_lock();
             let mut state = node.lock();
-            match state.is_shown(self, grant, look) {
+            match dropping.is_ok() && state.is_shown(self, grant, look) {
                 true => Some(!std::mem::replace(&mut state.looks.showing, true)),
                 false => None,
             }

@@ -28,8 +28,6 @@ const PAGES_PATIENCE: Duration = Duration::from_secs(4);
 /// And when nothing can be written in them under the lease. A page that is written back at the moment waits for the leader,
 /// behind this recall, so this is how long everybody waits then.
 const CLEAN_PAGES_PATIENCE: Duration = Duration::from_millis(100);
-/// Leases given back in one message.
-const YIELDS_AT_ONCE: usize = 4096;
 
 impl Core {
     /// The leader wants everything beyond `keep` back that it granted up to `grant`. Does not wait.
@@ -46,7 +44,7 @@ impl Core {
                 self.runtime.spawn(async move { core.wind_down(node).await });
             }
             RecallStep::Answer => {
-                core.answer_recall(claim);
+                core.yield_claims([claim]);
             }
             RecallStep::UnderWay | RecallStep::Late => {}
         }
@@ -74,7 +72,7 @@ impl Core {
             tracing::debug!(ino = %node.ino, "the kernel does not give up its pages yet");
             self.note_uncovered(&node);
         }
-        self.answer_recall(claim);
+        self.yield_claims([claim]);
     }
 
     /// A page can be held by a request that is parked at the leader behind this recall. Then the mappings of this file
@@ -137,10 +135,7 @@ impl Core {
             state.forget();
             claims.push(Claim { ino: node.ino, hold, grant: state.held.yield_grant() });
         }
-        if !claims.is_empty() {
-            let core = self.clone();
-            self.runtime.spawn(async move { core.yield_claims(claims).await });
-        }
+        self.yield_claims(claims);
     }
 
     /// Gives back open holds that nobody came back for, and the coldest inodes when there are too many.
@@ -179,10 +174,7 @@ impl Core {
         self.forget_coldest(surplus, |state| state.extents.bytes(), |state| state.extents.forget());
         let surplus = name_bytes.saturating_sub(self.memory.name_bytes_max());
         self.forget_coldest(surplus, |state| state.dir.bytes(), |state| state.dir = Names::default());
-        if !claims.is_empty() {
-            let core = self.clone();
-            self.runtime.spawn(async move { core.yield_claims(claims).await });
-        }
+        self.yield_claims(claims);
     }
 
     /// Gives the coldest inodes back: first what the kernel may hold of them, then the lease.
@@ -209,13 +201,8 @@ impl Core {
                     claims.push(Claim { ino: node.ino, hold, grant: state.held.yield_grant() });
                 }
             }
-            if claims.len() >= YIELDS_AT_ONCE {
-                self.yield_claims(std::mem::take(&mut claims)).await;
-            }
         }
-        if !claims.is_empty() {
-            self.yield_claims(claims).await;
-        }
+        self.yield_claims(claims);
     }
 
     /// Forgets so many bytes of what can be asked for again, of the coldest inodes first.

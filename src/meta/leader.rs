@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::lease::{Begun, Key, LeaseTable, Recall};
 use super::names::NameLocks;
@@ -25,6 +25,8 @@ use crate::types::session::{Claim, Event, Hold, Lease, Shown};
 
 /// A client that answers heartbeats but not a recall holds everybody up: after this long it is expired.
 const RECALL_PATIENCE: Duration = Duration::from_secs(12);
+/// Who does not give back within this what somebody else is only likely to change is not waited for.
+const LIKELY_PATIENCE: Duration = Duration::from_millis(50);
 /// Looking for garbage takes longer the more there is, and every client may ask.
 const FREEING_KEPT: Duration = Duration::from_millis(500);
 /// Everybody waits for the sessions that have not reclaimed: after this many times to live from a leader's start such a
@@ -237,6 +239,9 @@ impl Leader {
             claims.iter().map(|claim| leases.reclaim(session, (tree, claim.ino), claim.hold)).collect()
         };
         let granted = self.with_live(session, reclaim).ok_or(FsError::SessionExpired)?;
+        // A piece that is told again is granted anew: what was asked of it goes by the new grant.
+        let events = self.leases.lock().pending_recalls(session).into_iter();
+        self.send(events.map(|event| Recall { session, event }).collect());
         if done {
             if let Some(live) = self.sessions.lock().get_mut(&session) {
                 live.reclaimed = true;
@@ -263,8 +268,8 @@ impl Leader {
         sessions.contains_key(&session).then(|| work(&mut self.leases.lock()))
     }
 
-    /// The same, but `open` is had for certain (unless the inode is being freed): a recall that the session still owes
-    /// an answer to is waited for.
+    /// The same, but `open` is had for certain (unless the inode is being freed): an answer that the session still owes is waited
+    /// for.
     ///
     /// # Errors
     /// `Unreachable` when deposed.
@@ -273,15 +278,16 @@ impl Leader {
             return Ok(self.grant(session, key, want));
         }
         loop {
-            self.wait_until(SessionId(0), &[key], |leases| !leases.recalling(session, key)).await?;
-            let granted = self.with_live(session, |leases| {
-                (!leases.recalling(session, key)).then(|| leases.grant(session, key, want, self.now_ms()))
+            let granted = self.with_live(session, |leases| match leases.owes(session, key) {
+                true => Err(leases.end_looks(session, key)),
+                false => Ok(leases.grant(session, key, want, self.now_ms())),
             });
             match granted {
                 None => return Ok(None),
-                Some(Some(granted)) => return Ok(granted),
-                Some(None) => {}
+                Some(Ok(granted)) => return Ok(granted),
+                Some(Err(recalls)) => self.send(recalls),
             }
+            self.wait_until(SessionId(0), &[key], None, |leases| !leases.owes(session, key)).await?;
         }
     }
 
@@ -366,7 +372,7 @@ impl Leader {
     pub async fn before_read(&self, session: SessionId, key: Key) -> Result<(), FsError> {
         let (look, looks) = self.leases.lock().begin_read(session, key);
         self.send(looks);
-        self.wait_until(session, &[key], |leases| leases.clear_for_read(session, key, look)).await
+        self.wait_until(session, &[key], Some(look), |leases| leases.clear_for_read(session, key, look)).await
     }
 
     /// The same, and no other session has a Write lease on it when this returns. Whoever gets one right after has what the caller
@@ -385,7 +391,7 @@ impl Leader {
             };
             self.send(recalls);
             // Another may have taken it by then.
-            self.wait_until(session, &[key], |leases| leases.has_answers(session, &[key])).await?;
+            self.wait_until(session, &[key], None, |leases| leases.has_answers(session, &[key])).await?;
         }
     }
 
@@ -399,7 +405,7 @@ impl Leader {
         let guard = ChangeGuard { leader: self, session, keys, others_had };
         self.send(recalls);
         if !self.leases.lock().clear_for_change(session, &guard.keys) {
-            self.wait_until(session, &guard.keys, |leases| leases.clear_for_change(session, &guard.keys)).await?;
+            self.wait_until(session, &guard.keys, None, |leases| leases.clear_for_change(session, &guard.keys)).await?;
         }
         Ok(guard)
     }
@@ -412,7 +418,11 @@ impl Leader {
         let (keys, recalls) = self.leases.lock().begin_take(session, keys, self.now_ms(), LEASE_QUIET_MS);
         let taking = Taking { leader: self, session, keys };
         self.send(recalls);
-        self.wait_until(session, &taking.keys, |leases| leases.has_answers(session, &taking.keys)).await?;
+        // The first is needed, the others are likely to be; so is whoever has them to answer, and not worth a wait if not.
+        let (first, rest) = taking.keys.split_at(taking.keys.len().min(1));
+        self.wait_until(session, first, None, |leases| leases.has_answers(session, first)).await?;
+        let rest = self.wait_until(session, rest, None, |leases| leases.has_answers(session, rest));
+        timeout(LIKELY_PATIENCE, rest).await.unwrap_or(Ok(()))?;
         Ok(taking)
     }
 
@@ -454,6 +464,7 @@ impl Leader {
         &self,
         session: SessionId,
         keys: &[Key],
+        look: Option<u64>,
         clear: impl Fn(&LeaseTable) -> bool,
     ) -> Result<(), FsError> {
         let mut progress = self.progress.subscribe();
@@ -464,7 +475,7 @@ impl Leader {
             }
             tokio::select! {
                 waited = timeout_at(deadline, progress.changed()) => if waited.is_err() {
-                    self.mark_overdue(session, keys);
+                    self.mark_overdue(session, keys, look);
                     deadline = Instant::now() + RECALL_PATIENCE;
                 },
                 () = self.deposed() => return Err(FsError::Unreachable),
@@ -473,12 +484,15 @@ impl Leader {
     }
 
     /// Whoever still owes an answer on these is to be expired.
-    fn mark_overdue(&self, session: SessionId, keys: &[Key]) {
-        let debtors = self.leases.lock().debtors(session, keys);
+    fn mark_overdue(&self, session: SessionId, keys: &[Key], look: Option<u64>) {
+        let debtors = self.leases.lock().debtors(session, keys, look);
         let mut sessions = self.sessions.lock();
         for debtor in debtors {
             if let Some(live) = sessions.get_mut(&debtor) {
-                tracing::warn!(session = debtor.0, "a client does not answer a recall; its session will be expired");
+                tracing::warn!(
+                    session = debtor.0,
+                    "a client does not answer a recall or a look; its session will be expired"
+                );
                 live.overdue = true;
             }
         }
@@ -543,7 +557,7 @@ pub struct Taking<'a> {
 }
 
 impl Taking<'_> {
-    /// Write leases on what is to be had: of two that want the same at the same time neither gets it, and where a change is
+    /// Write leases on what is to be had: of those that want the same at the same time the last one to end gets it, and where a change is
     /// under way nobody does.
     pub fn grant(mut self) -> Vec<Claim> {
         let keys = std::mem::take(&mut self.keys);

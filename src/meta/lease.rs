@@ -25,6 +25,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use crate::types::id::{Ino, SessionId, TreeId};
 use crate::types::session::{Claim, Event, Hold, Lease};
 
+/// More looks than there can be in one term.
+const LOOKS_SHIFT: u32 = 40;
+
 /// An inode within the group.
 pub type Key = (TreeId, Ino);
 
@@ -96,9 +99,9 @@ impl LeaseTable {
     /// What it holds already is granted anew: that it asks shows that it has not heard of it. (A client takes no grant
     /// that comes in answer to a question from before a change of leader.)
     ///
-    /// While a recall to this session is unanswered nothing is granted to it on that inode, not even `open`: a claim
-    /// that crosses its own recall on the wire could be read in two ways. Who needs `open` waits for
-    /// [`LeaseTable::recalling`] to end.
+    /// While a recall to this session, or a look, is unanswered nothing is granted to it on that inode, not even `open`: a claim
+    /// that crosses its own recall on the wire could be read in two ways. Who needs `open` has the looks ended
+    /// ([`LeaseTable::end_looks`]), and waits for [`LeaseTable::owes`] to end.
     ///
     /// Call this *before* reading the state that the reply shows: a change that starts in between then sees the
     /// holder and recalls it.
@@ -106,7 +109,7 @@ impl LeaseTable {
         if want == Hold::default() {
             return None;
         }
-        if self.recalling(session, key) {
+        if self.owes(session, key) {
             return None;
         }
         let inode = self.inodes.entry(key).or_default();
@@ -142,8 +145,8 @@ impl LeaseTable {
         Some(Claim { ino: key.1, hold: held.hold, grant: held.grant })
     }
 
-    /// A recall to this session on this inode is unanswered.
-    pub fn recalling(&self, session: SessionId, key: Key) -> bool {
+    /// A recall to this session on this inode, or a look, is unanswered.
+    pub fn owes(&self, session: SessionId, key: Key) -> bool {
         self.inodes.get(&key).and_then(|inode| inode.holding(session)).is_some_and(Holding::owes_an_answer)
     }
 
@@ -180,6 +183,17 @@ impl LeaseTable {
         })
     }
 
+    /// Whoever looks at what is changed all the time sends one look after the other, and who owes an answer is granted nothing. So this
+    /// takes the lease down to Read: after that there is nothing to look at.
+    pub fn end_looks(&mut self, session: SessionId, key: Key) -> Vec<Recall> {
+        let inode = self.inodes.get_mut(&key);
+        let held = inode.and_then(|inode| inode.holders.iter_mut().find(|held| held.session == session));
+        let Some(held) = held.filter(|held| held.recall.is_none() && held.owes_an_answer()) else { return Vec::new() };
+        held.recall = Some(Lease::Read);
+        let event = Event::Recall { ino: key.1, keep: Lease::Read, grant: held.grant };
+        vec![Recall { session, event }]
+    }
+
     /// The change is applied (or given up). If it had to recall, the inodes rest for `quiet_ms`; where only readers had leases,
     /// who made it may have one meanwhile.
     pub fn end_change(&mut self, session: SessionId, keys: &[Key], others_had: Lease, now_ms: u64, quiet_ms: u64) {
@@ -196,7 +210,8 @@ impl LeaseTable {
         self.forget_rested(now_ms);
     }
 
-    /// A session wants to change these inodes by itself: recalls what others have on them. Those that are to be waited for, until
+    /// A session wants to change the first of these inodes by itself, and is likely to want that of the others: recalls what others
+    /// have on them, but what others may be changing only from the first. Those that are to be waited for, until
     /// [`LeaseTable::has_answers`]; then [`LeaseTable::end_take`]. What rests is left out: it changes hands too often.
     pub fn begin_take(
         &mut self,
@@ -205,7 +220,13 @@ impl LeaseTable {
         now_ms: u64,
         quiet_ms: u64,
     ) -> (Vec<Key>, Vec<Recall>) {
-        keys.retain(|key| self.inodes.get(key).is_none_or(|inode| !inode.quiet.is_for(session, now_ms)));
+        let first = keys.first().copied();
+        keys.retain(|key| {
+            self.inodes.get(key).is_none_or(|inode| {
+                let may_be_changed = Some(*key) != first && inode.most_of_others(session) == Lease::Write;
+                !may_be_changed && !inode.quiet.is_for(session, now_ms)
+            })
+        });
         let mut recalls = Vec::new();
         for key in &keys {
             let inode = self.inodes.entry(*key).or_default();
@@ -243,9 +264,10 @@ impl LeaseTable {
     /// Somebody wants to read this inode: who has a `Write` on it is to ship first. The number is for
     /// [`LeaseTable::clear_for_read`].
     pub fn begin_read(&mut self, session: SessionId, key: Key) -> (u64, Vec<Recall>) {
-        self.last_look += 1;
-        let look = self.last_look;
         let mut looks = Vec::new();
+        // Without a writer there is nothing to show: who gets a Write lease later shows what it does after.
+        let look = self.last_look + u64::from(!self.is_unowned(session, key));
+        self.last_look = look;
         if let Some(inode) = self.inodes.get_mut(&key) {
             let writers = inode.holders.iter_mut().filter(|h| h.session != session && h.hold.lease == Lease::Write);
             for holding in writers {
@@ -270,7 +292,8 @@ impl LeaseTable {
     pub fn shown(&mut self, session: SessionId, key: Key, look: u64) {
         let inode = self.inodes.get_mut(&key);
         if let Some(held) = inode.and_then(|inode| inode.holders.iter_mut().find(|held| held.session == session)) {
-            held.shown = held.shown.max(look);
+            // No further than it was told, whatever it says.
+            held.shown = held.shown.max(look.min(held.look));
         }
     }
 
@@ -388,13 +411,17 @@ impl LeaseTable {
     /// Numbers of grants and looks are larger in every later term: what a client gives back of an earlier leader's, or says
     /// to it, late, ends nothing that was granted since, and answers nothing.
     pub fn new(term: u64) -> LeaseTable {
-        LeaseTable { last_grant: term << 32, last_look: term << 32, ..LeaseTable::default() }
+        LeaseTable { last_grant: term << 32, last_look: term << LOOKS_SHIFT, ..LeaseTable::default() }
     }
 
-    /// Who besides `session` has not answered a recall or a look on one of these.
-    pub fn debtors(&self, session: SessionId, keys: &[Key]) -> HashSet<SessionId> {
+    /// Who besides `session` has not answered a recall on one of these, or that look.
+    pub fn debtors(&self, session: SessionId, keys: &[Key], look: Option<u64>) -> HashSet<SessionId> {
         let inodes = keys.iter().filter_map(|key| self.inodes.get(key));
-        inodes.flat_map(|i| i.others(session)).filter(|h| h.owes_an_answer()).map(|h| h.session).collect()
+        let owes = |held: &&Holding| {
+            let is_looked_at = |look| held.hold.lease == Lease::Write && held.shown < look;
+            held.recall.is_some() || look.is_some_and(is_looked_at)
+        };
+        inodes.flat_map(|inode| inode.others(session)).filter(owes).map(|held| held.session).collect()
     }
 
     /// How many inodes have an entry: what the table costs.

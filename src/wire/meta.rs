@@ -56,8 +56,9 @@ pub enum MetaRequest {
         leases: Vec<Claim>,
         shown: Vec<Shown>,
     },
-    /// Write leases on these (at most `TAKE_INODES_MAX`), to change them without asking; who has leases on them gives them back. Not
-    /// on what changes hands too often. Answered with the attributes of those that were granted.
+    /// Write leases on these (at most `TAKE_INODES_MAX`), to change them without asking; who has leases on them gives them back. The
+    /// first is to be changed; the others are likely to be, and not taken from who may be changing them. Not on what changes hands too
+    /// often. Answered with the attributes of those that were granted.
     Take {
         session: SessionId,
         inos: Vec<Ino>,

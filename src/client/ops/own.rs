@@ -42,11 +42,14 @@ impl Core {
                 async move { session.take(inos).await }
             })
             .await;
+        let mut had = false;
         for attr in told.result.iter().flatten() {
+            had |= attr.ino == node.ino;
             self.keep_attr(asked, &told, attr.clone());
         }
         let mut state = node.lock();
-        if state.held.lease() < Lease::Write {
+        // It may have been looked at before the answer was here, and be had the next time.
+        if state.held.lease() < Lease::Write && !had {
             state.is_shared();
         }
     }

@@ -168,7 +168,12 @@ impl Reader<'_> {
         if inos.len() > TAKE_INODES_MAX {
             return Err(FsError::Invalid.into());
         }
-        let keys = inos.iter().map(|ino| key(self.tree, *ino)).collect();
+        // What its maker has not shipped is nobody else's.
+        let there = |view: &View<'_>, ino: &Ino| view.attr(self.tree, *ino).is_ok();
+        let keys = self.shared.state.view(|view| {
+            let known = inos.iter().filter(|ino| there(view, ino));
+            Ok(known.map(|ino| key(self.tree, *ino)).collect())
+        })?;
         let taking = self.leader.begin_take(self.session, keys).await?;
         self.shared.raft.read_barrier().await?;
         let (mut attrs, mut told) = (Vec::new(), Vec::new());
