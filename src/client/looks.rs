@@ -88,10 +88,8 @@ impl Core {
             // Pages that are being dropped may have something in them.
             let dropping = node.dropping.try_lock();
             let mut state = node.lock();
-            match dropping.is_ok() && state.is_shown(self, grant, look) {
-                true => Some(!std::mem::replace(&mut state.looks.showing, true)),
-                false => None,
-            }
+            let is_shown = dropping.is_ok() && state.is_shown(self, grant, look);
+            is_shown.then(|| !std::mem::replace(&mut state.looks.showing, true))
         };
         match begins {
             None => self.recalled(ino, Lease::Read, grant),

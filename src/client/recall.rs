@@ -179,7 +179,6 @@ impl Core {
 
     /// Gives the coldest inodes back: first what the kernel may hold of them, then the lease.
     async fn evict(self: &Arc<Self>, count: usize) {
-        let mut claims = Vec::new();
         for node in self.nodes.coldest(count, |state| state.held.hold() != Hold::default()) {
             let had_pages = {
                 let mut state = node.lock();
@@ -198,11 +197,10 @@ impl Core {
                 if unused && state.held.hold() != Hold::default() {
                     let hold = state.held.give_back(Hold::default());
                     state.forget();
-                    claims.push(Claim { ino: node.ino, hold, grant: state.held.yield_grant() });
+                    self.yield_claims([Claim { ino: node.ino, hold, grant: state.held.yield_grant() }]);
                 }
             }
         }
-        self.yield_claims(claims);
     }
 
     /// Forgets so many bytes of what can be asked for again, of the coldest inodes first.

@@ -240,8 +240,11 @@ impl Leader {
         };
         let granted = self.with_live(session, reclaim).ok_or(FsError::SessionExpired)?;
         // A piece that is told again is granted anew: what was asked of it goes by the new grant.
-        let events = self.leases.lock().pending_recalls(session).into_iter();
-        self.send(events.map(|event| Recall { session, event }).collect());
+        let pending = {
+            let leases = self.leases.lock();
+            claims.iter().filter_map(|claim| leases.pending_on(session, (tree, claim.ino))).collect::<Vec<_>>()
+        };
+        self.send(pending.into_iter().map(|event| Recall { session, event }).collect());
         if done {
             if let Some(live) = self.sessions.lock().get_mut(&session) {
                 live.reclaimed = true;
@@ -404,9 +407,7 @@ impl Leader {
         let Begun { recalls, others_had } = self.leases.lock().begin_change(session, &keys);
         let guard = ChangeGuard { leader: self, session, keys, others_had };
         self.send(recalls);
-        if !self.leases.lock().clear_for_change(session, &guard.keys) {
-            self.wait_until(session, &guard.keys, None, |leases| leases.clear_for_change(session, &guard.keys)).await?;
-        }
+        self.wait_until(session, &guard.keys, None, |leases| leases.clear_for_change(session, &guard.keys)).await?;
         Ok(guard)
     }
 

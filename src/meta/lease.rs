@@ -227,6 +227,10 @@ impl LeaseTable {
                 !may_be_changed && !inode.quiet.is_for(session, now_ms)
             })
         });
+        if keys.first().copied() != first {
+            // The others go with it, or nobody has need of them yet.
+            keys.clear();
+        }
         let mut recalls = Vec::new();
         for key in &keys {
             let inode = self.inodes.entry(*key).or_default();
@@ -393,17 +397,21 @@ impl LeaseTable {
         self.forget_if_idle(key, now_ms);
     }
 
+    /// What this session was asked on an inode and has not answered.
+    pub fn pending_on(&self, session: SessionId, key: Key) -> Option<Event> {
+        let held = self.inodes.get(&key)?.holding(session)?;
+        let (ino, grant) = (key.1, held.grant);
+        match held.recall {
+            Some(keep) => Some(Event::Recall { ino, keep, grant }),
+            None => held.owes_an_answer().then_some(Event::Look { ino, grant, look: held.look }),
+        }
+    }
+
     /// Recalls and looks that this session has not answered.
     pub fn pending_recalls(&self, session: SessionId) -> Vec<Event> {
         let mut events = Vec::new();
         for key in self.by_session.get(&session).into_iter().flatten() {
-            let Some(held) = self.inodes.get(key).and_then(|inode| inode.holding(session)) else { continue };
-            let (ino, grant) = (key.1, held.grant);
-            match held.recall {
-                Some(keep) => events.push(Event::Recall { ino, keep, grant }),
-                None if held.owes_an_answer() => events.push(Event::Look { ino, grant, look: held.look }),
-                None => {}
-            }
+            events.extend(self.pending_on(session, *key));
         }
         events
     }

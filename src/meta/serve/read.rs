@@ -169,10 +169,21 @@ impl Reader<'_> {
             return Err(FsError::Invalid.into());
         }
         // What its maker has not shipped is nobody else's.
-        let there = |view: &View<'_>, ino: &Ino| view.attr(self.tree, *ino).is_ok();
+        let there = |view: &View<'_>, ino: &Ino| match view.attr(self.tree, *ino) {
+            Ok(_) => Ok(true),
+            Err(StateError::Fs(_)) => Ok(false),
+            Err(error) => Err(error),
+        };
         let keys = self.shared.state.view(|view| {
-            let known = inos.iter().filter(|ino| there(view, ino));
-            Ok(known.map(|ino| key(self.tree, *ino)).collect())
+            let mut keys = Vec::with_capacity(inos.len());
+            for (number, ino) in inos.iter().enumerate() {
+                match there(view, ino)? {
+                    true => keys.push(key(self.tree, *ino)),
+                    false if number == 0 => break,
+                    false => {}
+                }
+            }
+            Ok(keys)
         })?;
         let taking = self.leader.begin_take(self.session, keys).await?;
         self.shared.raft.read_barrier().await?;
