@@ -217,6 +217,38 @@ async fn a_writer_that_goes_on_is_read_at_the_leader() {
     world.stop().await;
 }
 
+/// Whoever replaces a file all the time is looked at before its new one is read, and has replaced that by then.
+#[tokio::test]
+async fn a_name_that_is_replaced_all_the_time_is_found() {
+    let world = World::new().await;
+    let (a, b) = (world.session().await, world.session().await);
+    let mut events = a.events().await;
+    let written = Hold { lease: Lease::Write, open: true };
+    let (first, _) = a.create("current", written).await;
+    let replace = async {
+        loop {
+            let Event::Look { ino, look, .. } = next(&mut events).await else { panic!("not a look") };
+            a.create("next", written).await;
+            let (from, to) = (Name::new("next").expect("a name"), Name::new("current").expect("a name"));
+            let (from_dir, to_dir, mode) = (Ino::ROOT, Ino::ROOT, RenameMode::Replace);
+            a.change(Op::Rename { from_dir, from, to_dir, to, mode }, Hold::default()).await;
+            let shown = vec![Shown { ino, look }];
+            world.ask(MetaRequest::Yield { session: a.session, leases: vec![], shown }).await;
+        }
+    };
+    let opened = Hold { lease: Lease::None, open: true };
+    tokio::select! {
+        found = b.lookup("current", opened) => {
+            let MetaBody::Attr(attr) = found.body else { panic!("{:?}", found.body) };
+            // It was there when it was looked for, and is what is opened.
+            assert_eq!((attr.ino, attr.nlink), (first, 0));
+            assert_eq!(found.granted.iter().map(|claim| (claim.ino, claim.hold)).collect::<Vec<_>>(), [(first, opened)]);
+        }
+        () = replace => {}
+    }
+    world.stop().await;
+}
+
 #[tokio::test]
 async fn readers_give_back_what_another_takes_to_change_it() {
     let world = World::new().await;

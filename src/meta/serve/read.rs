@@ -19,9 +19,6 @@ use crate::types::name::Name;
 use crate::types::session::{Claim, DirPart, Hold, Lease};
 use crate::wire::meta::{MetaBody, MetaReply, MetaRequest};
 
-/// How often a look-up whose name moved meanwhile is tried again.
-const LOOKUP_TRIES: u32 = 16;
-
 impl Shared {
     /// The requests that read a tree.
     pub(super) async fn read_tree(&self, session: SessionId, request: MetaRequest) -> Result<MetaReply, Fail> {
@@ -78,39 +75,46 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The name's inode. `want.lease` is wanted on the directory (to cache the name, or its absence) and, with `open`,
-    /// on the inode.
+    /// The inode that the name had when it was looked for, as it is now. `want.lease` is wanted on the directory (to cache the
+    /// name, or its absence) and, with `open`, on the inode.
+    ///
+    /// What another session did to the inode is waited for, and the name may move in the meantime, each time for who replaces a
+    /// file all the time. So it is not looked for again, only not to be cached.
     async fn lookup(&self, dir: Ino, name: &Name, want: Hold) -> Result<MetaReply, Fail> {
         name.check()?;
         let on_dir = Hold { lease: want.lease.min(Lease::Read), open: false };
-        for _ in 0..LOOKUP_TRIES {
+        loop {
             self.leader.before_read(self.session, key(self.tree, dir)).await?;
             self.shared.raft.read_barrier().await?;
             let dir_claim = self.leader.grant(self.session, key(self.tree, dir), on_dir);
-            let found = match self.shared.state.view(|view| view.lookup(self.tree, dir, name)) {
-                Ok(attr) => attr.ino,
-                Err(StateError::Fs(FsError::NotFound)) => {
-                    return Ok(granting(MetaBody::Error(FsError::NotFound), dir_claim));
-                }
-                Err(error) => {
-                    self.give_back(dir_claim);
-                    return Err(error.into());
-                }
+            let find = |view: &View<'_>| match view.lookup(self.tree, dir, name) {
+                Err(StateError::Fs(FsError::NotFound)) => Ok(None),
+                found => found.map(|attr| Some(attr.ino)),
             };
-            self.leader.before_read(self.session, key(self.tree, found)).await?;
-            let claim = self.leader.acquire(self.session, key(self.tree, found), want).await?;
-            // The name may have moved while we waited: what is answered must be true of one moment.
-            match self.shared.state.view(|view| view.lookup(self.tree, dir, name)) {
-                Ok(attr) if attr.ino == found => {
-                    return Ok(granting(MetaBody::Attr(attr), dir_claim.into_iter().chain(claim)));
+            let Some(ino) = self.or_give_back(dir_claim, find)? else {
+                return Ok(granting(MetaBody::Error(FsError::NotFound), dir_claim));
+            };
+            self.leader.before_read(self.session, key(self.tree, ino)).await?;
+            let claim = self.leader.acquire(self.session, key(self.tree, ino), want).await?;
+            let (attr, is_named) = self.shared.state.view(|view| {
+                let attr = match view.attr(self.tree, ino) {
+                    Err(StateError::Fs(_)) => None,
+                    attr => Some(attr?),
+                };
+                Ok((attr, find(view).is_ok_and(|found| found == Some(ino))))
+            })?;
+            if !is_named {
+                self.give_back(dir_claim);
+            }
+            match attr {
+                Some(attr) => {
+                    let claims = dir_claim.filter(|_| is_named).into_iter().chain(claim);
+                    return Ok(granting(MetaBody::Attr(attr), claims));
                 }
-                _ => {
-                    self.give_back(claim);
-                    self.give_back(dir_claim);
-                }
+                // It lost its name and was freed.
+                None => self.give_back(claim),
             }
         }
-        Err(FsError::WouldBlock.into())
     }
 
     /// Entries, and with `attrs` what they lead to, under leases like the directory's where they can be had at once. What
