@@ -9,11 +9,12 @@ use holdfast::kv::sled::{Sizes, SledKv};
 use holdfast::meta::command::{Command, Outcome};
 use holdfast::meta::raft::Machine;
 use holdfast::meta::state::State;
-use holdfast::types::attr::{Owner, Time};
+use holdfast::types::attr::Time;
 use holdfast::types::id::{Ino, SessionId};
 use holdfast::types::name::Name;
 use holdfast::types::op::{Create, NewNode, Op};
-use holdfast::types::record::{Role, VolumePolicy};
+use holdfast::types::record::Role;
+use holdfast::types::volume::NewVolume;
 
 pub const NOW: Time = Time { sec: 1_000_000, nsec: 0 };
 
@@ -27,12 +28,7 @@ impl Replica {
     pub fn new(dir: &Path, sizes: Sizes) -> Replica {
         let kv: SharedKv = Arc::new(SledKv::open_with(dir, sizes).expect("an index"));
         let replica = Replica { state: State::new(kv), sequence: Cell::new(0) };
-        replica.apply(&Command::CreateVolume {
-            name: "v".into(),
-            policy: VolumePolicy::default(),
-            owner: Owner::default(),
-            now: NOW,
-        });
+        replica.apply(&Command::CreateVolume { volume: NewVolume::named("v"), now: NOW });
         replica.apply(&Command::OpenSession {
             volume: "v".into(),
             client: "bench".into(),

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 
-from . import costs, depth, inodes, clients, directory, stores
+from . import costs, depth, inodes, clients, directory, overwrite, stores
 from . import page, plot
 from .process import Failed, die_on_signals, say
 from .results import Results
@@ -17,6 +17,7 @@ AXES = {
     "clients": clients.measure,
     "stores": stores.measure,
     "depth": depth.measure,
+    "overwrite": overwrite.measure,
     "costs": costs.measure,
 }
 

@@ -45,12 +45,13 @@ class Cluster:
             # The work directory's sweep does the rest.
             say(f"down: {problem}")
 
-    def script(self, command, *words):
+    def script(self, command, *words, **environment):
         return run(
             [SCRIPT, command, self.directory, *words],
             HOLDFAST_BIN=self.settings.binary,
             HOLDFAST_LOCAL_STORES=self.stores,
             HOLDFAST_LOCAL_METAS=3,
+            **environment,
         )
 
     def admin(self, *words):
@@ -67,10 +68,11 @@ class Cluster:
 
     # --- mounts --------------------------------------------------------------------------------------------------
 
-    def mount(self, number=1):
+    def mount(self, number=1, near=True):
+        """`near`: it may read the disks of stores, which are on its host. Else it is as if they were on others."""
         place = self.work / f"mnt-{number}"
         place.mkdir(exist_ok=True)
-        self.script("mount", VOLUME, place)
+        self.script("mount", VOLUME, place, HOLDFAST_MOUNT_SHORT_CIRCUIT="true" if near else "false")
         self.mounted.append(place)
         return place
 
@@ -78,17 +80,17 @@ class Cluster:
         while self.mounted:
             self.script("umount", self.mounted.pop())
 
-    def fresh_mounts(self, count=1):
+    def fresh_mounts(self, count=1, near=True):
         """Mounts that know nothing, above servers whose files are not in the page cache."""
         self.unmount_all()
         # A look does without: it would slow down whoever else measures something on this machine.
         if not self.settings.quick:
             os.sync()
             Path("/proc/sys/vm/drop_caches").write_text("3")
-        return [self.mount(number) for number in range(1, count + 1)]
+        return [self.mount(number, near) for number in range(1, count + 1)]
 
-    def fresh_mount(self):
-        return self.fresh_mounts()[0]
+    def fresh_mount(self, near=True):
+        return self.fresh_mounts(near=near)[0]
 
     # --- processes -----------------------------------------------------------------------------------------------
 

@@ -98,10 +98,11 @@ def of_data(cluster, settings, meter):
     job = [(cluster.mounted[0], "large")]
     mib, seconds = settings.mib, settings.seconds
     meter.note("sequential write", "MiB", lambda: timed(mib, fio.write_files, job, mib))
-    cluster.fresh_mount()
-    meter.note("sequential read", "MiB", lambda: timed(mib, fio.read_files, job, mib))
-    cluster.fresh_mount()
-    meter.note("random read", "op", lambda: fio.random_reads(job, mib, seconds, depth=16)["operations"])
+    for near, how in ((True, ""), (False, ", through a store")):
+        cluster.fresh_mount(near)
+        meter.note(f"sequential read{how}", "MiB", lambda: timed(mib, fio.read_files, job, mib))
+        cluster.fresh_mount(near)
+        meter.note(f"random read{how}", "op", lambda: fio.random_reads(job, mib, seconds, depth=16)["operations"])
     cluster.fresh_mount()
     meter.note("random write", "op", lambda: fio.random_writes(job, mib, seconds, depth=16)["operations"])
     synced = [(cluster.mounted[0], f"synced-{number}") for number in range(WRITERS)]

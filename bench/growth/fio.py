@@ -53,6 +53,12 @@ def random_writes(jobs, mib, seconds, depth):
     return fio(jobs, "--rw=randwrite", "--bs=4k", "--end_fsync=1", *size, *DEEP)
 
 
+def random_writes_for(jobs, mib, seconds, depth):
+    """The same, over and over for as long as it says."""
+    size = [f"--size={mib}M", f"--runtime={seconds}", "--time_based", f"--iodepth={depth}"]
+    return fio(jobs, "--rw=randwrite", "--bs=4k", "--end_fsync=1", *size, *DEEP)
+
+
 def synced_writes(jobs, mib, seconds):
     size = [f"--size={mib}M", f"--runtime={seconds}", "--time_based"]
     return fio(jobs, "--rw=randwrite", "--bs=4k", "--fdatasync=1", "--ioengine=psync", *size)

@@ -15,7 +15,7 @@ def fill_in(results, page):
     text = page.read_text()
     for axis, series in points.items():
         text = replace(text, axis, table(series, units[axis], described.get(axis, "")))
-    if "costs" in points:
+    if any("through a store" in name for name in points.get("costs", ())):
         text = replace(text, "paper", paper.table(points["costs"]))
     page.write_text(text)
     say(f"filled in: {page}")
@@ -23,6 +23,8 @@ def fill_in(results, page):
 
 def replace(text, name, figures):
     between = re.compile(f"(<!-- figures: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+    if not between.search(text):
+        say(f"no place for {name} in the page")
     return between.sub(lambda found: found[1] + "\n" + figures + "\n" + found[2], text)
 
 

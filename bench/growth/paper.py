@@ -26,10 +26,6 @@ class Host:
     disk_read: float = 2_000
 
 
-# Chunks that may be condemned in a second, in the whole cluster: 4,096 every five seconds (meta/workers/collect.rs).
-COLLECTED = 4_096 / 5
-
-
 def table(costs):
     cost = {name: points[0][1] for name, points in costs.items()}
     rows = ["| load | unit | " + " | ".join(f"{n} hosts | stopped by" for n in HOSTS) + " |"]
@@ -75,10 +71,9 @@ def loads(cost, host):
         for how, processors in (("leader on one processor", 1), ("leader on all of its", host.processors)):
             yield f"{name}, {how}", "/s", names(cost, host, name, processors)
     yield "look-up, warm", "/s", names(cost, host, "look-up, warm", 1)
-    yield "4 KiB random read", "/s", random_read(cost, host)
-    yield "sequential read", "MiB/s", sequential_read(cost, host)
+    yield "4 KiB random read", "/s", reads(cost, host, "random read", 256)
+    yield "sequential read", "MiB/s", reads(cost, host, "sequential read", 1)
     yield "sequential write", "MiB/s", sequential_write(cost, host)
-    yield "space given back", "chunks/s", lambda hosts: {"collection rounds": COLLECTED}
 
 
 def per_second(processors, microseconds):
@@ -100,21 +95,24 @@ def processors_of_data(cost, host, name, hosts):
     return hosts * per_second(host.processors, together)
 
 
-def random_read(cost, host):
-    return lambda hosts: {
-        "processors": processors_of_data(cost, host, "random read", hosts),
-        "the leader": per_second(1, cost["random read: leader"]),
-        "lines": hosts * host.line * 256,
-        "disks": evenness(hosts) * hosts * host.disk_read * 256,
-    }
+def near(hosts):
+    """The part of all chunks that has a copy on the host that reads it, which takes it from the disk itself."""
+    return min(1, COPIES / hosts)
 
 
-def sequential_read(cost, host):
+def read_cost(cost, name, who, hosts):
+    """What a read costs on average: of copies on the host, and of others, which come through a store."""
+    share = near(hosts)
+    return share * cost[f"{name}: {who}"] + (1 - share) * cost[f"{name}, through a store: {who}"]
+
+
+def reads(cost, host, name, per_mib):
     return lambda hosts: {
-        "processors": processors_of_data(cost, host, "sequential read", hosts),
-        "the leader": per_second(1, cost["sequential read: leader"]),
-        "lines": hosts * host.line,
-        "disks": evenness(hosts) * hosts * host.disk_read,
+        "processors": hosts
+        * per_second(host.processors, read_cost(cost, name, "client", hosts) + read_cost(cost, name, "stores", hosts)),
+        "the leader": per_second(1, read_cost(cost, name, "leader", hosts)),
+        "lines": hosts * host.line * per_mib / (1 - near(hosts)) if near(hosts) < 1 else float("inf"),
+        "disks": evenness(hosts) * hosts * host.disk_read * per_mib,
     }
 
 

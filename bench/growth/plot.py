@@ -10,6 +10,7 @@ CLIENTS = "mounts"
 STORES = "stores"
 DEPTH = "requests under way"
 WRITERS = "writers at once"
+MINUTES = "minutes"
 
 # axis: (title, [(panel's title, x, x is a power series, series)])
 PICTURES = {
@@ -61,6 +62,19 @@ PICTURES = {
         [
             ("4 KiB, O_DIRECT, one file", DEPTH, True, ["random read, direct", "random write, direct, drained"]),
             ("4 KiB, fdatasync after each", WRITERS, True, ["write + fdatasync, that many writers"]),
+        ],
+    ),
+    "overwrite": (
+        "One file, written over at random",
+        [
+            ("4 KiB, O_DIRECT, depth 16", MINUTES, False, ["random write, direct, drained"]),
+            (
+                "Resident memory",
+                MINUTES,
+                False,
+                ["memory, leading metadata server", "memory, client", "memory, a store"],
+            ),
+            ("Disk of all stores", MINUTES, False, ["disk, all stores"]),
         ],
     ),
 }

@@ -30,6 +30,8 @@ class Settings:
     clients: list
     stores: list
     depths: list
+    minutes: list
+    minute_seconds: int
 
     @staticmethod
     def of_environment():
@@ -54,6 +56,8 @@ class Settings:
             clients=[1, 2] if quick else [1, 2, 4, 8],
             stores=[1, 2, 3] if quick else [1, 2, 3, 4, 6, 8],
             depths=[1, 8, 64] if quick else [1, 2, 4, 8, 16, 32, 64],
+            minutes=[1, 2] if quick else list(range(1, 11)),
+            minute_seconds=2 if quick else 60,
         )
 
     def check(self):

@@ -9,6 +9,7 @@ mod path;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -53,7 +54,21 @@ const COLUMNS: [(&str, usize); 8] = [
     ("20 ms, 0.1 % lost, MB/s", 0),
 ];
 
-fn variants() -> Vec<(&'static str, Tuning)> {
+/// What the rows differ in: the setting, and over how many connections the calls take turns.
+struct Variant {
+    name: &'static str,
+    tuning: Tuning,
+    connections: usize,
+}
+
+fn variants() -> Vec<Variant> {
+    let several = [("two connections", 2), ("four connections", 4)];
+    let several = several.map(|(name, connections)| Variant { name, tuning: Tuning::default(), connections });
+    let settings = settings().into_iter().map(|(name, tuning)| Variant { name, tuning, connections: 1 });
+    settings.chain(several).collect()
+}
+
+fn settings() -> Vec<(&'static str, Tuning)> {
     let ours = Tuning::default;
     vec![
         ("as it is", ours()),
@@ -96,14 +111,14 @@ fn main() {
     let variants = variants();
     let mut measured = vec![Vec::new(); variants.len()];
     for round in 1..=rounds {
-        for ((name, tuning), rows) in variants.iter().zip(&mut measured) {
-            eprintln!("round {round} of {rounds}: {name}");
-            rows.push(measure(&server, &client, tuning));
+        for (variant, rows) in variants.iter().zip(&mut measured) {
+            eprintln!("round {round} of {rounds}: {}", variant.name);
+            rows.push(measure(&server, &client, variant));
         }
     }
     println!("| setting |{} |", COLUMNS.map(|(name, _)| format!(" {name} |")).concat().trim_end_matches(" |"));
     println!("|---|{}", "---:|".repeat(COLUMNS.len()));
-    for ((name, _), rows) in variants.iter().zip(&mut measured) {
+    for (Variant { name, .. }, rows) in variants.iter().zip(&mut measured) {
         let cells = (0..COLUMNS.len()).map(|column| {
             let mut values: Vec<f64> = rows.iter().map(|row| row[column]).collect();
             values.sort_unstable_by(f64::total_cmp);
@@ -114,15 +129,15 @@ fn main() {
 }
 
 /// One row, in the order of [`COLUMNS`].
-fn measure(server: &Identity, client: &Identity, tuning: &Tuning) -> [f64; COLUMNS.len()] {
-    let (serving, address) = serve(server, tuning);
-    let near = Near::measure(client, tuning, address);
+fn measure(server: &Identity, client: &Identity, variant: &Variant) -> [f64; COLUMNS.len()] {
+    let (serving, address) = serve(server, &variant.tuning);
+    let near = Near::measure(client, variant, address);
     let far = PATHS.map(|path| {
         let runtime = runtime();
         let relay = path::through(path, address);
         runtime.block_on(async {
-            let caller = Caller::new(client, tuning, relay.address);
-            caller.clone().run(1, 1, request(b"ping")).await;
+            let caller = Caller::new(client, variant, relay.address);
+            caller.clone().run(1, variant.connections, request(b"ping")).await;
             rate(&caller.run(BULK_DEPTH, PATH_CALLS, put()).await)
         })
     });
@@ -146,9 +161,9 @@ struct Near {
 }
 
 impl Near {
-    fn measure(client: &Identity, tuning: &Tuning, address: SocketAddr) -> Near {
+    fn measure(client: &Identity, variant: &Variant, address: SocketAddr) -> Near {
         runtime().block_on(async {
-            let caller = Caller::new(client, tuning, address);
+            let caller = Caller::new(client, variant, address);
             // The first calls pay for the handshake and for finding out what the path carries.
             caller.clone().run(1, 500, request(b"ping")).await;
             caller.clone().run(BULK_DEPTH, 64, put()).await;
@@ -192,19 +207,23 @@ fn serve(identity: &Identity, tuning: &Tuning) -> (Runtime, SocketAddr) {
     (runtime, address)
 }
 
+/// Calls take turns on its endpoints, of which each has a connection.
 struct Caller {
-    client: QuicEndpoint,
+    clients: Vec<QuicEndpoint>,
+    turns: AtomicUsize,
     address: String,
 }
 
 impl Caller {
-    fn new(identity: &Identity, tuning: &Tuning, address: SocketAddr) -> Arc<Caller> {
-        let client = QuicEndpoint::bind_tuned(None, identity, tuning).expect("an endpoint");
-        Arc::new(Caller { client, address: address.to_string() })
+    fn new(identity: &Identity, variant: &Variant, address: SocketAddr) -> Arc<Caller> {
+        let bind = |_| QuicEndpoint::bind_tuned(None, identity, &variant.tuning).expect("an endpoint");
+        let clients = (0..variant.connections).map(bind).collect();
+        Arc::new(Caller { clients, turns: AtomicUsize::new(0), address: address.to_string() })
     }
 
     async fn call(&self, request: Frame) {
-        self.client.call(&self.address, request, PATIENCE).await.expect("a reply");
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed) % self.clients.len();
+        self.clients[turn].call(&self.address, request, PATIENCE).await.expect("a reply");
     }
 
     /// `count` calls, `depth` at a time.
