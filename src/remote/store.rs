@@ -4,19 +4,19 @@
 //! its bytes counted against a bound until it ends. A get asks one replica, and another when that one fails or takes
 //! its time; it walks down the placement ranking, in which the holders of an older map are the next.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::net::{Frame, NetError, Transport};
 use crate::placement::Table;
 use crate::remote::short_circuit::ShortCircuit;
+use crate::remote::store::standings::Standings;
 use crate::types::digest::{ChunkId, Slot};
 use crate::types::error::FsError;
 use crate::types::id::StoreId;
@@ -24,6 +24,7 @@ use crate::types::limits::{CHUNK_BYTES_MAX, REPLICAS_DEFAULT};
 use crate::wire::codec::{KIND_STORE, decode, encode};
 use crate::wire::store::{PackSpot, PutChunk, StoreError, StoreReply, StoreRequest};
 
+mod standings;
 #[cfg(test)]
 mod tests;
 
@@ -31,8 +32,6 @@ mod tests;
 const GROUP_BYTES_MAX: usize = CHUNK_BYTES_MAX as usize;
 /// Up to this much is hashed where it arrives; handing it to another thread would cost as much.
 const HASH_INLINE_BYTES: usize = 128 << 10;
-/// A store that did not answer is asked last for this long.
-const SHUN: Duration = Duration::from_secs(2);
 
 /// Why a call to a store has no result.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -220,7 +219,7 @@ pub struct StoreClient {
     table: watch::Receiver<Arc<Table>>,
     options: StoreClientOptions,
     inflight: Arc<Semaphore>,
-    shunned: Shunned,
+    standings: Standings,
     /// Which of the equals this client prefers, so that many clients do not all ask the same.
     bias: usize,
     short_circuit: Option<Arc<ShortCircuit>>,
@@ -244,7 +243,7 @@ impl StoreClient {
             short_circuit,
             options,
             inflight: Arc::new(Semaphore::new(options.inflight_bytes as usize)),
-            shunned: Shunned::default(),
+            standings: Standings::default(),
             bias: usize::from(bias[0]),
         }
     }
@@ -280,12 +279,12 @@ impl StoreClient {
         let (answers, mut answered) = mpsc::channel(addresses.len());
         let replicas = addresses.len();
         for (store, address) in addresses {
-            let (stub, shunned) = (self.stub.clone(), self.shunned.clone());
+            let (stub, standings) = (self.stub.clone(), self.standings.clone());
             let (message, bulk, answers) = (message.clone(), bulk.clone(), answers.clone());
             let (permit, deadline) = (Arc::clone(&permit), self.options.put_deadline);
             tokio::spawn(async move {
                 let result = stub.call_encoded(&address, message, bulk, deadline).await;
-                shunned.judge(store, result.as_ref().err());
+                standings.judge(store, !is_silence(result.as_ref().err()), Instant::now());
                 drop(permit);
                 // Nobody waits for a straggler.
                 let _ = answers.send(result.map(drop)).await;
@@ -361,12 +360,18 @@ impl StoreClient {
     }
 
     async fn ask(&self, store: StoreId, address: String, part: Part) -> Result<Bytes, StoreCallError> {
+        let asked = self.standings.begin(store, Instant::now());
         let result = self.stub.get(&address, part, self.options.get_deadline).await;
+        asked.end(result.is_ok(), Instant::now());
         if let Err(error) = &result {
             tracing::debug!(%store, chunk = %part.id, %error, "a replica did not give a chunk");
         }
-        self.shunned.judge(store, result.as_ref().err());
+        self.judge(store, result.as_ref().err());
         result
+    }
+
+    fn judge(&self, store: StoreId, error: Option<&StoreCallError>) {
+        self.standings.judge(store, !is_silence(error), Instant::now());
     }
 
     /// All stores in the order in which to ask them.
@@ -376,29 +381,16 @@ impl StoreClient {
         if equals > 0 {
             ranking[..equals].rotate_left((self.bias + usize::from(id.0[31])) % equals);
         }
+        let now = Instant::now();
+        self.standings.choose(&mut ranking[..equals], now);
         // Stable: those that answer keep their order.
-        ranking.sort_by_key(|store| self.shunned.is_shunned(*store));
+        ranking.sort_by_key(|store| self.standings.is_shunned(*store, now));
         ranking.into_iter().filter_map(|id| Some((id, table.store(id)?.address.clone()))).collect()
     }
 }
 
-/// Stores that did not answer lately.
-#[derive(Clone, Default)]
-struct Shunned {
-    until: Arc<Mutex<HashMap<StoreId, Instant>>>,
-}
-
-impl Shunned {
-    fn judge(&self, store: StoreId, error: Option<&StoreCallError>) {
-        match error {
-            Some(StoreCallError::Net(_)) => drop(self.until.lock().insert(store, Instant::now() + SHUN)),
-            _ => drop(self.until.lock().remove(&store)),
-        }
-    }
-
-    fn is_shunned(&self, store: StoreId) -> bool {
-        self.until.lock().get(&store).is_some_and(|until| *until > Instant::now())
-    }
+fn is_silence(error: Option<&StoreCallError>) -> bool {
+    matches!(error, Some(StoreCallError::Net(_)))
 }
 
 /// Chunks that go to the same stores in one call.
