@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::value::{ByteSize, HostPort, HostPorts, LogFormat, Span};
+use crate::config::value::{ByteSize, HostPort, HostPorts, Label, LabelFilter, LogFormat, Mode, Span};
 use crate::types::attr::Owner;
 use crate::types::record::Role;
 
@@ -55,7 +55,7 @@ pub enum Command {
     Mount(MountArgs),
     /// Make everything done through a mount durable, as syncfs does where the kernel passes it on
     Sync(SyncArgs),
-    /// Make, list, show and delete volumes
+    /// Make, change, list, show and delete volumes
     Volume(VolumeArgs),
     /// Make one-time tokens to join with
     Token(TokenArgs),
@@ -249,8 +249,13 @@ pub struct VolumeArgs {
 pub enum VolumeCommand {
     /// Make a volume
     Create(VolumeCreateArgs),
+    /// Change what a volume may hold, and what is written on it
+    Set(VolumeSetArgs),
     /// List the volumes
     List {
+        /// Only those with this label, and this value if one is given; may be given again
+        #[arg(long = "label", short = 'l', value_name = "KEY[=VALUE]")]
+        labels: Vec<LabelFilter>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -292,20 +297,62 @@ pub struct VolumeCreateArgs {
     /// How long I/O waits while the cluster is away before it fails; 0 waits for ever
     #[arg(long, value_name = "SPAN")]
     pub patience: Option<Span>,
-    /// On how many hosts it is mounted at once: any number (rwx), or one, whose kernel then caches all it likes (rwo)
+    /// On how many hosts it is mounted at once
     #[arg(long, value_enum, default_value = "rwx")]
     pub access: AccessArg,
     /// Whom the volume's root directory belongs to [default: who makes the volume]
     #[arg(long, value_name = "UID[:GID]")]
     pub owner: Option<Owner>,
+    /// The permissions of the volume's root directory [default: 755]
+    #[arg(long, value_name = "MODE")]
+    pub mode: Option<Mode>,
+    /// What is written on the volume, to find it by; may be given again
+    #[arg(long = "label", short = 'l', value_name = "KEY=VALUE")]
+    pub labels: Vec<Label>,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct VolumeChangeArgs {
+    /// Most bytes the volume may hold, not less than it does; 0 is no limit
+    #[arg(long, value_name = "SIZE")]
+    pub quota: Option<ByteSize>,
+    /// Most inodes the volume may hold, not less than it does; 0 is no limit
+    #[arg(long, value_name = "N")]
+    pub quota_inodes: Option<u64>,
+    /// How long I/O waits while the cluster is away before it fails, on mounts made from now on; 0 waits for ever
+    #[arg(long, value_name = "SPAN")]
+    pub patience: Option<Span>,
+    /// On how many hosts it is mounted at once; cannot be changed while it is mounted
+    #[arg(long, value_enum)]
+    pub access: Option<AccessArg>,
+    /// What is written on the volume, to find it by; may be given again
+    #[arg(long = "label", short = 'l', value_name = "KEY=VALUE")]
+    pub labels: Vec<Label>,
+    /// A label that is taken off it; may be given again
+    #[arg(long = "unlabel", value_name = "KEY")]
+    pub unlabels: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct VolumeSetArgs {
+    pub name: String,
+    #[command(flatten)]
+    pub change: VolumeChangeArgs,
     #[command(flatten)]
     pub admin: AdminArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum AccessArg {
+    /// Any number of hosts, each seeing what the others did
     Rwx,
+    /// One host, whose kernel then caches all it likes
     Rwo,
+    /// Any number of hosts, which read only
+    Rox,
 }
 
 #[derive(Debug, Args)]

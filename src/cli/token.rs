@@ -31,6 +31,6 @@ fn request(args: &TokenCreateArgs) -> Outcome<MetaRequest> {
     Ok(MetaRequest::CreateToken {
         role: args.role.into(),
         grant: ClientGrant { volumes: args.volumes.clone(), read_only: args.read_only },
-        ttl_ms: u64::try_from(args.ttl.0.as_millis()).unwrap_or(u64::MAX),
+        ttl_ms: args.ttl.millis(),
     })
 }

@@ -1,27 +1,33 @@
-//! `holdfast volume`: make, list, show and delete volumes.
+//! `holdfast volume`: make, change, list, show and delete volumes.
 
 use serde_json::{Value, json};
 
-use crate::cli::args::{AccessArg, CommonArgs, VolumeArgs, VolumeCommand, VolumeCreateArgs};
+use crate::cli::args::{
+    AccessArg, CommonArgs, VolumeArgs, VolumeChangeArgs, VolumeCommand, VolumeCreateArgs, VolumeSetArgs,
+};
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::operator::{self, Operator, misfit};
 use crate::cli::out::{print, print_line};
 use crate::cli::table::Table;
-use crate::config::value::{ByteSize, Span};
+use crate::config::value::{ByteSize, LabelFilter, Span};
 use crate::remote::meta::{MetaBody, MetaRequest};
 use crate::types::attr::Owner;
-use crate::types::record::{Access, Volume, VolumePolicy, VolumeUsage};
+use crate::types::volume::{Access, NewVolume, Volume, VolumeChange, VolumePolicy, VolumeUsage};
 
 /// # Errors
 /// The cluster refused or did not answer.
 pub fn run(common: &CommonArgs, args: VolumeArgs) -> Outcome {
     match args.command {
         VolumeCommand::Create(args) => {
-            let policy = policy(&args)?;
-            let owner = args.owner.unwrap_or_else(me);
-            operator::run(common, &args.admin, |cluster| create(cluster, args.name, policy, owner))
+            let volume = new_volume(&args)?;
+            operator::run(common, &args.admin, |cluster| create(cluster, volume))
         }
-        VolumeCommand::List { json, admin } => operator::run(common, &admin, |cluster| list(cluster, json)),
+        VolumeCommand::Set(VolumeSetArgs { name, change: args, admin }) => {
+            operator::run(common, &admin, |cluster| set(cluster, name, change(args)))
+        }
+        VolumeCommand::List { labels, json, admin } => {
+            operator::run(common, &admin, |cluster| list(cluster, labels, json))
+        }
         VolumeCommand::Show { name, json, admin } => operator::run(common, &admin, |cluster| show(cluster, name, json)),
         VolumeCommand::Delete { name, admin } => operator::run(common, &admin, |cluster| delete(cluster, name)),
     }
@@ -38,6 +44,7 @@ pub fn to_json(volume: &Volume, usage: &VolumeUsage) -> Value {
         "quota_inodes": volume.policy.quota_inodes,
         "patience_ms": volume.policy.patience_ms,
         "access": volume.policy.access,
+        "labels": volume.labels,
         "inodes": usage.inodes,
         "allocated_bytes": usage.allocated_bytes,
     })
@@ -65,24 +72,49 @@ fn limit(bytes: u64) -> String {
     if bytes == 0 { "none".to_string() } else { ByteSize(bytes).to_string() }
 }
 
-fn policy(args: &VolumeCreateArgs) -> Outcome<VolumePolicy> {
-    let defaults = VolumePolicy::default();
+fn new_volume(args: &VolumeCreateArgs) -> Outcome<NewVolume> {
+    let defaults = NewVolume::named(&args.name);
+    Ok(NewVolume {
+        policy: policy(args, defaults.policy)?,
+        labels: args.labels.iter().map(|label| (label.key.clone(), label.value.clone())).collect(),
+        owner: args.owner.unwrap_or_else(me),
+        mode: args.mode.map_or(defaults.mode, |mode| mode.0),
+        ..defaults
+    })
+}
+
+fn policy(args: &VolumeCreateArgs, defaults: VolumePolicy) -> Outcome<VolumePolicy> {
     let chunk_bytes = match args.chunk_size {
         Some(size) => u32::try_from(size.0).map_err(|_| Failure::usage(format!("a chunk of {size} is too large")))?,
         None => defaults.chunk_bytes,
     };
-    let patience = args.patience.unwrap_or_default();
     Ok(VolumePolicy {
         replicas: args.replicas.unwrap_or(defaults.replicas),
         chunk_bytes,
         quota_bytes: args.quota.unwrap_or_default().0,
         quota_inodes: args.quota_inodes.unwrap_or(defaults.quota_inodes),
-        patience_ms: u64::try_from(patience.0.as_millis()).unwrap_or(u64::MAX),
-        access: match args.access {
-            AccessArg::Rwx => Access::Many,
-            AccessArg::Rwo => Access::One,
-        },
+        patience_ms: args.patience.unwrap_or_default().millis(),
+        access: access(args.access),
     })
+}
+
+fn access(arg: AccessArg) -> Access {
+    match arg {
+        AccessArg::Rwx => Access::Many,
+        AccessArg::Rwo => Access::One,
+        AccessArg::Rox => Access::Readers,
+    }
+}
+
+fn change(args: VolumeChangeArgs) -> VolumeChange {
+    let set = args.labels.into_iter().map(|label| (label.key, Some(label.value)));
+    VolumeChange {
+        quota_bytes: args.quota.map(|quota| quota.0),
+        quota_inodes: args.quota_inodes,
+        patience_ms: args.patience.map(Span::millis),
+        access: args.access.map(access),
+        labels: args.unlabels.into_iter().map(|key| (key, None)).chain(set).collect(),
+    }
 }
 
 /// The user of this process: an ordinary user's volumes are of use to them.
@@ -92,8 +124,8 @@ pub fn me() -> Owner {
     Owner { uid, gid }
 }
 
-async fn create(cluster: Operator, name: String, policy: VolumePolicy, owner: Owner) -> Outcome {
-    match cluster.ask(&format!("volume {name}"), MetaRequest::CreateVolume { name, policy, owner }).await? {
+async fn create(cluster: Operator, volume: NewVolume) -> Outcome {
+    match cluster.ask(&format!("volume {}", volume.name), MetaRequest::CreateVolume(volume)).await? {
         MetaBody::Volume(volume, _) => {
             print_line(format_args!("volume {} made: {} copies", volume.name, volume.policy.replicas))
         }
@@ -101,10 +133,18 @@ async fn create(cluster: Operator, name: String, policy: VolumePolicy, owner: Ow
     }
 }
 
-async fn list(cluster: Operator, as_json: bool) -> Outcome {
-    let MetaBody::Volumes(volumes) = cluster.ask("list of volumes", MetaRequest::ListVolumes).await? else {
+async fn set(cluster: Operator, name: String, change: VolumeChange) -> Outcome {
+    match cluster.ask(&format!("volume {name}"), MetaRequest::ChangeVolume { name, change }).await? {
+        MetaBody::Volume(volume, usage) => print(details(&volume, &usage)),
+        _ => Err(misfit()),
+    }
+}
+
+async fn list(cluster: Operator, labels: Vec<LabelFilter>, as_json: bool) -> Outcome {
+    let MetaBody::Volumes(mut volumes) = cluster.ask("list of volumes", MetaRequest::ListVolumes).await? else {
         return Err(misfit());
     };
+    volumes.retain(|(volume, _)| labels.iter().all(|label| label.fits(&volume.labels)));
     match as_json {
         true => {
             let all = Value::from_iter(volumes.iter().map(|(volume, usage)| to_json(volume, usage)));
@@ -134,7 +174,9 @@ fn details(volume: &Volume, usage: &VolumeUsage) -> String {
     let access = match policy.access {
         Access::Many => "rwx: any number of hosts at once",
         Access::One => "rwo: one host at a time",
+        Access::Readers => "rox: any number of hosts, which read only",
     };
+    let labels = volume.labels.iter().map(|(key, value)| format!("label        {key}={value}"));
     let lines = [
         format!("volume       {} (number {})", volume.name, volume.id),
         format!("access       {access}"),
@@ -144,7 +186,7 @@ fn details(volume: &Volume, usage: &VolumeUsage) -> String {
         format!("patience     {patience}"),
         format!("holds        {} in {} inodes", crate::cli::table::bytes(usage.allocated_bytes), usage.inodes),
     ];
-    lines.map(|line| line + "\n").concat()
+    lines.into_iter().chain(labels).map(|line| line + "\n").collect()
 }
 
 async fn delete(cluster: Operator, name: String) -> Outcome {

@@ -36,8 +36,8 @@ use crate::types::error::FsError;
 use crate::types::id::Ino;
 use crate::types::name::Name;
 use crate::types::op::{BatchReply, Op, OpReply};
-use crate::types::record::Volume;
-use crate::types::session::{Claim, Hold, Lease};
+use crate::types::session::{Claim, Hold, Lease, Vitals};
+use crate::types::volume::Volume;
 
 /// Times that a change which does not fit is tried again, when others were asked for what they were promised of a quota; each
 /// time the leader waits for them.
@@ -202,7 +202,7 @@ impl Core {
             journal: Journal::default(),
             listings: Listings::default(),
             numbers: Numbers::default(),
-            quota: Quota::new(&volume.policy, memory.dirty_bytes_max()),
+            quota: Quota::new(memory.dirty_bytes_max()),
             reserving: tokio::sync::Mutex::new(()),
             cache: Arc::new(ChunkCache::new(store, memory.clone())),
             memory,
@@ -358,9 +358,6 @@ impl Core {
         want: Hold,
         lane: Lane,
     ) -> (Result<BatchReply>, Vec<Ino>, bool) {
-        if self.quota.is_unbounded() {
-            return self.submit_once(session, ops, want, lane).await;
-        }
         // Inodes that the leader numbers are not of the allowance.
         let more = Allowance { inodes: 0, ..Allowance::of(&ops) };
         // Of these parts may have been done when the whole is refused.
@@ -462,6 +459,10 @@ impl Core {
         }
         let whole = kept || attr.kind != FileKind::File || state.undisturbed(asked);
         whole.then(|| state.overlay(attr))
+    }
+
+    pub fn vitals(&self) -> Vitals {
+        Vitals { memory_bytes: self.memory_high_bytes(), stored_bytes: self.space.put_bytes() }
     }
 
     /// Free space is short enough for writes to meet the end of it.

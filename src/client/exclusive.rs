@@ -14,8 +14,8 @@ use std::time::Duration;
 use super::core::Core;
 use super::inode::{Node, State};
 use crate::types::error::FsError;
-use crate::types::record::Access;
 use crate::types::session::Lease;
+use crate::types::volume::Access;
 
 /// How long the kernel may take to write a file back: it waits for room in memory, and near the end of a quota for what was accepted
 /// before.

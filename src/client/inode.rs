@@ -284,6 +284,13 @@ impl State {
         self.attr = None;
     }
 
+    pub fn forget_names(&mut self) {
+        self.dir = Names::default();
+        self.xattrs = HashMap::new();
+        self.xattr_names = None;
+        self.target = None;
+    }
+
     /// What was changed here did not come about: it is to be asked for.
     pub fn disavow(&mut self) {
         self.forget();
@@ -370,10 +377,7 @@ impl State {
     pub fn forget(&mut self) {
         self.tenure = self.stamp();
         self.attr = None;
-        self.dir = Names::default();
-        self.xattrs = HashMap::new();
-        self.xattr_names = None;
-        self.target = None;
+        self.forget_names();
         self.extents.forget();
         if self.arbiter.end() {
             self.fail(FsError::Io);

@@ -82,7 +82,7 @@ use crate::remote::meta::{CallError, MetaClient};
 use crate::remote::session::MetaSession;
 use crate::types::id::Ino;
 use crate::types::limits::CLIENT_MEMORY_BYTES_DEFAULT;
-use crate::types::record::Volume;
+use crate::types::volume::Volume;
 
 /// How long a client that stops goes on saying so to a cluster that is away.
 const FAREWELL: Duration = Duration::from_secs(5);

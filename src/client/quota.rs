@@ -1,5 +1,7 @@
 //! What of the volume's quotas is set aside for this client ([`Allowance`]): so much it may add and say so later. Pure.
 //!
+//! A volume without a quota is no exception: it may get one while it is mounted.
+//!
 //! Counted are here: what the leader has set aside, as far as it is certain (`has`), and what was added here and is not at
 //! the leader, as far as that is known: inodes that were made, bytes that are dirty (told by the caller), bytes of calls that are
 //! under way. The second is never to be more than the first. The leader counts down as it is told of additions, here it is done
@@ -14,7 +16,6 @@ use tokio::time::Instant;
 
 use crate::types::allowance::Allowance;
 use crate::types::limits::JOURNAL_RECORDS_MAX;
-use crate::types::record::VolumePolicy;
 
 /// Inodes to have set aside: what waits in the journal, and as many again while that is shipped.
 const INODES: u64 = 2 * JOURNAL_RECORDS_MAX as u64;
@@ -24,7 +25,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 const SPARED_PAUSE: Duration = Duration::from_secs(2);
 
 pub struct Quota {
-    /// Nothing of what the volume has no quota on: it need not be counted.
     wanted: Allowance,
     state: Mutex<State>,
 }
@@ -51,21 +51,14 @@ pub struct Adding<'q> {
 
 impl Quota {
     /// `dirty_bytes_max`: what this client keeps of writes at most.
-    pub fn new(policy: &VolumePolicy, dirty_bytes_max: u64) -> Quota {
-        let inodes = if policy.quota_inodes > 0 { INODES } else { 0 };
-        let bytes = if policy.quota_bytes > 0 { 2 * dirty_bytes_max } else { 0 };
-        Quota { wanted: Allowance { inodes, bytes }, state: Mutex::default() }
-    }
-
-    /// The volume has no quota.
-    pub fn is_unbounded(&self) -> bool {
-        self.wanted.is_none()
+    pub fn new(dirty_bytes_max: u64) -> Quota {
+        Quota { wanted: Allowance { inodes: INODES, bytes: 2 * dirty_bytes_max }, state: Mutex::default() }
     }
 
     /// An inode, if there is room for one.
     pub fn add_inode(&self) -> Option<Adding<'_>> {
         let mut state = self.state.lock();
-        if self.wanted.inodes > 0 && state.under_way.inodes >= state.has.inodes {
+        if state.under_way.inodes >= state.has.inodes {
             return None;
         }
         Some(self.count(&mut state, Allowance { inodes: 1, bytes: 0 }))
@@ -83,22 +76,19 @@ impl Quota {
 
     /// There is room for all bytes that the leader has not heard of, so many dirty ones among them.
     pub fn covers(&self, dirty_bytes: impl FnOnce() -> u64) -> bool {
-        if self.wanted.bytes == 0 {
-            return true;
-        }
         let state = self.state.lock();
         dirty_bytes().saturating_add(state.under_way.bytes) <= state.has.bytes
     }
 
     /// More is to be asked for.
     pub fn is_low(&self, dirty_bytes: impl FnOnce() -> u64, now: Instant) -> bool {
-        if self.is_unbounded() {
-            return false;
-        }
         let state = self.state.lock();
         let left = state.has.less(state.unheard(dirty_bytes()));
-        let low = left.inodes < self.wanted.inodes / 2 || left.bytes < self.wanted.bytes / 2;
-        low && !state.sparing && state.not_before.is_none_or(|at| now >= at)
+        // Half of the bytes are there for what is kept, even if that is as much as may be.
+        let low = left.inodes < self.wanted.inodes / 2 || left.bytes < self.wanted.bytes / 4;
+        // What a large call was promised that came to nothing.
+        let much = left.bytes > self.wanted.bytes.saturating_mul(2);
+        (low || much) && !state.sparing && state.not_before.is_none_or(|at| now >= at)
     }
 
     /// The leader is asked for this much in all; one question at a time. With it the count of sessions, to be handed back.
@@ -106,7 +96,9 @@ impl Quota {
         let mut state = self.state.lock();
         state.added = Allowance::default();
         if !state.sparing {
-            return (state.life, self.wanted);
+            // A call may add more than is ever kept here.
+            let bytes = self.wanted.bytes.saturating_add(state.under_way.bytes);
+            return (state.life, Allowance { bytes, ..self.wanted });
         }
         let upto = state.unheard(dirty_bytes()).at_most(self.wanted);
         // It is about to be somebody else's, whatever was said last.
@@ -123,15 +115,12 @@ impl Quota {
         if let Some(has) = has {
             state.has = has.less(state.added);
         }
-        let plenty = has.is_some() && state.has.at_most(self.wanted) == self.wanted;
+        let plenty = has.is_some_and(|has| has.at_most(self.wanted) == self.wanted);
         state.not_before = (!plenty).then_some(now + PAUSE);
     }
 
     /// The leader has heard of this, and has perhaps taken it off. To be called before it stops being dirty or under way.
     pub fn heard(&self, more: Allowance) {
-        if self.is_unbounded() {
-            return;
-        }
         let mut state = self.state.lock();
         state.has = state.has.less(more);
         state.added = state.added.plus(more);
@@ -192,32 +181,20 @@ mod tests {
 
     const DIRTY_MAX: u64 = 64 << 20;
 
-    fn bounded() -> Quota {
-        let policy = VolumePolicy { quota_inodes: 1000, quota_bytes: 1 << 30, ..VolumePolicy::default() };
-        Quota::new(&policy, DIRTY_MAX)
-    }
-
     fn of(inodes: u64, bytes: u64) -> Allowance {
         Allowance { inodes, bytes }
     }
 
     fn promised(inodes: u64, bytes: u64) -> (Quota, Instant) {
-        let (quota, now) = (bounded(), Instant::now());
+        let (quota, now) = (Quota::new(DIRTY_MAX), Instant::now());
         let (life, _) = quota.ask(|| 0);
         quota.told(life, Some(of(inodes, bytes)), now);
         (quota, now)
     }
 
     #[test]
-    fn without_a_quota_nothing_is_counted() {
-        let quota = Quota::new(&VolumePolicy::default(), DIRTY_MAX);
-        assert!(quota.is_unbounded() && quota.covers(|| u64::MAX) && !quota.is_low(|| u64::MAX, Instant::now()));
-        (0..9).for_each(|_| quota.add_inode().unwrap().keep());
-    }
-
-    #[test]
     fn so_much_is_added_as_was_set_aside() {
-        let quota = bounded();
+        let quota = Quota::new(DIRTY_MAX);
         assert!(quota.add_inode().is_none() && !quota.covers(|| 1) && quota.is_low(|| 0, Instant::now()));
         assert_eq!(quota.ask(|| 0), (0, of(INODES, 2 * DIRTY_MAX)));
         let (quota, now) = promised(2, 100);

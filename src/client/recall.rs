@@ -14,13 +14,14 @@ use super::core::Core;
 use super::dirty::Scope;
 use super::inode::{Node, State};
 use super::lease::RecallStep;
-use super::names::Names;
 use crate::types::id::Ino;
 use crate::types::session::{Claim, Hold, Lease};
 
 /// Flushes during which writers may go on: a fast writer must not hold up a recall for ever.
 const OPEN_ROUNDS: u32 = 2;
 const RETRY: Duration = Duration::from_millis(50);
+/// Of an attribute's name or value, besides itself: a place in a table, and what the allocator adds.
+const XATTR_COST_BYTES: usize = 96;
 /// An open hold is kept this long after the last close, for the next open.
 const IDLE_OPEN: Duration = Duration::from_secs(5);
 /// How long the kernel may take to drop pages, what is written in them included: well within the life of the session.
@@ -145,7 +146,7 @@ impl Core {
         for node in self.nodes.all() {
             let mut state = node.lock();
             extent_bytes += state.extents.bytes();
-            name_bytes += state.dir.bytes();
+            name_bytes += name_bytes_of(&state);
             // Nobody can come back for it, and the leader keeps it for as long as anything is held on it.
             let gone = state.is_idle() && state.base().is_some_and(|attr| attr.nlink == 0);
             if gone && state.held.hold() != Hold::default() {
@@ -173,7 +174,7 @@ impl Core {
         let surplus = extent_bytes.saturating_sub(self.memory.extent_bytes_max());
         self.forget_coldest(surplus, |state| state.extents.bytes(), |state| state.extents.forget());
         let surplus = name_bytes.saturating_sub(self.memory.name_bytes_max());
-        self.forget_coldest(surplus, |state| state.dir.bytes(), |state| state.dir = Names::default());
+        self.forget_coldest(surplus, name_bytes_of, State::forget_names);
         self.yield_claims(claims);
     }
 
@@ -221,6 +222,14 @@ impl Core {
             }
         }
     }
+}
+
+/// Names in a directory, of attributes and what they say, and what a symlink leads to.
+pub fn name_bytes_of(state: &State) -> usize {
+    let xattrs = state.xattrs.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len));
+    let names = state.xattr_names.iter().flatten().map(Vec::len);
+    let others: usize = xattrs.chain(names).map(|bytes| XATTR_COST_BYTES + bytes).sum();
+    state.dir.bytes() + others + state.target.as_ref().map_or(0, Vec::len)
 }
 
 fn end(state: &mut State, ino: Ino, keep: Lease) -> Claim {

@@ -57,7 +57,7 @@ async fn beat(core: Arc<Core>, terms: Arc<watch::Sender<u64>>) {
             () = core.expired.notified() => {}
         }
         let session = core.session();
-        match session.heartbeat(period, core.memory_high_bytes()).await {
+        match session.heartbeat(period, core.vitals()).await {
             Ok((reply, sent)) => {
                 core.life.confirm(sent);
                 core.clock.set(reply.now_ns);
@@ -202,6 +202,11 @@ async fn replace(core: &Arc<Core>, expired: &Arc<MetaSession>) {
     loop {
         let opening = MetaSession::open(core.meta.clone(), volume, name, core.config.read_only, after, None);
         match opening.await {
+            Ok((session, opened, _)) if !core.volume.is_like(&opened.volume) => {
+                core.end_for_good("it is another volume by now, or one of another kind");
+                close_soon(core, Arc::new(session));
+                return drop_kernel_pages(core).await;
+            }
             Ok((session, opened, sent)) => {
                 core.epoch.fetch_max(opened.heartbeat.collection_epoch, Ordering::AcqRel);
                 core.clock.set(opened.heartbeat.now_ns);

@@ -33,6 +33,7 @@ struct State {
     /// And all of them; now, and when the report was asked for.
     sent_bytes: u64,
     sent_when_asked: u64,
+    put_bytes: u64,
     /// The first and the newest put that did not fit, since one fitted.
     full_since: Option<Instant>,
     met_full: Option<Instant>,
@@ -55,11 +56,6 @@ impl Space {
         let mut state = self.state.lock();
         state.met_full = Some(now);
         now - *state.full_since.get_or_insert(now)
-    }
-
-    /// A put fitted.
-    pub fn had_room(&self) {
-        self.state.lock().full_since = None;
     }
 
     /// The newest put did not fit.
@@ -105,6 +101,21 @@ impl Space {
             Some(round) => *round += bytes,
             None => state.sent.push_back(bytes),
         }
+    }
+
+    /// A put fitted.
+    pub fn had_room(&self) {
+        self.state.lock().full_since = None;
+    }
+
+    /// A part of what is flushed is in the stores.
+    pub fn was_put(&self, bytes: u64) {
+        self.state.lock().put_bytes += bytes;
+    }
+
+    /// All that was put so far, whether the leader has heard of it or not.
+    pub fn put_bytes(&self) -> u64 {
+        self.state.lock().put_bytes
     }
 
     /// As far as the disks go, the next write may be the one that does not fit.

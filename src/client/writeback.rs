@@ -472,6 +472,7 @@ impl Core {
             let mut gathered = gathering.await.map_err(|_| FsError::Io)?;
             let chunks: Vec<(ChunkId, Bytes)> = gathered.iter().map(|chunk| (chunk.id, chunk.bytes.clone())).collect();
             self.store.put(&chunks, epoch, copies).await?;
+            self.space.was_put(chunks.iter().map(|(_, bytes)| bytes.len() as u64).sum());
             if !keeps {
                 // Copies, which the memory's bound does not know.
                 gathered.iter_mut().for_each(|chunk| chunk.bytes = Bytes::new());

@@ -1,5 +1,7 @@
 //! Typed values: sizes, spans of time, addresses. Parsed once, printed back in the form they are documented in.
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -102,6 +104,65 @@ impl FromStr for Owner {
     }
 }
 
+/// Permissions, in octal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mode(pub u32);
+
+impl FromStr for Mode {
+    type Err = ValueError;
+
+    /// # Errors
+    /// The text is not an octal number up to 7777.
+    fn from_str(text: &str) -> Result<Mode, ValueError> {
+        let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777);
+        mode.map(Mode).ok_or_else(|| ValueError(format!("`{text}` is not a mode; write it in octal, as in 2770")))
+    }
+}
+
+/// `KEY=VALUE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label {
+    pub key: String,
+    pub value: String,
+}
+
+impl FromStr for Label {
+    type Err = ValueError;
+
+    /// # Errors
+    /// The text has no `=`.
+    fn from_str(text: &str) -> Result<Label, ValueError> {
+        let (key, value) = text
+            .split_once('=')
+            .ok_or_else(|| ValueError(format!("`{text}` is not a label; write KEY=VALUE, as in team=web")))?;
+        Ok(Label { key: key.to_owned(), value: value.to_owned() })
+    }
+}
+
+/// `KEY`, or `KEY=VALUE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelFilter {
+    key: String,
+    value: Option<String>,
+}
+
+impl LabelFilter {
+    pub fn fits(&self, labels: &BTreeMap<String, String>) -> bool {
+        labels.get(&self.key).is_some_and(|value| self.value.as_ref().is_none_or(|wanted| wanted == value))
+    }
+}
+
+impl FromStr for LabelFilter {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<LabelFilter, Infallible> {
+        Ok(match text.split_once('=') {
+            Some((key, value)) => LabelFilter { key: key.to_owned(), value: Some(value.to_owned()) },
+            None => LabelFilter { key: text.to_owned(), value: None },
+        })
+    }
+}
+
 impl FromStr for Span {
     type Err = ValueError;
 
@@ -113,6 +174,12 @@ impl FromStr for Span {
         millis.map(|ms| Span(Duration::from_millis(ms))).ok_or_else(|| {
             ValueError(format!("`{text}` is not a span of time; write a whole number with ms, s, m, h or d, as in 10s"))
         })
+    }
+}
+
+impl Span {
+    pub fn millis(self) -> u64 {
+        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
     }
 }
 
@@ -230,6 +297,24 @@ impl TryFrom<String> for LogFormat {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn modes_are_octal() {
+        assert_eq!("2770".parse(), Ok(Mode(0o2770)));
+        for bad in ["", "rwx", "88", "10000", "-1"] {
+            assert!(bad.parse::<Mode>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn labels_have_a_key_and_a_value() {
+        let label: Label = "app=web=1".parse().unwrap();
+        assert_eq!((label.key.as_str(), label.value.as_str()), ("app", "web=1"));
+        assert!("app".parse::<Label>().is_err());
+        let labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
+        let fits = |filter: &str| filter.parse::<LabelFilter>().unwrap().fits(&labels);
+        assert!(fits("app") && fits("app=web") && !fits("app=") && !fits("tier"));
+    }
 
     #[test]
     fn sizes_are_read_and_printed_back() {

@@ -42,7 +42,7 @@ pub(super) const WRITABLE_IOCTL: u32 = (b'H' as u32) << 8 | 2;
 /// HANDLE_KILLPRIV and its second version: without them the kernel says in a SETATTR what set-id bits a truncation,
 /// a `chown` or an `fallocate` leaves, and with the second it says so in a flag that fuser drops; direct writes carry
 /// their own flag either way.
-const WANTED: [(InitFlags, &str); 7] = [
+const WANTED: [(InitFlags, &str); 8] = [
     (InitFlags::FUSE_EXPORT_SUPPORT, "file handles go stale when the kernel drops its caches"),
     (InitFlags::FUSE_DONT_MASK, "default ACLs are subject to the umask"),
     (InitFlags::FUSE_POSIX_ACL, "ACLs are not enforced"),
@@ -50,6 +50,8 @@ const WANTED: [(InitFlags, &str); 7] = [
     (InitFlags::FUSE_ASYNC_DIO, "asynchronous direct I/O is synchronous"),
     (InitFlags::FUSE_PARALLEL_DIROPS, "directory operations are serialised"),
     (InitFlags::FUSE_DO_READDIRPLUS, "each name of a listing is asked for"),
+    // Where one leads never changes, and its number is no other inode's later.
+    (InitFlags::FUSE_CACHE_SYMLINKS, "each step through a symlink is asked for"),
 ];
 
 /// And where other hosts may have it mounted too. No WRITEBACK_CACHE: the kernel would hold sizes and data that they need.

@@ -5,17 +5,18 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use crate::types::attr::{Owner, Time};
+use crate::types::attr::Time;
 use crate::types::cluster::StoreInfo;
 use crate::types::digest::ChunkId;
 use crate::types::error::FsError;
 use crate::types::id::{Ino, MetaId, SessionId, StoreId, TreeId};
 use crate::types::op::{BatchReply, Dated, Op};
-use crate::types::record::{ClientGrant, MetaInfo, Role, Volume, VolumePolicy};
+use crate::types::record::{ClientGrant, MetaInfo, Role};
+use crate::types::volume::{NewVolume, Volume, VolumeChange};
 use crate::wire::codec::{self, DecodeError};
 
 /// The layout of [`Command`] and [`Outcome`]; the last byte of either's encoding.
-const VERSION: u8 = 6;
+const VERSION: u8 = 7;
 
 /// One change of the replicated state.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -89,10 +90,13 @@ pub enum Command {
         info: StoreInfo,
     },
     CreateVolume {
-        name: String,
-        policy: VolumePolicy,
-        owner: Owner,
+        volume: NewVolume,
         now: Time,
+    },
+    /// Refused where it would be too small for what it holds; `Promised` where it would for what sessions may add.
+    ChangeVolume {
+        name: String,
+        change: VolumeChange,
     },
     /// Refused while sessions are open on it. The tree is freed afterwards by [`Command::ReapTree`].
     DeleteVolume {
@@ -153,7 +157,7 @@ pub enum Outcome {
         id: StoreId,
         map_epoch: u64,
     },
-    /// `CreateVolume`.
+    /// `CreateVolume`, `ChangeVolume`.
     Volume(Volume),
     /// `UseToken`: the member's number within its role, and what a client may do.
     Member {

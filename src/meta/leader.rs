@@ -21,10 +21,13 @@ use super::stores::StoreReports;
 use crate::types::error::FsError;
 use crate::types::id::{Ino, SessionId, TreeId};
 use crate::types::limits::{LEASE_QUIET_MS, SESSION_TTL_MS};
-use crate::types::session::{Claim, Event, Hold, Lease, Shown};
+use crate::types::session::{Claim, Event, Hold, Lease, Shown, Vitals};
 
-/// A client that answers heartbeats but not a recall holds everybody up: after this long it is expired.
+/// A client that answers heartbeats but not a recall holds everybody up: after this long it is expired,
 const RECALL_PATIENCE: Duration = Duration::from_secs(12);
+/// and after this long when it has had something stored within the last [`RECALL_PATIENCE`]: it is to lose nothing because it has much
+/// to store, or a slow way to the stores.
+const RECALL_PATIENCE_MAX: Duration = Duration::from_secs(60);
 /// Who does not give back within this what somebody else is only likely to change is not waited for.
 const LIKELY_PATIENCE: Duration = Duration::from_millis(50);
 /// Looking for garbage takes longer the more there is, and every client may ask.
@@ -65,26 +68,35 @@ struct Live {
     heard: Instant,
     /// The last heartbeat that was confirmed: the client counts its life from there.
     confirmed: Instant,
-    memory_bytes: u64,
+    vitals: Vitals,
+    /// When something of it was stored last, as far as is known.
+    progressed: Instant,
     /// Did not answer a recall in time.
     overdue: bool,
     reclaimed: bool,
     events: Option<mpsc::UnboundedSender<Event>>,
 }
 
-impl Leader {
-    pub fn new(term: u64, sessions: impl IntoIterator<Item = (SessionId, TreeId)>) -> Leader {
-        let now = Instant::now();
-        let live = |tree| Live {
+impl Live {
+    fn new(tree: TreeId, now: Instant, reclaimed: bool) -> Live {
+        Live {
             tree,
             heard: now,
             confirmed: now,
-            memory_bytes: 0,
+            vitals: Vitals::default(),
+            progressed: now,
             overdue: false,
-            reclaimed: false,
+            reclaimed,
             events: None,
-        };
-        let sessions: HashMap<_, _> = sessions.into_iter().map(|(id, tree)| (id, live(tree))).collect();
+        }
+    }
+}
+
+impl Leader {
+    pub fn new(term: u64, sessions: impl IntoIterator<Item = (SessionId, TreeId)>) -> Leader {
+        let now = Instant::now();
+        let sessions: HashMap<_, _> =
+            sessions.into_iter().map(|(id, tree)| (id, Live::new(tree, now, false))).collect();
         Leader {
             term,
             names: NameLocks::default(),
@@ -141,10 +153,7 @@ impl Leader {
     // Sessions.
 
     pub fn add_session(&self, session: SessionId, tree: TreeId) {
-        let now = Instant::now();
-        let live =
-            Live { tree, heard: now, confirmed: now, memory_bytes: 0, overdue: false, reclaimed: true, events: None };
-        self.sessions.lock().insert(session, live);
+        self.sessions.lock().insert(session, Live::new(tree, Instant::now(), true));
     }
 
     /// A sign of life. Gives back the session's tree.
@@ -171,12 +180,23 @@ impl Leader {
     ///
     /// # Errors
     /// `SessionExpired`: it is not there (any more), owes an answer, or has not reclaimed.
-    pub fn confirm(&self, session: SessionId, memory_bytes: u64) -> Result<(), FsError> {
+    pub fn confirm(&self, session: SessionId, vitals: Vitals) -> Result<(), FsError> {
         self.heard(session)?;
         let mut sessions = self.sessions.lock();
         let live = sessions.get_mut(&session).filter(|live| !self.is_condemned(live)).ok_or(FsError::SessionExpired)?;
-        (live.confirmed, live.memory_bytes) = (Instant::now(), memory_bytes);
+        live.confirmed = Instant::now();
+        if vitals.stored_bytes > live.vitals.stored_bytes {
+            live.progressed = live.confirmed;
+        }
+        live.vitals = vitals;
         Ok(())
+    }
+
+    /// A change of this session was applied.
+    pub fn progressed(&self, session: SessionId) {
+        if let Some(live) = self.sessions.lock().get_mut(&session) {
+            live.progressed = Instant::now();
+        }
     }
 
     fn is_condemned(&self, live: &Live) -> bool {
@@ -186,7 +206,7 @@ impl Leader {
 
     /// When each session was heard of, and what it said.
     pub fn told(&self) -> Vec<(SessionId, Told)> {
-        let told = |live: &Live| Told { silence: live.heard.elapsed(), memory_bytes: live.memory_bytes };
+        let told = |live: &Live| Told { silence: live.heard.elapsed(), memory_bytes: live.vitals.memory_bytes };
         self.sessions.lock().iter().map(|(id, live)| (*id, told(live))).collect()
     }
 
@@ -469,14 +489,15 @@ impl Leader {
         clear: impl Fn(&LeaseTable) -> bool,
     ) -> Result<(), FsError> {
         let mut progress = self.progress.subscribe();
-        let mut deadline = Instant::now() + RECALL_PATIENCE;
+        let begun = Instant::now();
+        let mut deadline = begun + RECALL_PATIENCE;
         loop {
             if clear(&self.leases.lock()) {
                 return Ok(());
             }
             tokio::select! {
                 waited = timeout_at(deadline, progress.changed()) => if waited.is_err() {
-                    self.mark_overdue(session, keys, look);
+                    self.mark_overdue(session, keys, look, begun.elapsed());
                     deadline = Instant::now() + RECALL_PATIENCE;
                 },
                 () = self.deposed() => return Err(FsError::Unreachable),
@@ -484,12 +505,13 @@ impl Leader {
         }
     }
 
-    /// Whoever still owes an answer on these is to be expired.
-    fn mark_overdue(&self, session: SessionId, keys: &[Key], look: Option<u64>) {
+    /// Whoever still owes an answer on these is to be expired, unless it gets on.
+    fn mark_overdue(&self, session: SessionId, keys: &[Key], look: Option<u64>, waited: Duration) {
+        let gets_on = |live: &Live| waited < RECALL_PATIENCE_MAX && live.progressed.elapsed() < RECALL_PATIENCE;
         let debtors = self.leases.lock().debtors(session, keys, look);
         let mut sessions = self.sessions.lock();
         for debtor in debtors {
-            if let Some(live) = sessions.get_mut(&debtor) {
+            if let Some(live) = sessions.get_mut(&debtor).filter(|live| !gets_on(live)) {
                 tracing::warn!(
                     session = debtor.0,
                     "a client does not answer a recall or a look; its session will be expired"

@@ -20,8 +20,9 @@ use crate::types::limits::LEASE_QUIET_MS;
 use crate::types::lock::{Lock, LockSpace};
 use crate::types::name::Name;
 use crate::types::op::{BatchReply, Dated, NewNode, Op, OpReply, WriteAt};
-use crate::types::record::{Access, MetaInfo, SpaceReport, Volume, VolumePolicy};
+use crate::types::record::{MetaInfo, SpaceReport};
 use crate::types::session::{Claim, DirEntry, DirPage, Event, HeartbeatReply, Hold, Lease, SessionOpened};
+use crate::types::volume::{Access, Labels, Volume, VolumePolicy};
 use crate::wire::codec::{KIND_META, decode, encode};
 use crate::wire::meta::{MetaBody, MetaReply, MetaRequest};
 
@@ -47,9 +48,8 @@ pub struct Faults {
     pub freeing: bool,
     /// What `statfs` tells otherwise.
     pub free_bytes: u64,
-    /// The quotas of the volume, and what of them one session is promised at most.
-    pub quotas: Allowance,
-    pub promises: Allowance,
+    /// What of the volume's quotas one session is promised at most, where it has some.
+    pub promises: Option<Allowance>,
     /// Nobody is promised more than it was.
     pub scarce: bool,
     /// The policy of the volume; 0 is for ever.
@@ -409,7 +409,7 @@ impl State {
             total_bytes: 1 << 41,
             free_bytes,
             // Where a quota is, it is what is short.
-            disk_free_bytes: if self.faults.quotas.bytes > 0 { 1 << 40 } else { free_bytes },
+            disk_free_bytes: if self.faults.promises.is_some() { 1 << 40 } else { free_bytes },
             inodes: 1,
             inodes_free: 1 << 20,
             tight: self.faults.tight,
@@ -427,10 +427,8 @@ impl State {
         self.reclaimed.insert(session);
         let patience_ms = self.faults.patience_ms;
         let access = if self.faults.exclusive { Access::One } else { Access::Many };
-        let Allowance { inodes: quota_inodes, bytes: quota_bytes } = self.faults.quotas;
-        let quotas = VolumePolicy { quota_inodes, quota_bytes, ..VolumePolicy::default() };
-        let policy = VolumePolicy { chunk_bytes: CHUNK_BYTES, patience_ms, access, ..quotas };
-        let volume = Volume { id: VolumeId(1), name: "v".into(), tree: TreeId(1), policy };
+        let policy = VolumePolicy { chunk_bytes: CHUNK_BYTES, patience_ms, access, ..VolumePolicy::default() };
+        let volume = Volume { id: VolumeId(1), name: "v".into(), tree: TreeId(1), policy, labels: Labels::new() };
         MetaBody::Session(SessionOpened { session, volume, read_only, heartbeat: self.heartbeat() })
     }
 

@@ -29,8 +29,8 @@ const BACKOFF_MS_MIN: u64 = 10;
 const BACKOFF_MS_MAX: u64 = 50;
 /// Calls that a live leader answers from memory.
 const PROMPT_DEADLINE: Duration = Duration::from_millis(2_000);
-/// Calls that may wait for other clients to give up leases.
-const PARKED_DEADLINE: Duration = Duration::from_secs(60);
+/// Calls that may wait for other clients to give up leases: for a minute at most, and then until their sessions have expired.
+const PARKED_DEADLINE: Duration = Duration::from_secs(90);
 /// A lock may be waited for this long before the wait is renewed.
 const LOCK_DEADLINE: Duration = Duration::from_secs(3_600);
 

@@ -24,7 +24,7 @@ use crate::types::lock::{Lock, LockRequest, OwnLock};
 use crate::types::name::Name;
 use crate::types::op::{BatchReply, Dated, Op};
 use crate::types::record::SpaceReport;
-use crate::types::session::{Claim, DirPage, DirPart, HeartbeatReply, Hold, SessionOpened, Shown};
+use crate::types::session::{Claim, DirPage, DirPart, HeartbeatReply, Hold, SessionOpened, Shown, Vitals};
 
 /// Changes under way at once: bounds the reply table of the session on the servers.
 pub const IN_FLIGHT_MAX: usize = 256;
@@ -144,12 +144,12 @@ impl MetaSession {
         self.id
     }
 
-    /// The instant is when the heartbeat was sent. `memory_bytes` is for people to look at.
+    /// The instant is when the heartbeat was sent.
     ///
     /// # Errors
     /// `SessionExpired`, or `Unreachable` when nobody answered for `patience`.
-    pub async fn heartbeat(&self, patience: Duration, memory_bytes: u64) -> Result<(HeartbeatReply, Instant), FsError> {
-        let request = MetaRequest::Heartbeat { session: self.id, memory_bytes };
+    pub async fn heartbeat(&self, patience: Duration, vitals: Vitals) -> Result<(HeartbeatReply, Instant), FsError> {
+        let request = MetaRequest::Heartbeat { session: self.id, vitals };
         let answered = self.meta.call(&request, Some(patience)).await.map_err(|_| FsError::Unreachable)?;
         match answered.reply.body {
             MetaBody::Heartbeat(reply) => Ok((reply, answered.sent)),

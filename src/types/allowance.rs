@@ -3,9 +3,10 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::op::{FallocateMode, Op};
-use super::record::{VolumePolicy, VolumeUsage};
+use super::volume::{VolumePolicy, VolumeUsage};
 
-/// Inodes, and allocated bytes before copies. Of what the volume has no quota on nothing is set aside: nobody counts it.
+/// Inodes, and allocated bytes before copies. Of what the volume has no quota on all that is wanted is set aside: when it gets one,
+/// what was added by then, and not said, is known to fit.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allowance {
     pub inodes: u64,
@@ -14,6 +15,9 @@ pub struct Allowance {
 
 /// With less to be had than this nothing more is set aside: every change asks then.
 const LEAST: Allowance = Allowance { inodes: 16, bytes: 256 << 10 };
+
+/// Nobody is promised more than this, whatever it asks for: sums of promises are to be exact.
+const MOST: Allowance = Allowance { inodes: 1 << 32, bytes: 1 << 44 };
 
 impl Allowance {
     /// What operations may add at most.
@@ -40,9 +44,10 @@ impl Allowance {
     /// What a session has from now on that wants to have `upto` in all: that, if it is less than it had; and up to half of
     /// what nobody uses and nobody was promised, so that something is left for the next who asks.
     pub fn adjusted(self, upto: Allowance, policy: &VolumePolicy, taken: Taken) -> Allowance {
+        let upto = upto.at_most(MOST);
         let adjust = |had: u64, upto: u64, quota: u64, taken: u64, least: u64| match quota {
-            0 => 0,
             _ if upto <= had => upto,
+            0 => upto,
             quota => {
                 let more = (upto - had).min(quota.saturating_sub(taken) / 2);
                 if more < least { had } else { had + more }
@@ -121,10 +126,12 @@ mod tests {
     }
 
     #[test]
-    fn of_what_is_not_counted_nothing_is_set_aside() {
+    fn of_what_has_no_bounds_all_that_is_wanted_is_set_aside() {
         let upto = Allowance { inodes: 300, bytes: MIB };
         let free = taken(100, 5 * MIB, Allowance::default());
-        assert_eq!(Allowance::default().adjusted(upto, &policy(0, 0), free), Allowance::default());
+        assert_eq!(Allowance::default().adjusted(upto, &policy(0, 0), free), upto);
+        let absurd = Allowance { inodes: u64::MAX, bytes: u64::MAX };
+        assert_eq!(Allowance::default().adjusted(absurd, &policy(0, 0), free), MOST);
         assert!(free.leaves(Allowance { inodes: u64::MAX, bytes: u64::MAX }, &policy(0, 0)));
     }
 

@@ -20,4 +20,5 @@ pub mod op;
 pub mod record;
 pub mod rewrite;
 pub mod session;
+pub mod volume;
 pub mod xattr;

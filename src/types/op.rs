@@ -199,8 +199,11 @@ pub struct Piece {
 pub enum OpReply {
     /// `Create`, `Link`: the inode, and whether it is new.
     Entry { attr: Attr, created: bool },
-    /// `Unlink`, `Rmdir`, `Rename`: the inode that lost a name, if any, as it is now.
+    /// `Unlink`, `Rmdir`: the inode that lost a name, if any, as it is now.
     Removed { gone: Option<Attr> },
+    /// `Rename`: the inode that the first name had, and the one that the second had, if any, as they are now. When they are the same,
+    /// nothing was done.
+    Renamed { moved: Attr, other: Option<Attr> },
     /// `SetAttr`, `Fallocate`, `TouchAtime`: as it is now.
     Attr(Attr),
     /// `Write`: where it landed.

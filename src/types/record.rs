@@ -1,70 +1,10 @@
-//! What the cluster remembers of volumes, roles and its own members, as programs and operators see it.
-
-use std::time::Duration;
+//! What the cluster remembers of roles and its own members, and how it is doing, as programs and operators see it.
 
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::cluster::{DiskReport, StoreInfo};
-use super::id::{ClusterId, MetaId, SessionId, StoreId, TreeId, VolumeId};
-
-/// A volume: its name and policy.
-#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-pub struct Volume {
-    pub id: VolumeId,
-    pub name: String,
-    pub tree: TreeId,
-    pub policy: VolumePolicy,
-}
-
-/// On how many hosts a volume is mounted at once. Kubernetes' words: ReadWriteMany and ReadWriteOnce.
-#[derive(
-    Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq,
-)]
-pub enum Access {
-    /// On any number; what one did, the next call on another sees.
-    #[default]
-    #[serde(rename = "rwx")]
-    Many,
-    /// On one, whose kernel may then keep what it likes.
-    #[serde(rename = "rwo")]
-    One,
-}
-
-impl Access {
-    pub fn name(self) -> &'static str {
-        match self {
-            Access::Many => "rwx",
-            Access::One => "rwo",
-        }
-    }
-}
-
-#[derive(Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize, Clone, Debug, PartialEq, Eq)]
-pub struct VolumePolicy {
-    pub replicas: u8,
-    pub chunk_bytes: u32,
-    /// 0 is no quota.
-    pub quota_bytes: u64,
-    pub quota_inodes: u64,
-    /// What blocked I/O does while the cluster is away: wait (0), or fail with EIO after this many milliseconds.
-    pub patience_ms: u64,
-    pub access: Access,
-}
-
-impl VolumePolicy {
-    /// `None` is for ever.
-    pub fn patience(&self) -> Option<Duration> {
-        (self.patience_ms > 0).then(|| Duration::from_millis(self.patience_ms))
-    }
-}
-
-/// What a volume holds, kept exactly by the state machine.
-#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct VolumeUsage {
-    pub inodes: u64,
-    /// Allocated bytes of all files (what `du` adds up to), before replication and deduplication.
-    pub allocated_bytes: u64,
-}
+use super::id::{ClusterId, MetaId, SessionId, StoreId};
+use super::volume::{Volume, VolumeUsage};
 
 /// `statfs` in bytes; exact at the moment of the answer.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -159,17 +99,4 @@ pub struct SessionStatus {
 pub struct StoreMember {
     pub id: StoreId,
     pub info: StoreInfo,
-}
-
-impl Default for VolumePolicy {
-    fn default() -> Self {
-        VolumePolicy {
-            replicas: super::limits::REPLICAS_DEFAULT,
-            chunk_bytes: super::limits::CHUNK_BYTES_DEFAULT,
-            quota_bytes: 0,
-            quota_inodes: 0,
-            patience_ms: 0,
-            access: Access::Many,
-        }
-    }
 }

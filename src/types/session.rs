@@ -5,7 +5,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use super::attr::{Attr, FileKind};
 use super::id::{Ino, SessionId};
 use super::name::Name;
-use super::record::Volume;
+use super::volume::Volume;
 
 /// What a session holds, or wants to hold, on an inode.
 ///
@@ -42,6 +42,15 @@ pub struct Claim {
 pub struct Shown {
     pub ino: Ino,
     pub look: u64,
+}
+
+/// What a client says of itself with each heartbeat.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vitals {
+    /// The most that it has taken so far, for people to look at.
+    pub memory_bytes: u64,
+    /// All that it has put into stores so far: who owes an answer and stores what has to be stored before is waited for.
+    pub stored_bytes: u64,
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]

@@ -3,7 +3,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use crate::types::attr::{Attr, Owner};
+use crate::types::attr::Attr;
 use crate::types::cluster::{ClusterMap, DiskReport, StoreInfo};
 use crate::types::digest::ChunkId;
 use crate::types::error::FsError;
@@ -12,10 +12,9 @@ use crate::types::id::{Ino, MetaId, SessionId, StoreId};
 use crate::types::lock::{Lock, LockRequest, OwnLock};
 use crate::types::name::Name;
 use crate::types::op::{BatchReply, Dated, Op};
-use crate::types::record::{
-    ClientGrant, ClusterStatus, MetaInfo, Role, SpaceReport, Volume, VolumePolicy, VolumeUsage,
-};
-use crate::types::session::{Claim, DirPage, HeartbeatReply, Hold, SessionOpened, Shown};
+use crate::types::record::{ClientGrant, ClusterStatus, MetaInfo, Role, SpaceReport};
+use crate::types::session::{Claim, DirPage, HeartbeatReply, Hold, SessionOpened, Shown, Vitals};
+use crate::types::volume::{NewVolume, Volume, VolumeChange, VolumeUsage};
 
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub enum MetaRequest {
@@ -29,10 +28,9 @@ pub enum MetaRequest {
         after: Option<SessionId>,
         attempt: u64,
     },
-    /// `memory_bytes`: the most that the client has taken so far.
     Heartbeat {
         session: SessionId,
-        memory_bytes: u64,
+        vitals: Vitals,
     },
     /// Opens the stream of events of this session; one at a time, a new one replaces the old.
     Subscribe {
@@ -191,11 +189,11 @@ pub enum MetaRequest {
     },
 
     // Operators.
-    CreateVolume {
+    CreateVolume(NewVolume),
+    /// Answered with the volume as it is then. What sessions were promised of a quota that becomes smaller is asked back first.
+    ChangeVolume {
         name: String,
-        policy: VolumePolicy,
-        /// Of its root.
-        owner: Owner,
+        change: VolumeChange,
     },
     ListVolumes,
     ShowVolume {
@@ -254,7 +252,8 @@ impl MetaRequest {
             | MetaRequest::StoreHeartbeat { .. }
             | MetaRequest::OfferChunks { .. }
             | MetaRequest::RegisterStore { .. }
-            | MetaRequest::CreateVolume { .. }
+            | MetaRequest::CreateVolume(_)
+            | MetaRequest::ChangeVolume { .. }
             | MetaRequest::ListVolumes
             | MetaRequest::ShowVolume { .. }
             | MetaRequest::DeleteVolume { .. }

@@ -17,10 +17,10 @@ use holdfast::remote::store::{StoreClient, StoreClientOptions};
 use holdfast::store::serve::StoreService;
 use holdfast::store::workers::{MetaLink, WorkerOptions, Workers};
 use holdfast::store::{PACK_BYTES_DEFAULT, Store, StoreConfig, StoreParts};
-use holdfast::types::attr::Owner;
 use holdfast::types::error::FsError;
 use holdfast::types::id::{ClusterId, MetaId, StoreId};
-use holdfast::types::record::{MetaInfo, Role, VolumePolicy};
+use holdfast::types::record::{MetaInfo, Role};
+use holdfast::types::volume::{NewVolume, VolumePolicy};
 use holdfast::wire::meta::MetaBody;
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -55,7 +55,8 @@ impl Cluster {
         let cluster = Cluster { net, meta, stores, _dir: dir };
         cluster.wait_for_stores().await;
         let policy = VolumePolicy { chunk_bytes, ..VolumePolicy::default() };
-        cluster.admin(MetaRequest::CreateVolume { name: "main".into(), policy, owner: Owner::default() }).await;
+        let volume = NewVolume { policy, ..NewVolume::named("main") };
+        cluster.admin(MetaRequest::CreateVolume(volume)).await;
         cluster
     }
 

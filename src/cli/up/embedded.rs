@@ -25,7 +25,8 @@ use crate::host::file::write_atomically;
 use crate::meta::server::CACHE_BYTES_DEFAULT;
 use crate::remote::meta::{MetaBody, MetaClient, MetaRequest};
 use crate::types::id::ClusterId;
-use crate::types::record::{ClientGrant, Role, VolumePolicy};
+use crate::types::record::{ClientGrant, Role};
+use crate::types::volume::NewVolume;
 
 pub const VOLUME: &str = "main";
 pub const STORES: usize = 3;
@@ -158,9 +159,8 @@ async fn make_volume(operator: &Operator) -> Outcome {
     if volumes.iter().any(|(volume, _)| volume.name == VOLUME) {
         return Ok(());
     }
-    let request =
-        MetaRequest::CreateVolume { name: VOLUME.into(), policy: VolumePolicy::default(), owner: volume::me() };
-    operator.ask("volume main", request).await.map(drop)
+    let volume = NewVolume { owner: volume::me(), ..NewVolume::named(VOLUME) };
+    operator.ask("volume main", MetaRequest::CreateVolume(volume)).await.map(drop)
 }
 
 async fn make_client(layout: &Layout<'_>, operator: &Operator) -> Outcome {

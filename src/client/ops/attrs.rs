@@ -17,7 +17,7 @@ use crate::types::session::{Hold, Lease};
 
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 pub const XATTRS_MAX: usize = 256;
-/// Larger values are rare, and would not be counted against the memory bound.
+/// Larger values are rare.
 pub const XATTR_KEPT_BYTES_MAX: usize = 1024;
 
 impl Core {

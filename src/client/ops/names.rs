@@ -335,6 +335,19 @@ impl Core {
         }
     }
 
+    /// An inode's name was changed at the leader. It may be another one than had the name when it was looked up here.
+    fn was_renamed(self: &Arc<Self>, outcome: &crate::client::core::Outcome, attr: &Attr) {
+        {
+            let node = self.nodes.node(attr.ino);
+            let mut state = node.lock();
+            // What was asked about it and is not answered is from before.
+            state.begin_change();
+            state.end_change();
+            state.dir.parent = None;
+        }
+        self.lost_name(outcome, attr);
+    }
+
     pub async fn rename(self: &Arc<Self>, from: (Ino, Name), to: (Ino, Name), mode: RenameMode) -> Result<()> {
         if self.is_exclusive() {
             let moved = self.nodes.node(from.0).lock().dir.entry(&from.1).flatten();
@@ -359,7 +372,7 @@ impl Core {
                 return renamed;
             }
         }
-        let Attr { ino: moved, kind, .. } = self.lookup(from.0, from.1.clone()).await?;
+        let moved = self.lookup(from.0, from.1.clone()).await?.ino;
         self.gather_from_kernel(&self.nodes.node(moved)).await;
         self.flush_before(&self.nodes.node(moved)).await?;
         let replaced = self.nodes.node(to.0).lock().dir.entry(&to.1).flatten();
@@ -378,14 +391,15 @@ impl Core {
         let apply: Apply = Box::new(move |_, replies, outcome| {
             for reply in replies {
                 match reply {
-                    OpReply::Removed { gone } => {
-                        if mode != RenameMode::Exchange && replaced != Some(moved) {
+                    OpReply::Renamed { moved, other } => {
+                        if mode != RenameMode::Exchange && other.as_ref().is_none_or(|other| other.ino != moved.ino) {
                             outcome.name(&core, from.0, from.1.clone(), None);
-                            outcome.name(&core, to.0, to.1.clone(), Some((moved, kind)));
+                            outcome.name(&core, to.0, to.1.clone(), Some((moved.ino, moved.kind)));
                         }
-                        core.nodes.node(moved).lock().dir.parent = None;
-                        replaced.iter().for_each(|other| core.nodes.node(*other).lock().dir.parent = None);
-                        gone.iter().for_each(|attr| core.lost_name(outcome, attr));
+                        [Some(moved), other.as_ref()]
+                            .into_iter()
+                            .flatten()
+                            .for_each(|attr| core.was_renamed(outcome, attr));
                     }
                     OpReply::Attr(attr) => outcome.learn(&core, attr),
                     _ => {}

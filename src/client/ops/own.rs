@@ -187,7 +187,7 @@ impl Core {
         let numbers = if life.is_some() { RESERVE } else { 0 };
         let (quota_life, upto) = self.quota.ask(|| self.memory.dirty_bytes());
         let op = Op::Reserve { numbers, upto };
-        let answered = self.submit_in(&session, vec![op], Hold::default(), Lane::Change).await.0;
+        let answered = self.submit_in(&session, vec![op], Hold::default(), Lane::Flush).await.0;
         let (first, allowance) = match answered {
             Ok(BatchReply::Done(replies)) => match replies.first() {
                 Some(OpReply::Reserved { first, allowance }) => (*first, Some(*allowance)),

@@ -40,9 +40,7 @@ impl Core {
             Err(error) => return Some(Err(error)),
         };
         let bytes = write.data.len() as u64;
-        if !self.quota.is_unbounded() {
-            self.reserve_soon();
-        }
+        self.reserve_soon();
         if write.sync || file.mode.sync || self.space_is_low() {
             return None;
         }

@@ -1,6 +1,7 @@
 //! What is bounded: memory, messages of a client that holds much, listings of directories that change.
 
 use super::*;
+use crate::client::recall::name_bytes_of;
 use crate::types::limits::RECLAIM_CLAIMS_MAX;
 
 #[tokio::test(start_paused = true)]
@@ -191,6 +192,51 @@ async fn names_are_forgotten_before_they_take_too_much() {
         assert_eq!(client.readdir(dir, None, 0).await.unwrap().len(), 40);
         assert!(client.lookup(dir, name("f39")).await.is_ok());
         assert_eq!(client.lookup(dir, name("nothing")).await, Err(FsError::NotFound));
+    }
+}
+
+/// Who waits for what is being stored knows that it gets on, however long the rest of it takes.
+#[tokio::test(start_paused = true)]
+async fn what_is_in_the_stores_is_told_before_it_is_committed() {
+    let cluster = Cluster::new();
+    let client = cluster.client().await;
+    let (ino, handle) = create(&client, "f").await;
+    write(&client, ino, handle, 0, &pattern(CHUNK_BYTES as usize, 1)).await;
+    client.fsync(ino, Some(handle)).await.unwrap();
+    let before = client.core.vitals().stored_bytes;
+    assert_eq!(before, u64::from(CHUNK_BYTES));
+    cluster.meta.fault(|faults| faults.away = true);
+    write(&client, ino, handle, CHUNK_BYTES.into(), &pattern(CHUNK_BYTES as usize, 2)).await;
+    let put = async {
+        while client.core.vitals().stored_bytes == before {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), put).await.expect("it was put");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_said_of_files_is_forgotten_before_it_takes_too_much() {
+    let cluster = Cluster::new();
+    let client = cluster.client_with(|config| config.memory_bytes = 1 << 20).await;
+    let bytes = || client.core.nodes.all().iter().map(|node| name_bytes_of(&node.lock())).sum::<usize>();
+    let (value, target) = (vec![7; 1000], vec![b'x'; 3000]);
+    let mut inos = Vec::new();
+    for number in 0..60 {
+        let link = new(NewNode::Symlink(target.clone()));
+        let ino = client.make(Ino::ROOT, name(&format!("l{number}")), link).await.unwrap().ino;
+        assert_eq!(client.readlink(ino).await.unwrap(), target);
+        let (file, handle) = create(&client, &format!("f{number}")).await;
+        client.setxattr(file, b"user.a".to_vec(), value.clone(), XattrMode::Set).await.unwrap();
+        client.release(file, handle, None).await.unwrap();
+        inos.push((ino, file));
+    }
+    client.sync().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(bytes() <= client.core.memory.name_bytes_max(), "{} bytes", bytes());
+    for (link, file) in inos {
+        assert_eq!(client.readlink(link).await.unwrap(), target);
+        assert_eq!(client.getxattr(file, b"user.a".to_vec()).await.unwrap(), value);
     }
 }
 

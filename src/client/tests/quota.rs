@@ -8,8 +8,7 @@ const MIB: u64 = 1 << 20;
 
 fn bounded(promises: Allowance) -> Cluster {
     let cluster = Cluster::new();
-    let quotas = Allowance { inodes: 1000, bytes: 1 << 30 };
-    cluster.meta.fault(|faults| (faults.quotas, faults.promises) = (quotas, promises));
+    cluster.meta.fault(|faults| faults.promises = Some(promises));
     cluster
 }
 

@@ -66,3 +66,6 @@ pub mod promised_of_a_quota {}
 
 #[doc = include_str!("0022-looked-at-and-taken.md")]
 pub mod looked_at_and_taken {}
+
+#[doc = include_str!("0023-sizes-that-change.md")]
+pub mod sizes_that_change {}

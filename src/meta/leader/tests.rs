@@ -62,8 +62,8 @@ async fn a_client_that_never_answers_becomes_overdue_and_stands_in_nobodys_way()
     let expire = async {
         let mut confirmed = tokio::time::Instant::now();
         while leader.overdue() != [A] {
-            leader.confirm(B, 0).expect("alive");
-            if leader.confirm(A, 0).is_ok() {
+            leader.confirm(B, Vitals::default()).expect("alive");
+            if leader.confirm(A, Vitals::default()).is_ok() {
                 confirmed = tokio::time::Instant::now();
             }
             tokio::time::advance(Duration::from_millis(100)).await;
@@ -73,6 +73,42 @@ async fn a_client_that_never_answers_becomes_overdue_and_stands_in_nobodys_way()
     };
     let (guard, ()) = tokio::join!(leader.begin_change(B, vec![key(TREE, INO)]), expire);
     assert!(guard.is_ok());
+}
+
+/// It has more to store than twelve seconds are enough for, over a slow line.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_stores_what_it_has_to_is_waited_for() {
+    let leader = Leader::new(1, []);
+    leader.add_session(A, TREE);
+    leader.add_session(B, TREE);
+    let claim = leader.grant(A, key(TREE, INO), WRITE).expect("free");
+    let store = async {
+        for stored_bytes in 0..40 {
+            let alive = leader.confirm(A, Vitals { stored_bytes, ..Vitals::default() });
+            assert_eq!(alive, Ok(()), "after {stored_bytes} s");
+            leader.confirm(B, Vitals::default()).expect("alive");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        leader.yielded(A, &[Claim { hold: Hold::default(), ..claim }], &[]).expect("alive");
+    };
+    let (guard, ()) = tokio::join!(leader.begin_change(B, vec![key(TREE, INO)]), store);
+    drop(guard.expect("went on"));
+
+    // But not for ever.
+    leader.add_session(A, TREE);
+    leader.grant(A, key(TREE, Ino(10)), WRITE).expect("free");
+    let begun = Instant::now();
+    let store_on = async {
+        let mut stored_bytes = 100;
+        while leader.confirm(A, Vitals { stored_bytes, ..Vitals::default() }).is_ok() {
+            stored_bytes += 1;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::select! {
+        _ = leader.begin_change(B, vec![key(TREE, Ino(10))]) => panic!("nobody answered"),
+        () = store_on => assert!((60..75).contains(&begun.elapsed().as_secs())),
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -119,13 +155,13 @@ async fn who_beats_and_never_reclaims_stands_in_nobodys_way() {
     for _ in 0..20 {
         assert!(leader.overdue().is_empty());
         tokio::time::advance(Duration::from_secs(1)).await;
-        leader.confirm(A, 0).expect("alive");
-        leader.confirm(B, 0).expect("alive");
+        leader.confirm(A, Vitals::default()).expect("alive");
+        leader.confirm(B, Vitals::default()).expect("alive");
     }
     for _ in 0..10 {
         tokio::time::advance(Duration::from_millis(1_001)).await;
-        leader.confirm(A, 0).expect("alive");
-        assert_eq!(leader.confirm(B, 0), Err(FsError::SessionExpired));
+        leader.confirm(A, Vitals::default()).expect("alive");
+        assert_eq!(leader.confirm(B, Vitals::default()), Err(FsError::SessionExpired));
     }
     assert_eq!(leader.overdue(), [B]);
     leader.drop_session(B);

@@ -11,18 +11,17 @@ use crate::meta::leader::{Leader, Told};
 use crate::meta::state::{StateError, View};
 use crate::meta::stores::Room;
 use crate::net::Peer;
-use crate::types::attr::{Owner, Time};
+use crate::types::attr::Time;
 use crate::types::error::FsError;
 use crate::types::id::SessionId;
-use crate::types::limits::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, NAME_BYTES_MAX, REPLICAS_MAX};
-use crate::types::record::{
-    ClientGrant, ClusterStatus, MetaStatus, Role, SessionStatus, SpaceReport, StoreStatus, Volume, VolumePolicy,
-    VolumeUsage,
-};
+use crate::types::record::{ClientGrant, ClusterStatus, MetaStatus, Role, SessionStatus, SpaceReport, StoreStatus};
+use crate::types::volume::{NewVolume, Volume, VolumeChange, VolumeUsage};
 use crate::wire::meta::{MetaBody, MetaReply, MetaRequest};
 
 /// What `statfs` shows where nothing bounds the number of inodes.
 const INODES_UNBOUNDED: u64 = 1 << 40;
+/// Between them it is waited for what clients were promised.
+const CHANGE_TRIES: u32 = 4;
 /// With less than this free it is told whether more is about to be.
 const SCARCE_BYTES: u64 = 1 << 30;
 
@@ -33,7 +32,8 @@ impl Shared {
         }
         self.lead()?;
         match request {
-            MetaRequest::CreateVolume { name, policy, owner } => self.create_volume(name, policy, owner).await,
+            MetaRequest::CreateVolume(volume) => self.create_volume(volume).await,
+            MetaRequest::ChangeVolume { name, change } => self.change_volume(name, change).await,
             MetaRequest::ListVolumes => Ok(plain(MetaBody::Volumes(self.read(|view| view.volumes()).await?))),
             MetaRequest::ShowVolume { name } => self.show_volume(&name).await,
             MetaRequest::DeleteVolume { name } => match self.propose(&Command::DeleteVolume { name }).await? {
@@ -46,12 +46,29 @@ impl Shared {
         }
     }
 
-    async fn create_volume(&self, name: String, policy: VolumePolicy, owner: Owner) -> Result<MetaReply, Fail> {
-        check_volume(&name, &policy).map_err(Fail::Refused)?;
-        match self.propose(&Command::CreateVolume { name, policy, owner, now: self.now() }).await? {
+    async fn create_volume(&self, volume: NewVolume) -> Result<MetaReply, Fail> {
+        match self.propose(&Command::CreateVolume { volume, now: self.now() }).await? {
             Outcome::Volume(volume) => Ok(plain(MetaBody::Volume(volume, VolumeUsage::default()))),
             other => Err(unexpected(other)),
         }
+    }
+
+    async fn change_volume(&self, name: String, change: VolumeChange) -> Result<MetaReply, Fail> {
+        let leader = self.lead()?;
+        for tries in 1..=CHANGE_TRIES {
+            match self.propose(&Command::ChangeVolume { name: name.clone(), change: change.clone() }).await? {
+                Outcome::Volume(volume) => {
+                    let usage = self.read(|view| view.usage(volume.tree)).await?;
+                    return Ok(plain(MetaBody::Volume(volume, usage)));
+                }
+                Outcome::Error(FsError::Promised) if tries == CHANGE_TRIES => break,
+                Outcome::Error(FsError::Promised) => self.gather_for_change(&leader, &name, &change).await?,
+                other => return Err(unexpected(other)),
+            }
+        }
+        Err(Fail::Refused(format!(
+            "volume {name} is being written to, and what its clients have accepted does not fit"
+        )))
     }
 
     async fn show_volume(&self, name: &str) -> Result<MetaReply, Fail> {
@@ -192,25 +209,6 @@ fn bounded_by_log(report: SpaceReport, room: LogRoom) -> SpaceReport {
     }
 }
 
-/// # Errors
-/// One sentence saying what is wrong with a new volume.
-fn check_volume(name: &str, policy: &VolumePolicy) -> Result<(), String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(fits) || name.starts_with(['-', '.']) {
-        return Err(format!("{name:?} is not a volume name: use letters, digits, '-', '_' and '.', at most 255"));
-    }
-    if !(1..=REPLICAS_MAX).contains(&policy.replicas) {
-        return Err(format!("a volume has 1 to {REPLICAS_MAX} copies, not {}", policy.replicas));
-    }
-    let chunk = policy.chunk_bytes;
-    if !chunk.is_power_of_two() || !(CHUNK_BYTES_MIN..=CHUNK_BYTES_MAX).contains(&chunk) {
-        return Err(format!(
-            "the chunk size is a power of two from {CHUNK_BYTES_MIN} to {CHUNK_BYTES_MAX} bytes, not {chunk}"
-        ));
-    }
-    Ok(())
-}
-
 fn later(now: Time, by: Duration) -> Time {
     let nsec = u64::from(now.nsec) + u64::from(by.subsec_nanos());
     let carry = nsec / 1_000_000_000;
@@ -222,26 +220,17 @@ fn later(now: Time, by: Duration) -> Time {
 mod tests {
     use super::*;
     use crate::types::id::{TreeId, VolumeId};
+    use crate::types::volume::{Labels, VolumePolicy};
 
     #[test]
     fn quotas_bound_what_df_shows() {
         let policy = VolumePolicy { quota_bytes: 1000, ..VolumePolicy::default() };
-        let volume = Volume { id: VolumeId(1), name: "v".into(), tree: TreeId(1), policy };
+        let volume = Volume { id: VolumeId(1), name: "v".into(), tree: TreeId(1), policy, labels: Labels::new() };
         let usage = VolumeUsage { inodes: 2, allocated_bytes: 400 };
         let report = space_report(&volume, usage, Room { total_bytes: 3000, free_bytes: 2000 });
         assert_eq!((report.total_bytes, report.free_bytes), (1000, 600));
         let report = space_report(&volume, usage, Room { total_bytes: 3000, free_bytes: 200 });
         assert_eq!(report.free_bytes, 200);
-    }
-
-    #[test]
-    fn volumes_are_checked() {
-        assert!(check_volume("main", &VolumePolicy::default()).is_ok());
-        for name in ["", "a/b", "-x", ".x", "a b"] {
-            assert!(check_volume(name, &VolumePolicy::default()).is_err());
-        }
-        let odd = VolumePolicy { chunk_bytes: 100_000, ..VolumePolicy::default() };
-        assert!(check_volume("main", &odd).is_err());
     }
 
     #[test]

@@ -93,6 +93,7 @@ impl Shared {
             })
             .await?;
         drop(guards);
+        leader.progressed(change.session);
         let reply = match outcome {
             Outcome::Changed(reply) => reply,
             other => return Err(unexpected(other)),
@@ -172,7 +173,11 @@ fn attr_of(reply: &OpReply) -> Option<(Ino, u64)> {
         | OpReply::Attr(attr)
         | OpReply::Written { attr, .. }
         | OpReply::Copied { attr, .. } => Some((attr.ino, attr.version)),
-        OpReply::Removed { .. } | OpReply::LockHeld(_) | OpReply::Reserved { .. } | OpReply::Done => None,
+        OpReply::Removed { .. }
+        | OpReply::Renamed { .. }
+        | OpReply::LockHeld(_)
+        | OpReply::Reserved { .. }
+        | OpReply::Done => None,
     }
 }
 

@@ -175,7 +175,8 @@ impl Shared {
             }
             MetaRequest::OfferChunks { store, chunks, aging } => self.offer_chunks(peer, store, chunks, aging).await,
             MetaRequest::RegisterStore { info } => self.register_store(peer, info).await,
-            MetaRequest::CreateVolume { .. }
+            MetaRequest::CreateVolume(_)
+            | MetaRequest::ChangeVolume { .. }
             | MetaRequest::ListVolumes
             | MetaRequest::ShowVolume { .. }
             | MetaRequest::DeleteVolume { .. }
@@ -194,7 +195,7 @@ impl Shared {
         self.lead()?;
         self.may_use(peer, session).await?;
         match request {
-            MetaRequest::Heartbeat { session, memory_bytes } => self.heartbeat(session, memory_bytes).await,
+            MetaRequest::Heartbeat { session, vitals } => self.heartbeat(session, vitals).await,
             MetaRequest::Reclaim { session, term, leases, done } => self.reclaim(session, term, &leases, done),
             MetaRequest::Yield { session, leases, shown } => self.yielded(session, &leases, &shown),
             MetaRequest::CloseSession { session } => self.close_session(session).await,

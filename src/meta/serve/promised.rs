@@ -1,4 +1,5 @@
-//! What of a quota was promised to sessions, when a change does not fit besides it: it is asked back.
+//! What of a quota was promised to sessions, when a change does not fit besides it, or a volume that becomes smaller: it is asked
+//! back.
 //!
 //! In this order: the state refuses the change ([`FsError::Promised`]), and its names are free; nothing more is promised for a
 //! while; the sessions are told; they give back what they do not need, by `Op::Reserve`; the change is answered, and its
@@ -11,11 +12,12 @@ use tokio::time::Instant;
 use super::change::Change;
 use super::{Fail, Shared};
 use crate::meta::leader::Leader;
-use crate::meta::state::View;
+use crate::meta::state::{StateError, View};
 use crate::types::allowance::Allowance;
 use crate::types::error::FsError;
 use crate::types::id::{SessionId, TreeId};
 use crate::types::op::{BatchReply, Op};
+use crate::types::volume::VolumeChange;
 use crate::wire::meta::{MetaBody, MetaReply};
 
 /// What a session has added and not shipped it keeps: its data may be on its way to a store that is slow. With all tries of a client
@@ -60,15 +62,40 @@ impl Shared {
         session: SessionId,
         more: Allowance,
     ) -> Result<(), Fail> {
-        let begun = Instant::now();
-        let waits = |view: &View<'_>| {
+        let fits = |view: &View<'_>| {
             let policy = view.volume(view.session(session)?.volume)?.policy;
             let mut taken = view.taken(tree)?;
             // Its own bytes come out of its own allowance; the inodes that the leader numbers do not.
             let own = Allowance { inodes: 0, ..view.allowance(session)? };
             taken.promised = taken.promised.less(own);
-            if taken.leaves(more, &policy) { Ok(Vec::new()) } else { view.promised_to(tree) }
+            Ok(taken.leaves(more, &policy))
         };
+        self.gather_until(leader, tree, fits).await
+    }
+
+    /// The same, until it fits into what the volume is to be.
+    pub(super) async fn gather_for_change(
+        &self,
+        leader: &Leader,
+        name: &str,
+        change: &VolumeChange,
+    ) -> Result<(), Fail> {
+        let Some(mut volume) = self.state.view(|view| view.volume_by_name(name))? else {
+            return Err(FsError::NotFound.into());
+        };
+        volume.change(change.clone()).map_err(Fail::Refused)?;
+        let fits = |view: &View<'_>| Ok(view.taken(volume.tree)?.leaves(Allowance::default(), &volume.policy));
+        self.gather_until(leader, volume.tree, fits).await
+    }
+
+    async fn gather_until(
+        &self,
+        leader: &Leader,
+        tree: TreeId,
+        fits: impl Fn(&View<'_>) -> Result<bool, StateError>,
+    ) -> Result<(), Fail> {
+        let begun = Instant::now();
+        let waits = |view: &View<'_>| if fits(view)? { Ok(Vec::new()) } else { view.promised_to(tree) };
         let mut changes = leader.promises.watch();
         while begun.elapsed() < PATIENCE {
             leader.promises.note_scarce(tree, Instant::now());

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Fail, Shared, granting, plain};
 use crate::meta::leader::{Leader, key};
 use crate::meta::state::{Extents, Seek, StateError, View};
-use crate::types::attr::Attr;
+use crate::types::attr::{Attr, FileKind};
 use crate::types::error::FsError;
 use crate::types::extent::{self, Extent};
 use crate::types::id::{Ino, SessionId, TreeId};
@@ -18,6 +18,9 @@ use crate::types::limits::{
 use crate::types::name::Name;
 use crate::types::session::{Claim, DirPart, Hold, Lease};
 use crate::wire::meta::{MetaBody, MetaReply, MetaRequest};
+
+/// How often a directory is looked for whose name moves meanwhile.
+const DIR_LOOKUPS_MAX: u32 = 16;
 
 impl Shared {
     /// The requests that read a tree.
@@ -79,11 +82,14 @@ impl Reader<'_> {
     /// name, or its absence) and, with `open`, on the inode.
     ///
     /// What another session did to the inode is waited for, and the name may move in the meantime, each time for who replaces a
-    /// file all the time. So it is not looked for again, only not to be cached.
+    /// file all the time. So it is not looked for again, only not to be cached. (But for directories, of which the asker's kernel
+    /// knows one place.)
     async fn lookup(&self, dir: Ino, name: &Name, want: Hold) -> Result<MetaReply, Fail> {
         name.check()?;
         let on_dir = Hold { lease: want.lease.min(Lease::Read), open: false };
+        let mut tries = 0;
         loop {
+            tries += 1;
             self.leader.before_read(self.session, key(self.tree, dir)).await?;
             self.shared.raft.read_barrier().await?;
             let dir_claim = self.leader.grant(self.session, key(self.tree, dir), on_dir);
@@ -107,12 +113,12 @@ impl Reader<'_> {
                 self.give_back(dir_claim);
             }
             match attr {
-                Some(attr) => {
+                Some(attr) if is_named || attr.kind != FileKind::Dir || tries == DIR_LOOKUPS_MAX => {
                     let claims = dir_claim.filter(|_| is_named).into_iter().chain(claim);
                     return Ok(granting(MetaBody::Attr(attr), claims));
                 }
-                // It lost its name and was freed.
-                None => self.give_back(claim),
+                // It has another name, or none and was freed.
+                _ => self.give_back(claim),
             }
         }
     }

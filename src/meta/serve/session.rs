@@ -14,7 +14,7 @@ use crate::types::error::FsError;
 use crate::types::id::SessionId;
 use crate::types::limits::SESSION_HEARTBEAT_MS;
 use crate::types::record::{ClientGrant, Role};
-use crate::types::session::{Claim, Event, HeartbeatReply, SessionOpened, Shown};
+use crate::types::session::{Claim, Event, HeartbeatReply, SessionOpened, Shown, Vitals};
 use crate::wire::codec::{KIND_META, encode};
 use crate::wire::meta::{MetaBody, MetaReply};
 
@@ -92,11 +92,11 @@ impl Shared {
         }
     }
 
-    pub(super) async fn heartbeat(&self, session: SessionId, memory_bytes: u64) -> Result<MetaReply, Fail> {
+    pub(super) async fn heartbeat(&self, session: SessionId, vitals: Vitals) -> Result<MetaReply, Fail> {
         let leader = self.lead()?;
         // The client counts its time to live from this answer: only a leader that still is one may give it.
         self.raft.read_barrier().await?;
-        leader.confirm(session, memory_bytes)?;
+        leader.confirm(session, vitals)?;
         Ok(plain(MetaBody::Heartbeat(self.heartbeat_reply(leader.term)?)))
     }
 

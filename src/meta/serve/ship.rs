@@ -62,6 +62,7 @@ impl Shared {
         let more = Allowance::of(changes.iter().map(|change| &change.op));
         let unlocks = changes.iter().any(|change| matches!(change.op, Op::SetLocks { .. }));
         let outcome = self.propose(&Command::Ship { session, sequence, acknowledged, changes }).await?;
+        leader.progressed(session);
         if unlocks {
             leader.locks_changed();
         }

@@ -21,7 +21,7 @@ use crate::types::id::{Ino, SessionId, TreeId};
 use crate::types::lock::LockSpace;
 use crate::types::locking;
 use crate::types::name::Name;
-use crate::types::record::{Volume, VolumeUsage};
+use crate::types::volume::{Volume, VolumeUsage};
 
 /// One broken invariant, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use crate::types::error::FsError;
 use crate::types::id::{SessionId, TreeId};
 use crate::types::limits::COMMAND_OPS_MAX;
 use crate::types::op::{BatchReply, Op, OpReply};
-use crate::types::record::VolumePolicy;
+use crate::types::volume::VolumePolicy;
 
 /// Replies that one command removes from a session's reply table at most.
 const TRIM_MAX: u64 = 64;
@@ -68,7 +68,8 @@ fn dispatch(tx: &mut Tx<'_>, command: Command) -> Result<Outcome, StateError> {
         Command::Condemn { chunks } => chunk::condemn(tx, chunks),
         Command::ConfirmDelete { store, epochs } => chunk::confirm_delete(tx, store, &epochs),
         Command::RegisterStore { info } => cluster::register_store(tx, info),
-        Command::CreateVolume { name, policy, owner, now } => volume::create(tx, name, policy, (owner, now)),
+        Command::CreateVolume { volume, now } => volume::create(tx, volume, now),
+        Command::ChangeVolume { name, change } => volume::change(tx, &name, change),
         Command::DeleteVolume { name } => volume::delete(tx, &name),
         Command::CreateToken { hash, role, grant, expires } => token::create(tx, &hash, role, grant, expires),
         Command::UseToken { hash, key, role, address, now } => token::spend(tx, &hash, key, role, address, now),

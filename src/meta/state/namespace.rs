@@ -18,7 +18,7 @@ use crate::types::id::{Ino, SessionId, TreeId, VolumeId};
 use crate::types::limits::LINKS_MAX;
 use crate::types::name::Name;
 use crate::types::op::{Create, NewNode, OpReply};
-use crate::types::record::Volume;
+use crate::types::volume::Volume;
 
 impl Tx<'_> {
     /// # Errors

@@ -3,7 +3,7 @@
 use super::error::StateError;
 use super::execute::Scope;
 use super::schema::{Entry, inode_key};
-use crate::types::attr::{Attr, FileKind};
+use crate::types::attr::FileKind;
 use crate::types::error::FsError;
 use crate::types::id::Ino;
 use crate::types::name::Name;
@@ -34,18 +34,16 @@ pub(super) fn rename(
         check_loop(scope, target, from.0)?;
     }
     match target {
-        Some(target) if target.ino == moved.ino => Ok(OpReply::Removed { gone: None }),
-        Some(target) if mode == RenameMode::Exchange => exchange(scope, from, moved, to, target),
+        Some(target) if target.ino == moved.ino => {}
+        Some(target) if mode == RenameMode::Exchange => exchange(scope, from, moved, to, target)?,
         Some(target) => {
             check_replace(scope, moved, target)?;
-            let gone = replace(scope, from, moved, to, target)?;
-            Ok(OpReply::Removed { gone: Some(gone) })
+            replace(scope, from, moved, to, target)?;
         }
-        None => {
-            relocate(scope, from, moved, to)?;
-            Ok(OpReply::Removed { gone: None })
-        }
+        None => relocate(scope, from, moved, to)?,
     }
+    let attr = |entry: Entry| Ok::<_, StateError>(scope.tx.inode(scope.tree, entry.ino)?.attr);
+    Ok(OpReply::Renamed { moved: attr(moved)?, other: target.map(attr).transpose()? })
 }
 
 /// A directory cannot go into itself or below.
@@ -86,14 +84,14 @@ fn relocate(scope: &mut Scope<'_, '_>, from: Place<'_>, moved: Entry, to: Place<
     arrive(scope, moved, to.0)
 }
 
-/// Onto a name that is there; the answer is what lost it.
+/// Onto a name that is there.
 fn replace(
     scope: &mut Scope<'_, '_>,
     from: Place<'_>,
     moved: Entry,
     to: Place<'_>,
     target: Entry,
-) -> Result<Attr, StateError> {
+) -> Result<(), StateError> {
     let mut dir = scope.tx.dir(scope.tree, from.0)?;
     scope.remove_entry(&mut dir, from.1, moved);
     scope.put_inode(&dir);
@@ -101,7 +99,7 @@ fn replace(
     scope.point_entry(&mut dir, to.1, target, moved.ino, moved.kind);
     scope.put_inode(&dir);
     arrive(scope, moved, to.0)?;
-    scope.drop_link(target.ino)
+    scope.drop_link(target.ino).map(drop)
 }
 
 fn exchange(
@@ -110,7 +108,7 @@ fn exchange(
     moved: Entry,
     to: Place<'_>,
     target: Entry,
-) -> Result<OpReply, StateError> {
+) -> Result<(), StateError> {
     let mut dir = scope.tx.dir(scope.tree, from.0)?;
     scope.point_entry(&mut dir, from.1, moved, target.ino, target.kind);
     scope.put_inode(&dir);
@@ -118,8 +116,7 @@ fn exchange(
     scope.point_entry(&mut dir, to.1, target, moved.ino, moved.kind);
     scope.put_inode(&dir);
     arrive(scope, moved, to.0)?;
-    arrive(scope, target, from.0)?;
-    Ok(OpReply::Removed { gone: None })
+    arrive(scope, target, from.0)
 }
 
 /// The inode that moved: its change time, and of a directory its parent.

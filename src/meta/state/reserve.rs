@@ -81,6 +81,7 @@ pub(super) fn check_bytes(scope: &Scope<'_, '_>, tree: &Tree) -> Result<(), Stat
 /// `QuotaExceeded`, `Promised`.
 pub(super) fn spend_bytes(scope: &mut Scope<'_, '_>, tree: &mut Tree, bytes: u64) -> Result<(), StateError> {
     if scope.policy.quota_bytes == 0 {
+        // What is set aside is then more than the session has of it, by its own count, and is corrected when it asks again.
         return Ok(());
     }
     let mut reserved = of(scope.tx, scope.session)?;

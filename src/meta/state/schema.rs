@@ -16,7 +16,8 @@ use crate::types::id::{Ino, SessionId, StoreId, TreeId, VolumeId};
 use crate::types::lock::{Lock, LockSpace};
 use crate::types::name::Name;
 use crate::types::op::BatchReply;
-use crate::types::record::{ClientGrant, MetaInfo, Role, Volume, VolumeUsage};
+use crate::types::record::{ClientGrant, MetaInfo, Role};
+use crate::types::volume::{Volume, VolumeUsage};
 use crate::wire::codec::{self, Decode, Encode};
 
 /// The first byte of every key.
@@ -391,7 +392,7 @@ pub struct Tree {
 }
 record!(Tree, 2);
 
-record!(Volume, 2);
+record!(Volume, 3);
 
 /// Who had a volume last that is for one host at a time: the session may be over.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
@@ -449,7 +450,7 @@ record!(Reserved, 2);
 pub struct Reply {
     pub reply: BatchReply,
 }
-record!(Reply, 2);
+record!(Reply, 3);
 
 /// How often a chunk is referred to, and what that means for it.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]

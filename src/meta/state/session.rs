@@ -14,7 +14,8 @@ use crate::types::attr::Time;
 use crate::types::error::FsError;
 use crate::types::id::SessionId;
 use crate::types::id::VolumeId;
-use crate::types::record::{Access, Role};
+use crate::types::record::Role;
+use crate::types::volume::Access;
 
 pub(super) fn open(
     tx: &mut Tx<'_>,
@@ -27,6 +28,9 @@ pub(super) fn open(
 ) -> Result<Outcome, StateError> {
     let Some(VolumeRef { id }) = tx.get(&volume_name_key(volume))? else { return Err(FsError::NotFound.into()) };
     let volume = tx.volume(id)?;
+    if volume.policy.access == Access::Readers && !read_only {
+        return Err(StateError::Refused(format!("volume {} may only be read: mount it with -o ro", volume.name)));
+    }
     if volume.policy.access == Access::One
         && let Some(session) = look(tx, id, after, attempt)?
     {

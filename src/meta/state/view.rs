@@ -21,8 +21,9 @@ use crate::types::limits::{EXTENT_BLOCKS_MAX, EXTENTS_BYTES_SOFT_MAX};
 use crate::types::lock::{Lock, LockOwner, LockRequest, LockSpace, OwnLock};
 use crate::types::locking;
 use crate::types::name::Name;
-use crate::types::record::{MetaInfo, Role, Volume, VolumeUsage};
+use crate::types::record::{MetaInfo, Role};
 use crate::types::session::{DirEntry, DirPage};
+use crate::types::volume::{Volume, VolumeUsage};
 use crate::wire::meta::DeleteBatch;
 
 /// What an extent takes in a reply, but for the bytes in it.

@@ -1,32 +1,25 @@
-//! Volumes: made with an empty root, deleted at once, freed in steps.
+//! Volumes: made with an empty root, changed in what their policy says, deleted at once, freed in steps.
 
 use super::chunk::RefChanges;
 use super::error::StateError;
 use super::schema::{
-    Ids, Inode, Present, Session, TREE_TABLES, Table, Tree, VolumeRef, dead_tree_key, holder_key, inode_key, numbers,
-    single_key, tree_key, unpack, volume_key, volume_name_key,
+    Holder, Ids, Inode, Present, Session, TREE_TABLES, Table, Tree, VolumeRef, dead_tree_key, holder_key, inode_key,
+    numbers, single_key, tree_key, unpack, volume_key, volume_name_key,
 };
 use super::tx::Tx;
 use crate::meta::command::Outcome;
-use crate::types::allowance::Allowance;
-use crate::types::attr::{FileKind, Owner, Time};
+use crate::types::allowance::{Allowance, Taken};
+use crate::types::attr::{FileKind, Time};
 use crate::types::error::FsError;
-use crate::types::id::{Ino, TreeId, VolumeId};
-use crate::types::limits::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, REPLICAS_MAX};
-use crate::types::record::{Volume, VolumePolicy, VolumeUsage};
+use crate::types::id::{Ino, SessionId, TreeId, VolumeId};
+use crate::types::volume::{NewVolume, Volume, VolumeChange, VolumeUsage};
 
 /// Keys of a dead tree that one command frees at most.
 const REAP_KEYS_MAX: usize = 4096;
-const VOLUME_NAME_BYTES_MAX: usize = 128;
 
-pub(super) fn create(
-    tx: &mut Tx<'_>,
-    name: String,
-    policy: VolumePolicy,
-    (owner, now): (Owner, Time),
-) -> Result<Outcome, StateError> {
-    check_name(&name)?;
-    check_policy(&policy)?;
+pub(super) fn create(tx: &mut Tx<'_>, new: NewVolume, now: Time) -> Result<Outcome, StateError> {
+    new.check().map_err(StateError::Refused)?;
+    let NewVolume { name, policy, labels, owner, mode } = new;
     if tx.contains(&volume_name_key(&name))? {
         return Err(FsError::Exists.into());
     }
@@ -36,7 +29,7 @@ pub(super) fn create(
     ids.tree += 1;
     tx.put(single_key(Table::Ids), &ids);
     let mut root = Inode::new(Ino::ROOT, FileKind::Dir, now);
-    root.attr.mode = 0o755;
+    root.attr.mode = mode;
     (root.attr.uid, root.attr.gid) = (owner.uid, owner.gid);
     root.parent = Ino::ROOT;
     tx.put(inode_key(tree, Ino::ROOT), &root);
@@ -45,52 +38,64 @@ pub(super) fn create(
     let record = Tree { volume: id, chunk_bytes: policy.chunk_bytes, next_ino, usage, promised };
     tx.put(tree_key(tree), &record);
     tx.put(volume_name_key(&name), &VolumeRef { id });
-    let volume = Volume { id, name, tree, policy };
+    let volume = Volume { id, name, tree, policy, labels };
     tx.put(volume_key(id), &volume);
     Ok(Outcome::Volume(volume))
 }
 
-fn check_name(name: &str) -> Result<(), StateError> {
-    let may = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-    if first && name.len() <= VOLUME_NAME_BYTES_MAX && name.bytes().all(may) {
-        return Ok(());
+/// What is there already has a place in it afterwards, and so has what sessions were promised.
+///
+/// # Errors
+/// `Promised` when that does not fit. Refused: what is there does not fit; another kind of access while somebody has it.
+pub(super) fn change(tx: &mut Tx<'_>, name: &str, change: VolumeChange) -> Result<Outcome, StateError> {
+    let mut volume = by_name(tx, name)?;
+    let access = volume.policy.access;
+    volume.change(change).map_err(StateError::Refused)?;
+    if volume.policy.access != access {
+        check_unused(tx, &volume)?;
+        // Whoever had it alone before, and was not heard of since, does not go on from there.
+        tx.put(holder_key(volume.id), &Holder { session: SessionId(0), attempt: 0 });
     }
-    Err(StateError::Refused(format!(
-        "a volume name is at most {VOLUME_NAME_BYTES_MAX} letters, digits, '.', '_' and '-', and begins with a letter \
-         or digit"
-    )))
-}
-
-fn check_policy(policy: &VolumePolicy) -> Result<(), StateError> {
-    if !(1..=REPLICAS_MAX).contains(&policy.replicas) {
-        return Err(StateError::Refused(format!("replicas must be 1 to {REPLICAS_MAX}")));
-    }
-    let bytes = policy.chunk_bytes;
-    if !bytes.is_power_of_two() || !(CHUNK_BYTES_MIN..=CHUNK_BYTES_MAX).contains(&bytes) {
+    let Tree { usage, promised, .. } = tx.tree(volume.tree)?;
+    let leaves = |promised| Taken { usage, promised }.leaves(Allowance::default(), &volume.policy);
+    if !leaves(Allowance::default()) {
+        let VolumeUsage { inodes, allocated_bytes } = usage;
         return Err(StateError::Refused(format!(
-            "the chunk size must be a power of two from {CHUNK_BYTES_MIN} to {CHUNK_BYTES_MAX} bytes"
+            "volume {name} holds {allocated_bytes} bytes in {inodes} inodes already"
         )));
     }
-    Ok(())
+    if !leaves(promised) {
+        return Err(FsError::Promised.into());
+    }
+    tx.put(volume_key(volume.id), &volume);
+    Ok(Outcome::Volume(volume))
 }
 
 pub(super) fn delete(tx: &mut Tx<'_>, name: &str) -> Result<Outcome, StateError> {
-    let Some(VolumeRef { id }) = tx.get(&volume_name_key(name))? else { return Err(FsError::NotFound.into()) };
-    let volume = tx.volume(id)?;
-    let mut mounts = 0;
-    for pair in tx.scan_prefix(&numbers(Table::Session, &[])) {
-        mounts += u64::from(unpack::<Session>(&pair?.1)?.volume == id);
-    }
-    if mounts > 0 {
-        let clients = if mounts == 1 { "client" } else { "clients" };
-        return Err(StateError::Refused(format!("volume {name} is in use by {mounts} {clients}")));
-    }
+    let volume = by_name(tx, name)?;
+    check_unused(tx, &volume)?;
     tx.delete(volume_name_key(name));
-    tx.delete(volume_key(id));
-    tx.delete(holder_key(id));
+    tx.delete(volume_key(volume.id));
+    tx.delete(holder_key(volume.id));
     tx.put(dead_tree_key(volume.tree), &Present);
     Ok(Outcome::Done)
+}
+
+fn by_name(tx: &Tx<'_>, name: &str) -> Result<Volume, StateError> {
+    let Some(VolumeRef { id }) = tx.get(&volume_name_key(name))? else { return Err(FsError::NotFound.into()) };
+    tx.volume(id)
+}
+
+fn check_unused(tx: &Tx<'_>, volume: &Volume) -> Result<(), StateError> {
+    let mut mounts = 0;
+    for pair in tx.scan_prefix(&numbers(Table::Session, &[])) {
+        mounts += u64::from(unpack::<Session>(&pair?.1)?.volume == volume.id);
+    }
+    if mounts == 0 {
+        return Ok(());
+    }
+    let clients = if mounts == 1 { "client" } else { "clients" };
+    Err(StateError::Refused(format!("volume {} is in use by {mounts} {clients}", volume.name)))
 }
 
 /// Frees a part of a dead tree; one that is not dead is left alone.

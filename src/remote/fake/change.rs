@@ -100,12 +100,9 @@ impl State {
 
     /// What a client does on its own is covered by what it was promised.
     fn use_up(&mut self, session: SessionId, op: &Op) {
-        let quotas = self.faults.quotas;
         let more = Allowance::of([op]);
         let allowance = self.allowances.entry(session).or_default();
-        let covered = (quotas.inodes == 0 || more.inodes <= allowance.inodes)
-            && (quotas.bytes == 0 || more.bytes <= allowance.bytes);
-        assert!(covered, "{op:?} with {allowance:?}");
+        assert!(more.at_most(*allowance) == more, "{op:?} with {allowance:?}");
         *allowance = allowance.less(more);
     }
 
@@ -149,11 +146,11 @@ impl State {
                 let ino = self.inode(*from_dir)?.entries.remove(from).ok_or(FsError::NotFound)?;
                 let replaced = self.inode(*to_dir)?.entries.insert(to.clone(), ino);
                 self.inode(ino)?;
-                let gone = match replaced {
-                    Some(gone) => self.drop_name(gone)?,
+                let other = match replaced {
+                    Some(other) => self.drop_name(other)?,
                     None => None,
                 };
-                Ok(OpReply::Removed { gone })
+                Ok(OpReply::Renamed { moved: self.attr(ino)?, other })
             }
             Op::SetAttr { ino, set } => {
                 let inode = self.inode(*ino)?;
@@ -212,7 +209,8 @@ impl State {
             self.numbers.insert(self.last_ino, session);
         }
         let had = self.allowances.get(&session).copied().unwrap_or_default();
-        let allowance = upto.at_most(if self.faults.scarce { had } else { self.faults.promises });
+        let promises = if self.faults.scarce { Some(had) } else { self.faults.promises };
+        let allowance = promises.map_or(upto, |promises| upto.at_most(promises));
         self.allowances.insert(session, allowance);
         OpReply::Reserved { first, allowance }
     }

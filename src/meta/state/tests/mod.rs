@@ -22,6 +22,7 @@ use super::State;
 use super::schema::Session;
 use crate::meta::command::{Command, Outcome};
 use crate::meta::raft::Machine;
+use crate::types::allowance::Allowance;
 use crate::types::attr::{Attr, Owner, SetAttr, Time};
 use crate::types::digest::ChunkId;
 use crate::types::error::FsError;
@@ -29,7 +30,8 @@ use crate::types::extent::{ChunkPart, Extent, Source};
 use crate::types::id::{Ino, SessionId, TreeId};
 use crate::types::name::Name;
 use crate::types::op::{BatchReply, Create, NewNode, Op, OpReply, Piece, RenameMode, Write, WriteAt};
-use crate::types::record::{Role, VolumePolicy};
+use crate::types::record::Role;
+use crate::types::volume::{NewVolume, VolumePolicy};
 
 pub use crate::kv::memory::MemoryKv as Memory;
 
@@ -61,7 +63,8 @@ impl World {
         let (tree, session) = (TreeId(1), SessionId(1));
         let mut world = World { state, tree, session, sequence: 0, seconds: 1000, checks: true };
         let now = world.now();
-        let created = world.apply(Command::CreateVolume { name: "v".into(), policy, owner: Owner::default(), now });
+        let volume = NewVolume { policy, ..NewVolume::named("v") };
+        let created = world.apply(Command::CreateVolume { volume, now });
         assert!(matches!(created, Outcome::Volume(volume) if volume.tree == tree));
         assert_eq!(world.open("host", false), session);
         world
@@ -159,6 +162,14 @@ impl World {
 
     pub fn session_record(&self, session: SessionId) -> Option<Session> {
         self.state.view(|view| view.session(session)).ok()
+    }
+
+    /// Wants so much of the quotas in all; what it has then.
+    pub fn want(&mut self, inodes: u64, bytes: u64) -> Allowance {
+        match self.op(Op::Reserve { numbers: 0, upto: Allowance { inodes, bytes } }).unwrap() {
+            OpReply::Reserved { first: None, allowance } => allowance,
+            other => panic!("{other:?}"),
+        }
     }
 
     pub fn write(&mut self, ino: Ino, offset: u64, source: Source, len: u32) -> Result<Attr, FsError> {

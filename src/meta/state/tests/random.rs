@@ -120,7 +120,7 @@ pub fn commands(seed: u64, count: usize) -> Vec<Command> {
         now: now(i),
     };
     let mut all = vec![
-        Command::CreateVolume { name: "v".into(), policy: policy(), owner: Owner::default(), now: now(0) },
+        Command::CreateVolume { volume: NewVolume { policy: policy(), ..NewVolume::named("v") }, now: now(0) },
         open(1),
         open(2),
     ];

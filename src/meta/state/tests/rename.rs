@@ -4,14 +4,20 @@ use super::*;
 
 use RenameMode::{Exchange, NoReplace, Replace};
 
-const NO_LOSS: OpReply = OpReply::Removed { gone: None };
+/// The inodes that the names had.
+fn renamed(reply: Result<OpReply, FsError>) -> (Ino, Option<Ino>) {
+    match reply {
+        Ok(OpReply::Renamed { moved, other }) => (moved.ino, other.map(|other| other.ino)),
+        other => panic!("{other:?}"),
+    }
+}
 
 #[test]
 fn a_name_moves_between_directories() {
     let mut world = World::new();
     let (a, b) = (world.dir(ROOT, "a"), world.dir(ROOT, "b"));
     let sub = world.dir(a, "sub");
-    assert_eq!(world.rename((a, "sub"), (b, "moved"), Replace), Ok(NO_LOSS));
+    assert_eq!(renamed(world.rename((a, "sub"), (b, "moved"), Replace)), (sub, None));
     assert_eq!((world.lookup(a, "sub"), world.lookup(b, "moved")), (None, Some(sub)));
     assert_eq!((world.attr(a).nlink, world.attr(b).nlink), (2, 3));
     assert_eq!(world.state.view(|view| view.parent(world.tree, sub)).unwrap().ino, b);
@@ -25,7 +31,8 @@ fn a_file_replaces_a_file() {
     let mut world = World::new();
     let (a, b) = (world.file("a"), world.file("b"));
     let reply = world.rename((ROOT, "a"), (ROOT, "b"), Replace).unwrap();
-    assert!(matches!(reply, OpReply::Removed { gone: Some(attr) } if attr.ino == b && attr.nlink == 0));
+    assert_eq!(reply, OpReply::Renamed { moved: world.attr(a), other: Some(world.attr(b)) });
+    assert_eq!(world.attr(b).nlink, 0);
     assert_eq!((world.lookup(ROOT, "a"), world.lookup(ROOT, "b")), (None, Some(a)));
     world.rename((ROOT, "b"), (ROOT, "b"), Replace).unwrap();
     assert_eq!(world.attr(a).nlink, 1);
@@ -51,7 +58,7 @@ fn two_names_of_one_inode_stay_two() {
     let ino = world.file("a");
     world.op(Op::Link { ino, dir: ROOT, name: name("b") }).unwrap();
     let before = world.attr(ino);
-    assert_eq!(world.rename((ROOT, "a"), (ROOT, "b"), Replace), Ok(NO_LOSS));
+    assert_eq!(renamed(world.rename((ROOT, "a"), (ROOT, "b"), Replace)), (ino, Some(ino)));
     assert_eq!(world.attr(ino), before);
     assert_eq!((world.lookup(ROOT, "a"), world.lookup(ROOT, "b")), (Some(ino), Some(ino)));
     assert_eq!(world.rename((ROOT, "a"), (ROOT, "b"), NoReplace), Err(FsError::Exists));
@@ -90,7 +97,7 @@ fn exchange_swaps_kinds_parents_and_counts() {
     let (a, b) = (world.dir(ROOT, "a"), world.dir(ROOT, "b"));
     let sub = world.dir(a, "x");
     let file = world.make(b, "y", NewNode::File, 0o600).unwrap().ino;
-    world.rename((a, "x"), (b, "y"), Exchange).unwrap();
+    assert_eq!(renamed(world.rename((a, "x"), (b, "y"), Exchange)), (sub, Some(file)));
     assert_eq!((world.lookup(a, "x"), world.lookup(b, "y")), (Some(file), Some(sub)));
     assert_eq!((world.attr(a).nlink, world.attr(b).nlink), (2, 3));
     assert_eq!((world.attr(file).ctime, world.attr(sub).ctime), (world.now(), world.now()));

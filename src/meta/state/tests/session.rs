@@ -3,7 +3,7 @@
 use super::*;
 use crate::meta::state::schema::{Table, numbers};
 use crate::meta::state::tx::Tx;
-use crate::types::record::{Access, VolumePolicy};
+use crate::types::volume::{Access, VolumePolicy};
 
 fn replies(world: &World, session: SessionId) -> usize {
     let tx = Tx::new(&world.state.kv);
@@ -94,7 +94,7 @@ fn a_volume_for_one_host_has_one_at_a_time() {
     let mut world = World::new();
     let policy = VolumePolicy { access: Access::One, ..VolumePolicy::default() };
     let now = world.now();
-    world.apply(Command::CreateVolume { name: "one".into(), policy, owner: Owner::default(), now });
+    world.apply(Command::CreateVolume { volume: NewVolume { policy, ..NewVolume::named("one") }, now });
     let opened = |outcome| match outcome {
         Outcome::Session { session, .. } => session,
         other => panic!("{other:?}"),
@@ -119,7 +119,7 @@ fn a_volume_for_one_host_is_opened_once_however_often_it_is_asked() {
     let mut world = World::new();
     let policy = VolumePolicy { access: Access::One, ..VolumePolicy::default() };
     let now = world.now();
-    world.apply(Command::CreateVolume { name: "one".into(), policy, owner: Owner::default(), now });
+    world.apply(Command::CreateVolume { volume: NewVolume { policy, ..NewVolume::named("one") }, now });
     let first = world.attempt("one", "a", false, None, 7);
     assert!(matches!(first, Outcome::Session { .. }));
     assert_eq!(world.attempt("one", "a", false, None, 7), first);

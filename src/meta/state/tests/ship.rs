@@ -13,14 +13,6 @@ impl World {
         }
     }
 
-    /// Wants so much of the quotas in all; what it has then.
-    fn want(&mut self, inodes: u64, bytes: u64) -> Allowance {
-        match self.op(Op::Reserve { numbers: 0, upto: Allowance { inodes, bytes } }).unwrap() {
-            OpReply::Reserved { first: None, allowance } => allowance,
-            other => panic!("{other:?}"),
-        }
-    }
-
     fn ship(&mut self, sequence: u64, changes: Vec<Dated>) -> BatchReply {
         let (session, acknowledged) = (self.session, self.sequence);
         match self.apply(Command::Ship { session, sequence, acknowledged, changes }) {
@@ -124,7 +116,7 @@ fn made(world: &mut World, sequence: u64, wanted: &str, ino: u64) -> BatchReply 
 fn inodes_that_were_promised_are_nobody_elses() {
     let (mut world, other) = bounded(101, 0);
     let first = world.reserve(200);
-    assert_eq!(world.want(500, 500), Allowance { inodes: 50, bytes: 0 }, "half of what is left");
+    assert_eq!(world.want(500, 500), Allowance { inodes: 50, bytes: 500 }, "half of what is left");
     let direct = |world: &mut World, n: u64| {
         let ops = vec![create(ROOT, &format!("d{n}"), NewNode::File, 0o644)];
         world.change(other, n, n, ops)
@@ -147,7 +139,7 @@ fn inodes_that_were_promised_are_nobody_elses() {
 fn bytes_that_were_promised_are_nobody_elses() {
     let (mut world, other) = bounded(0, 4 << 20);
     let (mine, theirs) = (world.file("mine"), world.file("theirs"));
-    assert_eq!(world.want(9, 1 << 20), Allowance { inodes: 0, bytes: 1 << 20 });
+    assert_eq!(world.want(9, 1 << 20), Allowance { inodes: 9, bytes: 1 << 20 });
     let mib = |world: &mut World, session, sequence, ino, n: u64| {
         let blocks = (n * 16..(n + 1) * 16)
             .map(|block| write(ino, WriteAt::Offset(block * CHUNK), chunk(1, u64::MAX), CHUNK as u32));

@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::types::id::VolumeId;
+use crate::types::volume::{Access, VolumeChange};
 
 fn make(world: &mut World, name: &str, policy: VolumePolicy) -> Outcome {
     let now = world.now();
-    world.apply(Command::CreateVolume { name: name.into(), policy, owner: Owner::default(), now })
+    world.apply(Command::CreateVolume { volume: NewVolume { policy, ..NewVolume::named(name) }, now })
 }
 
 #[test]
@@ -24,28 +25,88 @@ fn a_volume_begins_with_its_root() {
 fn a_root_belongs_to_whom_it_was_made_for() {
     let mut world = World::new();
     let (now, owner) = (world.now(), Owner { uid: 1000, gid: 100 });
-    let made = world.apply(Command::CreateVolume { name: "theirs".into(), policy: policy(), owner, now });
+    let volume = NewVolume { owner, mode: 0o2770, ..NewVolume::named("theirs") };
+    let made = world.apply(Command::CreateVolume { volume, now });
     let Outcome::Volume(volume) = made else { panic!("{made:?}") };
     let root = world.state.view(|view| view.attr(volume.tree, ROOT)).unwrap();
-    assert_eq!((root.mode, root.uid, root.gid), (0o755, 1000, 100));
+    assert_eq!((root.mode, root.uid, root.gid), (0o2770, 1000, 100));
 }
 
 #[test]
-fn names_and_policies_are_checked() {
+fn what_is_no_volume_is_refused() {
     let mut world = World::new();
     assert_eq!(make(&mut world, "v", policy()), Outcome::Error(FsError::Exists));
-    for bad in ["", "-x", "a/b", "a b", &"x".repeat(129)] {
-        assert!(matches!(make(&mut world, bad, policy()), Outcome::Refused(_)), "{bad:?}");
+    assert!(matches!(make(&mut world, "a/b", policy()), Outcome::Refused(_)));
+    assert!(matches!(make(&mut world, "w", VolumePolicy { replicas: 0, ..policy() }), Outcome::Refused(_)));
+    assert!(matches!(set(&mut world, labelled("")), Outcome::Refused(_)));
+}
+
+fn set(world: &mut World, change: VolumeChange) -> Outcome {
+    world.apply(Command::ChangeVolume { name: "v".into(), change })
+}
+
+fn labelled(key: &str) -> VolumeChange {
+    VolumeChange { labels: [(key.into(), Some("x".into()))].into(), ..VolumeChange::default() }
+}
+
+fn bounded(inodes: u64, bytes: u64) -> VolumeChange {
+    VolumeChange { quota_inodes: Some(inodes), quota_bytes: Some(bytes), ..VolumeChange::default() }
+}
+
+#[test]
+fn a_volume_shrinks_to_what_it_holds_and_no_further() {
+    let mut world = World::new();
+    let ino = world.file("f");
+    world.write(ino, 0, chunk(1, u64::MAX), CHUNK as u32).unwrap();
+    for (inodes, bytes) in [(1, 0), (0, CHUNK - 1)] {
+        let refused = Outcome::Refused(format!("volume v holds {CHUNK} bytes in 2 inodes already"));
+        assert_eq!(set(&mut world, bounded(inodes, bytes)), refused);
     }
-    for bad in [
-        VolumePolicy { replicas: 0, ..policy() },
-        VolumePolicy { replicas: 8, ..policy() },
-        VolumePolicy { chunk_bytes: 0, ..policy() },
-        VolumePolicy { chunk_bytes: 100_000, ..policy() },
-        VolumePolicy { chunk_bytes: 32 << 10, ..policy() },
-    ] {
-        assert!(matches!(make(&mut world, "w", bad.clone()), Outcome::Refused(_)), "{bad:?}");
-    }
+    assert!(matches!(set(&mut world, bounded(2, CHUNK)), Outcome::Volume(_)));
+    let more = write(ino, WriteAt::Offset(CHUNK), chunk(2, u64::MAX), CHUNK as u32);
+    assert_eq!(world.op(more.clone()), Err(FsError::QuotaExceeded));
+    assert_eq!(world.op(create(ROOT, "g", NewNode::File, 0)), Err(FsError::QuotaExceeded));
+    assert!(matches!(set(&mut world, bounded(3, 2 * CHUNK)), Outcome::Volume(_)), "it grows");
+    assert!(world.op(more).is_ok() && world.op(create(ROOT, "g", NewNode::File, 0)).is_ok());
+    assert!(matches!(set(&mut world, bounded(0, 0)), Outcome::Volume(_)), "it has no bounds again");
+    assert!(world.op(create(ROOT, "h", NewNode::File, 0)).is_ok());
+}
+
+/// A client adds on its own what it was promised, and is told later that it may not.
+#[test]
+fn a_volume_does_not_shrink_below_what_was_promised() {
+    let mut world = World::new();
+    assert_eq!(world.want(100, 5 * CHUNK), Allowance { inodes: 100, bytes: 5 * CHUNK });
+    assert_eq!(set(&mut world, bounded(100, 0)), Outcome::Error(FsError::Promised));
+    assert_eq!(set(&mut world, bounded(0, 5 * CHUNK - 1)), Outcome::Error(FsError::Promised));
+    assert!(matches!(set(&mut world, bounded(101, 5 * CHUNK)), Outcome::Volume(_)));
+    world.want(0, 0);
+    assert!(matches!(set(&mut world, bounded(1, 1)), Outcome::Volume(_)));
+}
+
+#[test]
+fn access_is_not_changed_under_who_has_it() {
+    let mut world = World::new();
+    let change = |access| VolumeChange { access: Some(access), ..VolumeChange::default() };
+    assert_eq!(set(&mut world, change(Access::Readers)), Outcome::Refused("volume v is in use by 1 client".into()));
+    assert!(matches!(set(&mut world, change(Access::Many)), Outcome::Volume(_)), "that it is already");
+    let session = world.session;
+    world.apply(Command::CloseSession { session });
+    assert!(matches!(set(&mut world, change(Access::Readers)), Outcome::Volume(_)));
+    assert!(matches!(world.open_after("v", "writer", false, None), Outcome::Refused(_)));
+    assert!(matches!(world.open_after("v", "reader", true, None), Outcome::Session { read_only: true, .. }));
+}
+
+#[test]
+fn labels_come_and_go() {
+    let mut world = World::new();
+    let Outcome::Volume(volume) = set(&mut world, labelled("team")) else { panic!("refused") };
+    assert_eq!(volume.labels, [("team".to_string(), "x".to_string())].into());
+    assert_eq!(world.state.view(|view| view.volume_by_name("v")).unwrap(), Some(volume));
+    let removed = VolumeChange { labels: [("team".into(), None)].into(), ..VolumeChange::default() };
+    assert!(matches!(set(&mut world, removed), Outcome::Volume(volume) if volume.labels.is_empty()));
+    let absent = world.apply(Command::ChangeVolume { name: "w".into(), change: labelled("team") });
+    assert_eq!(absent, Outcome::Error(FsError::NotFound));
 }
 
 #[test]
