@@ -134,9 +134,11 @@ fn measure(server: &Identity, client: &Identity, variant: &Variant) -> [f64; COL
     let near = Near::measure(client, variant, address);
     let far = PATHS.map(|path| {
         let runtime = runtime();
-        let relay = path::through(path, address);
+        // A relay has one end on either side.
+        let relays: Vec<_> = (0..variant.connections).map(|_| path::through(path, address)).collect();
         runtime.block_on(async {
-            let caller = Caller::new(client, variant, relay.address);
+            let addresses: Vec<_> = relays.iter().map(|relay| relay.address).collect();
+            let caller = Caller::new(client, &variant.tuning, &addresses);
             caller.clone().run(1, variant.connections, request(b"ping")).await;
             rate(&caller.run(BULK_DEPTH, PATH_CALLS, put()).await)
         })
@@ -163,7 +165,7 @@ struct Near {
 impl Near {
     fn measure(client: &Identity, variant: &Variant, address: SocketAddr) -> Near {
         runtime().block_on(async {
-            let caller = Caller::new(client, variant, address);
+            let caller = Caller::new(client, &variant.tuning, &vec![address; variant.connections]);
             // The first calls pay for the handshake and for finding out what the path carries.
             caller.clone().run(1, 500, request(b"ping")).await;
             caller.clone().run(BULK_DEPTH, 64, put()).await;
@@ -209,21 +211,21 @@ fn serve(identity: &Identity, tuning: &Tuning) -> (Runtime, SocketAddr) {
 
 /// Calls take turns on its endpoints, of which each has a connection.
 struct Caller {
-    clients: Vec<QuicEndpoint>,
+    clients: Vec<(QuicEndpoint, String)>,
     turns: AtomicUsize,
-    address: String,
 }
 
 impl Caller {
-    fn new(identity: &Identity, variant: &Variant, address: SocketAddr) -> Arc<Caller> {
-        let bind = |_| QuicEndpoint::bind_tuned(None, identity, &variant.tuning).expect("an endpoint");
-        let clients = (0..variant.connections).map(bind).collect();
-        Arc::new(Caller { clients, turns: AtomicUsize::new(0), address: address.to_string() })
+    fn new(identity: &Identity, tuning: &Tuning, addresses: &[SocketAddr]) -> Arc<Caller> {
+        let bind = || QuicEndpoint::bind_tuned(None, identity, tuning).expect("an endpoint");
+        let clients = addresses.iter().map(|address| (bind(), address.to_string())).collect();
+        Arc::new(Caller { clients, turns: AtomicUsize::new(0) })
     }
 
     async fn call(&self, request: Frame) {
         let turn = self.turns.fetch_add(1, Ordering::Relaxed) % self.clients.len();
-        self.clients[turn].call(&self.address, request, PATIENCE).await.expect("a reply");
+        let (client, address) = &self.clients[turn];
+        client.call(address, request, PATIENCE).await.expect("a reply");
     }
 
     /// `count` calls, `depth` at a time.
