@@ -231,6 +231,7 @@ async fn what_is_said_of_files_is_forgotten_before_it_takes_too_much() {
         client.release(file, handle, None).await.unwrap();
         inos.push((ino, file));
     }
+    assert!(bytes() > client.core.memory.name_bytes_max(), "what is not shipped is not forgotten");
     client.sync().await.unwrap();
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert!(bytes() <= client.core.memory.name_bytes_max(), "{} bytes", bytes());
