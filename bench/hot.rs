@@ -11,6 +11,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use futures_util::future::BoxFuture;
+use holdfast::client::cache::chunk::ChunkCache;
+use holdfast::client::chunks::ChunkStore;
+use holdfast::client::extents::ExtentMap;
+use holdfast::client::memory::Memory;
+use holdfast::client::plan::{ChunkRead, Plan};
 use holdfast::kv::SharedKv;
 use holdfast::kv::sled::{Sizes, SledKv};
 use holdfast::meta::command::Command;
@@ -19,6 +25,7 @@ use holdfast::pack::sys::Patience;
 use holdfast::store::disk::{Disk, DiskOptions};
 use holdfast::store::pack::writer::{Purpose, WriterOptions};
 use holdfast::types::digest::ChunkId;
+use holdfast::types::error::FsError;
 use holdfast::types::extent::{ChunkPart, Extent, Source};
 use holdfast::types::id::{ClusterId, Ino, SessionId, StoreId};
 use holdfast::types::op::{NewNode, Op, Piece, Write, WriteAt};
@@ -139,6 +146,54 @@ fn pack(criterion: &mut Criterion) {
     disk.close();
 }
 
+/// One chunk, in the memory of whoever asks.
+struct OneChunk(Bytes);
+
+impl ChunkStore for OneChunk {
+    fn put<'a>(&'a self, _: &'a [(ChunkId, Bytes)], _: u64, _: u8) -> BoxFuture<'a, Result<(), FsError>> {
+        Box::pin(async { Err(FsError::ReadOnly) })
+    }
+
+    fn get(&self, _: ChunkId, offset: u32, len: u32, _: u32) -> BoxFuture<'_, Result<Bytes, FsError>> {
+        Box::pin(async move { Ok(self.0.slice(offset as usize..(offset + len) as usize)) })
+    }
+}
+
+/// What the client does for a read that it answers from memory: which extents, what of them, put together. Without the
+/// kernel's part, and without the inode's lock.
+fn read(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("read");
+    const BLOCK: u64 = 1 << 20;
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let (id, bytes) = (ChunkId([9; 32]), Bytes::from(vec![7; BLOCK as usize]));
+    let cache = Arc::new(ChunkCache::new(Arc::new(OneChunk(bytes)), Arc::new(Memory::new(256 << 20))));
+    let part = ChunkPart { id, chunk_bytes: BLOCK as u32, offset: 0, put_epoch: 0 };
+    let fetched = runtime.block_on(cache.read(&part, 0, BLOCK as u32)).expect("the chunk");
+    assert_eq!(fetched.iter().map(Bytes::len).sum::<usize>() as u64, BLOCK);
+    for (name, pieces, len) in [("4 KiB", 1, 4096), ("128 KiB", 1, 128 << 10), ("128 KiB in 32 pieces", 256, 128 << 10)]
+    {
+        let piece = (BLOCK / pieces) as u32;
+        let extent = |at: u64| {
+            let offset = at * u64::from(piece);
+            Extent { offset, len: piece, source: Source::Chunk(ChunkPart { offset: offset as u32, ..part }) }
+        };
+        let mut known = ExtentMap::new(BLOCK);
+        known.learn(0, BLOCK, BLOCK, &(0..pieces).map(extent).collect::<Vec<_>>());
+        let at = Cell::new(0);
+        let answer = || {
+            at.set((at.get() + len as u64) % BLOCK);
+            let plan = Plan::new(known.block(0).unwrap_or_default().iter(), at.get(), len, &[]);
+            let peek = |read: &ChunkRead| cache.peek(&read.part, read.part.offset, read.len).expect("in memory");
+            let parts = plan.chunks().iter().map(peek).collect();
+            plan.assemble(parts)
+        };
+        assert_eq!(answer().len(), len);
+        group.throughput(Throughput::Bytes(len as u64));
+        group.bench_function(format!("{name}, in memory"), |bench| bench.iter(answer));
+    }
+    group.finish();
+}
+
 fn rewrite(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("rewrite");
     let part = |seed: u8, offset| ChunkPart { id: ChunkId([seed; 32]), chunk_bytes: 1 << 20, offset, put_epoch: 0 };
@@ -164,5 +219,5 @@ fn rewrite(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(hot, apply, wire, pack, rewrite);
+criterion_group!(hot, apply, wire, pack, read, rewrite);
 criterion_main!(hot);

@@ -45,10 +45,10 @@ use crate::types::record::Role;
 
 /// Where a mount's credential is when nobody says.
 const CREDENTIAL_DEFAULT: &str = "/etc/holdfast/client.credential";
-/// Between two tries to unmount what is busy.
 const THREADS_MAX: u32 = 64;
 /// With less the program and its connections leave nothing for a write of the kernel and the block that it changes.
 const MEMORY_BYTES_MIN: u64 = 80 << 20;
+/// Between two tries to unmount what is busy.
 const BUSY_PAUSE: Duration = Duration::from_millis(500);
 
 /// # Errors
@@ -86,6 +86,7 @@ pub fn run(common: &CommonArgs, args: MountArgs) -> Outcome {
 
 fn work(common: &CommonConfig, access: Access, plan: Plan, report: &mut Report) -> Outcome {
     daemon::begin(common)?;
+    memory::give_back_above(plan.config.memory.0 / 2).or_fail(|| "the program cannot start".to_string())?;
     dial::runtime()?.block_on(async {
         let mut signals = Signals::new()?;
         let credential = access.credential().await?;

@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::try_join_all;
 
 use crate::client::api::{Handle, Result};
@@ -15,9 +15,10 @@ use crate::client::atime::{self, Access};
 use crate::client::core::Core;
 use crate::client::files::OpenFile;
 use crate::client::inode::{Node, State};
+use crate::client::plan::Plan;
 use crate::types::attr::Attr;
 use crate::types::error::FsError;
-use crate::types::extent::{ChunkPart, Extent, Source};
+use crate::types::extent::Extent;
 use crate::types::id::Ino;
 use crate::types::session::{Hold, Lease};
 
@@ -26,27 +27,6 @@ const EXTENT_BLOCKS_AHEAD: u64 = 256;
 /// How often a read whose extents changed under it starts again before it takes what it was told.
 const TRIES: u32 = 4;
 
-/// What a read consists of.
-struct Plan {
-    offset: u64,
-    len: usize,
-    /// Inline bytes and dirty bytes, already in place; `None` when there is nothing but at most one chunk.
-    base: Option<BytesMut>,
-    chunks: Vec<ChunkRead>,
-    /// Dirty bytes that lie over chunks, put in place after them.
-    over: Vec<(u64, Bytes)>,
-    /// Attributes that came with the extents and could not be kept.
-    seen: Option<Attr>,
-}
-
-/// A range of a chunk that goes to `at` in the file.
-#[derive(Clone, Copy)]
-struct ChunkRead {
-    at: u64,
-    part: ChunkPart,
-    len: u32,
-}
-
 impl Core {
     pub fn try_read(&self, handle: Handle, offset: u64, len: u32) -> Option<Result<Bytes>> {
         let file = match self.files.find_for_data(handle) {
@@ -54,8 +34,8 @@ impl Core {
             Err(error) => return Some(Err(error)),
         };
         let plan = self.plan_leased(&file.node, offset, len)?.ok()?;
-        let mut parts = Vec::with_capacity(plan.chunks.len());
-        for read in &plan.chunks {
+        let mut parts = Vec::with_capacity(plan.chunks().len());
+        for read in plan.chunks() {
             parts.push(self.cache.peek(&read.part, read.part.offset, read.len)?);
         }
         self.note_read(&file, offset, len, None);
@@ -69,7 +49,7 @@ impl Core {
         }
         let plan = self.plan(&file.node, offset, len).await?;
         let straight = file.stream.lock().is_straight(offset, len.into());
-        let fetches = plan.chunks.iter().map(|read| async move {
+        let fetches = plan.chunks().iter().map(|read| async move {
             match straight {
                 true => self.cache.read(&read.part, read.part.offset, read.len).await,
                 false => self.cache.read_bit(&read.part, read.part.offset, read.len).await,
@@ -83,7 +63,7 @@ impl Core {
     /// The bytes `from..to` of what the extents say, for rewriting a block.
     pub async fn read_extents(&self, extents: &[Extent], from: u64, to: u64) -> Result<Bytes> {
         let plan = Plan::new(extents.iter(), from, (to - from) as usize, &[]);
-        let fetches = plan.chunks.iter().map(|read| self.cache.read(&read.part, read.part.offset, read.len));
+        let fetches = plan.chunks().iter().map(|read| self.cache.read(&read.part, read.part.offset, read.len));
         let parts = try_join_all(fetches).await?;
         Ok(plan.assemble(parts))
     }
@@ -236,65 +216,7 @@ fn dirty_runs(state: &State, from: u64, to: u64) -> Vec<(u64, Bytes)> {
 fn one_shot(attr: &Attr, extents: &[Extent], buffered: (Vec<(u64, Bytes)>, u64), offset: u64, len: u32) -> Plan {
     let (over, buffered_end) = buffered;
     let end = attr.size.max(buffered_end).min(offset.saturating_add(u64::from(len)));
-    let plan = Plan::new(extents.iter(), offset, end.saturating_sub(offset) as usize, &over);
-    Plan { seen: Some(attr.clone()), ..plan }
-}
-
-impl Plan {
-    fn new<'a>(extents: impl Iterator<Item = &'a Extent>, offset: u64, len: usize, over: &[(u64, Bytes)]) -> Plan {
-        let end = offset + len as u64;
-        let mut plan = Plan { offset, len, base: None, chunks: Vec::new(), over: over.to_vec(), seen: None };
-        for extent in extents {
-            let (from, to) = (extent.offset.max(offset), extent.end().min(end));
-            if from >= to {
-                continue;
-            }
-            match &extent.source {
-                Source::Chunk(part) => {
-                    let part = ChunkPart { offset: part.offset.saturating_add((from - extent.offset) as u32), ..*part };
-                    plan.chunks.push(ChunkRead { at: from, part, len: (to - from) as u32 });
-                }
-                Source::Inline(bytes) => {
-                    let skip = (from - extent.offset) as usize;
-                    let slice = bytes.get(skip..skip + (to - from) as usize).unwrap_or_default();
-                    plan.place(from, slice);
-                }
-                Source::Unwritten => {}
-            }
-        }
-        plan
-    }
-
-    fn place(&mut self, at: u64, bytes: &[u8]) {
-        let (start, len) = ((at - self.offset) as usize, self.len);
-        let base = self.base.get_or_insert_with(|| BytesMut::zeroed(len));
-        base[start..start + bytes.len()].copy_from_slice(bytes);
-    }
-
-    /// `parts`: the slices of each chunk read, in order.
-    fn assemble(mut self, mut parts: Vec<Vec<Bytes>>) -> Bytes {
-        let single = self.base.is_none() && self.over.is_empty() && self.chunks.len() == 1;
-        match parts.as_mut_slice() {
-            [slices] if single && slices.len() == 1 && slices[0].len() == self.len => return slices.remove(0),
-            _ => {}
-        }
-        let bare = self.chunks.is_empty() && self.base.is_none();
-        match self.over.as_slice() {
-            [(at, run)] if bare && *at == self.offset && run.len() == self.len => return run.clone(),
-            _ => {}
-        }
-        let (chunks, over) = (std::mem::take(&mut self.chunks), std::mem::take(&mut self.over));
-        for (read, slices) in chunks.iter().zip(parts) {
-            let mut at = read.at;
-            for slice in slices {
-                self.place(at, &slice);
-                at += slice.len() as u64;
-            }
-        }
-        for (at, run) in over {
-            self.place(at, &run);
-        }
-        let len = self.len;
-        self.base.unwrap_or_else(|| BytesMut::zeroed(len)).freeze()
-    }
+    let mut plan = Plan::new(extents.iter(), offset, end.saturating_sub(offset) as usize, &over);
+    plan.seen = Some(attr.clone());
+    plan
 }

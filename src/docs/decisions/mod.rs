@@ -69,3 +69,6 @@ pub mod looked_at_and_taken {}
 
 #[doc = include_str!("0023-sizes-that-change.md")]
 pub mod sizes_that_change {}
+
+#[doc = include_str!("0024-heaps.md")]
+pub mod heaps {}
