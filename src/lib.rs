@@ -35,5 +35,6 @@ pub mod meta;
 pub mod store;
 
 // Doors.
+pub mod admin;
 pub mod cli;
 pub mod fuse;

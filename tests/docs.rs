@@ -69,7 +69,7 @@ fn is_subcommand(word: &str) -> bool {
 /// `mount web /srv` has one subcommand, `volume create web` two: only these take a second.
 fn subcommands<'a>(words: &'a [&'a str]) -> &'a [&'a str] {
     match words.first() {
-        Some(&("cluster" | "volume" | "token" | "config")) => words,
+        Some(&("cluster" | "volume" | "token" | "key" | "config")) => words,
         _ => &words[..words.len().min(1)],
     }
 }

@@ -87,6 +87,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("blake3", &["src/types"]),
     ("tonic", &["src/container/csi"]),
     ("axum", &["src/admin", "src/container/docker"]),
+    ("axum_server", &["src/admin"]),
+    ("utoipa", &["src/admin"]),
+    ("prometheus_client", &["src/admin"]),
     ("clap", &["src/cli", "src/daemon", "bins"]),
     ("anyhow", &["src/cli", "src/daemon", "bins"]),
 ];

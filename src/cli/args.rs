@@ -53,12 +53,16 @@ pub enum Command {
     Store(StoreArgs),
     /// Mount a volume
     Mount(MountArgs),
+    /// Run the HTTP interface: volumes, stores and clients as JSON, metrics
+    Api(ApiArgs),
     /// Make everything done through a mount durable, as syncfs does where the kernel passes it on
     Sync(SyncArgs),
     /// Make, change, list, show and delete volumes
     Volume(VolumeArgs),
     /// Make one-time tokens to join with
     Token(TokenArgs),
+    /// Make, list and delete keys to the HTTP interface
+    Key(KeyArgs),
     /// Turn a token for a client or an operator into a credential file
     Join(JoinArgs),
     /// Show the cluster at a glance
@@ -394,6 +398,77 @@ pub enum RoleArg {
 }
 
 #[derive(Debug, Args)]
+pub struct ApiArgs {
+    /// Where it listens, TCP; without TLS of this host alone [default: 127.0.0.1:7480]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<HostPort>,
+    /// The certificate to show, PEM, with those above it
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its key, PEM
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Print the description of the interface (OpenAPI) and end
+    #[arg(long)]
+    pub openapi: bool,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct KeyArgs {
+    #[command(subcommand)]
+    pub command: KeyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a key and print it; it cannot be shown again
+    Create(KeyCreateArgs),
+    /// List keys, without their secrets
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Delete a key: it is of no use a few seconds later
+    Delete {
+        name: String,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct KeyCreateArgs {
+    /// What it is called, to take it back by
+    pub name: String,
+    /// What its holder may do
+    #[arg(long)]
+    pub role: ApiRoleArg,
+    /// A volume its holder sees, may be given again [default: all, and the rest of the cluster]
+    #[arg(long = "volume", value_name = "NAME")]
+    pub volumes: Vec<String>,
+    /// How long it can be used [default: until it is deleted]
+    #[arg(long, value_name = "SPAN")]
+    pub ttl: Option<Span>,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ApiRoleArg {
+    /// Look
+    Viewer,
+    /// And make, change and delete volumes
+    Operator,
+    /// And make tokens to join with
+    Admin,
+}
+
+#[derive(Debug, Args)]
 pub struct JoinArgs {
     /// The credential file to make
     #[arg(long, value_name = "FILE")]
@@ -424,7 +499,7 @@ pub struct ConfigArgs {
 pub enum ConfigCommand {
     /// Print every setting and where its value comes from
     Print {
-        /// Only this section: common, meta, store, mount or up
+        /// Only this section: common, meta, store, mount, api or up
         #[arg(long, value_name = "ROLE")]
         role: Option<String>,
     },

@@ -13,6 +13,7 @@ use tokio::time::MissedTickBehavior;
 use crate::cli::failure::{Failure, Outcome};
 use crate::placement::Table;
 use crate::remote::meta::{MetaBody, MetaClient, MetaRequest};
+use crate::remote::operator::OperatorError;
 use crate::types::cluster::ClusterMap;
 
 /// How far behind a map may be.
@@ -54,6 +55,6 @@ async fn fetch(meta: &MetaClient, patience: Duration) -> Outcome<ClusterMap> {
         MetaBody::Map(map) => Ok(map),
         MetaBody::Refused(why) => Err(Failure::new(why)),
         MetaBody::Error(error) => Err(Failure::new(format!("the cluster refused: {error}"))),
-        _ => Err(super::operator::misfit()),
+        _ => Err(OperatorError::Misfit.into()),
     }
 }

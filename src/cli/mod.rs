@@ -3,6 +3,7 @@
 //! The one place that knows all engines and doors: it assembles a role from its settings and lets it run. Decides
 //! nothing about data. Every command checks all it can before its first side effect, and fails with one sentence.
 
+mod api;
 pub mod args;
 mod bench;
 mod cluster;
@@ -13,6 +14,7 @@ mod dial;
 mod down;
 mod failure;
 mod join;
+mod key;
 mod map;
 mod member;
 mod meta;
@@ -73,9 +75,11 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Outcome {
         Command::Meta(args) => meta::run(common, args),
         Command::Store(args) => store::run(common, args),
         Command::Mount(args) => mount::run(common, args),
+        Command::Api(args) => api::run(common, args),
         Command::Sync(args) => umount_helper::sync(&args.path),
         Command::Volume(args) => volume::run(common, args),
         Command::Token(args) => token::run(common, args),
+        Command::Key(args) => key::run(common, args),
         Command::Join(args) => join::run(common, args),
         Command::Status(args) => status::run(common, args),
         Command::Bench(args) => bench::run(&args),

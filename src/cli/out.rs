@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 
+use serde::Serialize;
+
 use crate::cli::failure::{Context, Outcome};
 
 /// # Errors
@@ -17,6 +19,15 @@ pub fn print(text: impl Display) -> Outcome {
 /// It could not be written.
 pub fn print_line(text: impl Display) -> Outcome {
     print(format_args!("{text}\n"))
+}
+
+/// Prints a document as JSON, for people as well.
+///
+/// # Errors
+/// It could not be written.
+pub fn print_json(document: &impl Serialize) -> Outcome {
+    let text = serde_json::to_string_pretty(document).or_fail(|| "the answer could not be written".to_string())?;
+    print_line(text)
 }
 
 fn write(to: &mut impl Write, text: impl Display) -> Outcome {

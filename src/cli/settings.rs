@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::cli::args::{CommonArgs, InitArgs, JoinWith, MetaArgs, MountArgs, StoreArgs, UpArgs};
+use crate::cli::args::{ApiArgs, CommonArgs, InitArgs, JoinWith, MetaArgs, MountArgs, StoreArgs, UpArgs};
 use crate::cli::failure::{Context, Failure, Outcome};
 use crate::config::layer::{Flags, Settings, Sources};
 use crate::config::roles::CommonConfig;
@@ -121,6 +121,17 @@ impl From<&MountArgs> for Flags {
         flags.set("mount", "threads", args.threads.map(i64::from));
         flags.set("mount", "patience", args.patience.clone());
         args.join.flags(&mut flags);
+        flags
+    }
+}
+
+impl From<&ApiArgs> for Flags {
+    fn from(args: &ApiArgs) -> Flags {
+        let mut flags = Flags::default();
+        flags.set("common", "credential", text(&args.admin.credential));
+        flags.set("api", "listen", args.listen.as_ref().map(ToString::to_string));
+        flags.set("api", "tls_cert", text(&args.tls_cert));
+        flags.set("api", "tls_key", text(&args.tls_key));
         flags
     }
 }

@@ -1,76 +1,20 @@
 //! `holdfast status`: the cluster at a glance, for people or as JSON.
 
-use serde_json::{Value, json};
-
+use crate::admin::documents::StatusDocument;
 use crate::cli::args::{CommonArgs, StatusArgs};
 use crate::cli::failure::Outcome;
-use crate::cli::operator::{self, misfit};
-use crate::cli::out::{print, print_line};
 use crate::cli::table::{Table, bytes};
 use crate::cli::volume;
-use crate::remote::meta::{MetaBody, MetaRequest};
+use crate::cli::{operator, out};
 use crate::types::cluster::DiskReport;
-use crate::types::record::{ClusterStatus, MetaStatus, StoreStatus};
+use crate::types::record::{ClusterStatus, MetaStatus};
 
 /// # Errors
 /// The cluster refused or did not answer.
 pub fn run(common: &CommonArgs, args: StatusArgs) -> Outcome {
     operator::run(common, &args.admin, |cluster| async move {
-        match cluster.ask("status", MetaRequest::Status).await? {
-            MetaBody::Status(status) if args.json => print_line(format_args!("{:#}", to_json(&status))),
-            MetaBody::Status(status) => print(to_text(&status)),
-            _ => Err(misfit()),
-        }
-    })
-}
-
-fn to_json(status: &ClusterStatus) -> Value {
-    json!({
-        "cluster": status.cluster.to_string(),
-        "leader": status.leader.map(|id| id.0),
-        "term": status.term,
-        "metas": Value::from_iter(status.metas.iter().map(|meta| json!({
-            "id": meta.info.id.0,
-            "address": meta.info.address,
-            "voter": meta.voter,
-            "lag": meta.lag,
-        }))),
-        "map_epoch": status.map_epoch,
-        "stores": Value::from_iter(status.stores.iter().map(store_json)),
-        "volumes": Value::from_iter(status.volumes.iter().map(|(volume, usage)| volume::to_json(volume, usage))),
-        "sessions": Value::from_iter(status.sessions.iter().map(|session| json!({
-            "id": session.id.0,
-            "volume": session.volume,
-            "client": session.client,
-            "silent_ms": session.silent_ms,
-            "memory_high_bytes": session.memory_bytes,
-        }))),
-        "chunks": status.chunks,
-        "chunk_bytes": status.chunk_bytes,
-        "shared_references": status.shared_references,
-        "dedup_hits": total(status, |disk| disk.dedup_hits),
-        "dedup_bytes": total(status, |disk| disk.dedup_bytes),
-    })
-}
-
-fn store_json(store: &StoreStatus) -> Value {
-    json!({
-        "id": store.info.id.0,
-        "address": store.info.address,
-        "host": store.info.host,
-        "zone": store.info.zone,
-        "up": store.up,
-        "disks": Value::from_iter(store.disks.iter().map(|disk| json!({
-            "id": disk.id.to_string(),
-            "capacity_bytes": disk.capacity_bytes,
-            "free_bytes": disk.free_bytes,
-            "chunks": disk.chunks,
-            "chunk_bytes": disk.chunk_bytes,
-            "dedup_hits": disk.dedup_hits,
-            "dedup_bytes": disk.dedup_bytes,
-            "damaged": disk.damaged,
-            "failed": disk.failed,
-        }))),
+        let status = cluster.status().await?;
+        if args.json { out::print_json(&StatusDocument::new(&status)) } else { out::print(to_text(&status)) }
     })
 }
 
@@ -153,7 +97,7 @@ mod tests {
     use super::*;
     use crate::types::cluster::StoreInfo;
     use crate::types::id::{ClusterId, DiskId, MetaId, StoreId};
-    use crate::types::record::MetaInfo;
+    use crate::types::record::{MetaInfo, StoreStatus};
 
     fn status() -> ClusterStatus {
         let disk = DiskReport {
@@ -194,7 +138,7 @@ mod tests {
         let text = to_text(&status());
         assert!(text.contains("2 references shared; 5 put again and not stored (5.00 MiB)"), "{text}");
         assert!(text.contains("1 (1 failed)") && text.contains("leader"), "{text}");
-        let json = to_json(&status());
+        let json = serde_json::to_value(StatusDocument::new(&status())).unwrap();
         assert_eq!((json["dedup_bytes"].as_u64(), json["metas"][0]["voter"].as_bool()), (Some(5 << 20), Some(true)));
     }
 }

@@ -3,9 +3,10 @@
 
 use crate::cli::args::{CommonArgs, RoleArg, TokenArgs, TokenCommand, TokenCreateArgs};
 use crate::cli::failure::{Failure, Outcome};
-use crate::cli::operator::{self, misfit};
+use crate::cli::operator;
 use crate::cli::out::print_line;
 use crate::remote::meta::{MetaBody, MetaRequest};
+use crate::remote::operator::OperatorError;
 use crate::types::record::ClientGrant;
 
 /// # Errors
@@ -16,7 +17,7 @@ pub fn run(common: &CommonArgs, args: TokenArgs) -> Outcome {
     operator::run(common, &args.admin, |cluster| async move {
         match cluster.ask("token", request).await? {
             MetaBody::Token(token) => print_line(token),
-            _ => Err(misfit()),
+            _ => Err(OperatorError::Misfit.into()),
         }
     })
 }

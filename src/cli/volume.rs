@@ -1,16 +1,15 @@
 //! `holdfast volume`: make, change, list, show and delete volumes.
 
-use serde_json::{Value, json};
-
+use crate::admin::documents::VolumeDocument;
 use crate::cli::args::{
     AccessArg, CommonArgs, VolumeArgs, VolumeChangeArgs, VolumeCommand, VolumeCreateArgs, VolumeSetArgs,
 };
 use crate::cli::failure::{Failure, Outcome};
-use crate::cli::operator::{self, Operator, misfit};
-use crate::cli::out::{print, print_line};
+use crate::cli::operator;
+use crate::cli::out::{print, print_json, print_line};
 use crate::cli::table::Table;
 use crate::config::value::{ByteSize, LabelFilter, Span};
-use crate::remote::meta::{MetaBody, MetaRequest};
+use crate::remote::operator::Operator;
 use crate::types::attr::Owner;
 use crate::types::volume::{Access, NewVolume, Volume, VolumeChange, VolumePolicy, VolumeUsage};
 
@@ -31,23 +30,6 @@ pub fn run(common: &CommonArgs, args: VolumeArgs) -> Outcome {
         VolumeCommand::Show { name, json, admin } => operator::run(common, &admin, |cluster| show(cluster, name, json)),
         VolumeCommand::Delete { name, admin } => operator::run(common, &admin, |cluster| delete(cluster, name)),
     }
-}
-
-/// A volume as JSON.
-pub fn to_json(volume: &Volume, usage: &VolumeUsage) -> Value {
-    json!({
-        "id": volume.id.0,
-        "name": volume.name,
-        "replicas": volume.policy.replicas,
-        "chunk_bytes": volume.policy.chunk_bytes,
-        "quota_bytes": volume.policy.quota_bytes,
-        "quota_inodes": volume.policy.quota_inodes,
-        "patience_ms": volume.policy.patience_ms,
-        "access": volume.policy.access,
-        "labels": volume.labels,
-        "inodes": usage.inodes,
-        "allocated_bytes": usage.allocated_bytes,
-    })
 }
 
 /// Volumes for people, one a line.
@@ -125,45 +107,28 @@ pub fn me() -> Owner {
 }
 
 async fn create(cluster: Operator, volume: NewVolume) -> Outcome {
-    match cluster.ask(&format!("volume {}", volume.name), MetaRequest::CreateVolume(volume)).await? {
-        MetaBody::Volume(volume, _) => {
-            print_line(format_args!("volume {} made: {} copies", volume.name, volume.policy.replicas))
-        }
-        _ => Err(misfit()),
-    }
+    let volume = cluster.create_volume(volume).await?;
+    print_line(format_args!("volume {} made: {} copies", volume.name, volume.policy.replicas))
 }
 
 async fn set(cluster: Operator, name: String, change: VolumeChange) -> Outcome {
-    match cluster.ask(&format!("volume {name}"), MetaRequest::ChangeVolume { name, change }).await? {
-        MetaBody::Volume(volume, usage) => print(details(&volume, &usage)),
-        _ => Err(misfit()),
-    }
+    let (volume, usage) = cluster.change_volume(&name, change).await?;
+    print(details(&volume, &usage))
 }
 
 async fn list(cluster: Operator, labels: Vec<LabelFilter>, as_json: bool) -> Outcome {
-    let MetaBody::Volumes(mut volumes) = cluster.ask("list of volumes", MetaRequest::ListVolumes).await? else {
-        return Err(misfit());
-    };
+    let mut volumes = cluster.volumes().await?;
     volumes.retain(|(volume, _)| labels.iter().all(|label| label.fits(&volume.labels)));
-    match as_json {
-        true => {
-            let all = Value::from_iter(volumes.iter().map(|(volume, usage)| to_json(volume, usage)));
-            print_line(format_args!("{all:#}"))
-        }
-        false => print(table(&volumes)),
+    if as_json {
+        let all = volumes.iter().map(|(volume, usage)| VolumeDocument::new(volume, usage));
+        return print_json(&all.collect::<Vec<_>>());
     }
+    print(table(&volumes))
 }
 
 async fn show(cluster: Operator, name: String, as_json: bool) -> Outcome {
-    let MetaBody::Volume(volume, usage) =
-        cluster.ask(&format!("volume {name}"), MetaRequest::ShowVolume { name }).await?
-    else {
-        return Err(misfit());
-    };
-    if as_json {
-        return print_line(format_args!("{:#}", to_json(&volume, &usage)));
-    }
-    print(details(&volume, &usage))
+    let (volume, usage) = cluster.volume(&name).await?;
+    if as_json { print_json(&VolumeDocument::new(&volume, &usage)) } else { print(details(&volume, &usage)) }
 }
 
 fn details(volume: &Volume, usage: &VolumeUsage) -> String {
@@ -190,8 +155,6 @@ fn details(volume: &Volume, usage: &VolumeUsage) -> String {
 }
 
 async fn delete(cluster: Operator, name: String) -> Outcome {
-    match cluster.ask(&format!("volume {name}"), MetaRequest::DeleteVolume { name: name.clone() }).await? {
-        MetaBody::Done => print_line(format_args!("volume {name} deleted")),
-        _ => Err(misfit()),
-    }
+    cluster.delete_volume(&name).await?;
+    print_line(format_args!("volume {name} deleted"))
 }

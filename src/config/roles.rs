@@ -43,8 +43,14 @@ macro_rules! section {
 }
 
 /// Every section, in the order of the file.
-pub const TABLES: &[&Section] =
-    &[CommonConfig::SECTION, MetaConfig::SECTION, StoreConfig::SECTION, MountConfig::SECTION, UpConfig::SECTION];
+pub const TABLES: &[&Section] = &[
+    CommonConfig::SECTION,
+    MetaConfig::SECTION,
+    StoreConfig::SECTION,
+    MountConfig::SECTION,
+    ApiConfig::SECTION,
+    UpConfig::SECTION,
+];
 
 section! {
     /// What every role and every command has.
@@ -117,6 +123,18 @@ section! {
         log_file: PathBuf = "",
         /// How long to try for a first answer of the cluster before giving up.
         patience: Span = "10s",
+    }
+}
+
+section! {
+    /// The HTTP interface.
+    ApiConfig = "api" {
+        /// Where it listens (address:port, TCP). Without TLS only an address of this host alone will do.
+        listen: String = "127.0.0.1:7480",
+        /// The certificate it shows, PEM, with those above it; renewed files are taken within seconds. Empty: no TLS.
+        tls_cert: PathBuf = "",
+        /// Its key, PEM.
+        tls_key: PathBuf = "",
     }
 }
 

@@ -7,6 +7,7 @@
 //! which makes a key, has it signed over a connection that only checks the authority's fingerprint, and keeps the
 //! result as an [`identity::Identity`] in a credential file; from then on both sides of every connection present one.
 
+pub mod api_secret;
 pub mod ca;
 pub mod identity;
 mod pem;

@@ -4,11 +4,13 @@
 //! none yet. What it may do is decided above (join, and nothing else).
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{
@@ -87,6 +89,27 @@ pub fn joining_config(ca_fingerprint: [u8; 32]) -> Result<ClientConfig, CryptoEr
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     Ok(finish(config))
+}
+
+/// For those who come with a browser or a script: a certificate that they know already, from files as others write them (PEM,
+/// the server's certificate first), HTTP over TLS 1.3, and none asked of them.
+///
+/// # Errors
+/// `Io`, or the files are not a certificate and its key.
+pub fn web_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, CryptoError> {
+    let unusable = |path: &Path, why: &dyn fmt::Display| CryptoError::Tls(format!("{}: {why}", path.display()));
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unusable(certificate, &error))?;
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;
+    let mut config = ServerConfig::builder_with_provider(provider(Cipher::default()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(failed)?
+        .with_no_client_auth()
+        .with_single_cert(chain, secret)
+        .map_err(|error| unusable(certificate, &error))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
 }
 
 /// Who a verified chain belongs to.

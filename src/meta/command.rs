@@ -5,6 +5,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::types::api_key::ApiKey;
 use crate::types::attr::Time;
 use crate::types::cluster::StoreInfo;
 use crate::types::digest::ChunkId;
@@ -16,7 +17,7 @@ use crate::types::volume::{NewVolume, Volume, VolumeChange};
 use crate::wire::codec::{self, DecodeError};
 
 /// The layout of [`Command`] and [`Outcome`]; the last byte of either's encoding.
-const VERSION: u8 = 7;
+const VERSION: u8 = 8;
 
 /// One change of the replicated state.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -116,6 +117,14 @@ pub enum Command {
         role: Role,
         address: String,
         now: Time,
+    },
+    /// Admits to the HTTP interface whoever knows the secret behind `hash`.
+    CreateApiKey {
+        hash: [u8; 32],
+        key: ApiKey,
+    },
+    DeleteApiKey {
+        name: String,
     },
     /// Remembers the address of a metadata server; id 0 gives it the next id.
     AddMeta {

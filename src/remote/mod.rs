@@ -5,6 +5,7 @@
 //! answers, when to ask another. Keeps no data.
 
 pub mod meta;
+pub mod operator;
 pub mod session;
 pub mod short_circuit;
 pub mod store;

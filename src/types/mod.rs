@@ -5,6 +5,7 @@
 //! disk is built from these and derives rkyv, so it is decoded with validation.
 
 pub mod allowance;
+pub mod api_key;
 pub mod attr;
 pub mod cluster;
 pub mod digest;

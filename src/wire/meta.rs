@@ -3,6 +3,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::types::api_key::{ApiKey, ApiRole};
 use crate::types::attr::Attr;
 use crate::types::cluster::{ClusterMap, DiskReport, StoreInfo};
 use crate::types::digest::ChunkId;
@@ -207,6 +208,22 @@ pub enum MetaRequest {
         grant: ClientGrant,
         ttl_ms: u64,
     },
+    /// A key to the HTTP interface: of its secret, which whoever asks has made, only the hash. `ttl_ms`: from now; `None` never ends.
+    CreateApiKey {
+        hash: [u8; 32],
+        name: String,
+        role: ApiRole,
+        volumes: Vec<String>,
+        ttl_ms: Option<u64>,
+    },
+    ListApiKeys,
+    DeleteApiKey {
+        name: String,
+    },
+    /// What the holder of this secret may do. `NotFound`: there is no such key, or it has expired.
+    CheckApiKey {
+        hash: [u8; 32],
+    },
     Status,
     /// Which servers there are and who leads; answered by every server, without a session.
     Members,
@@ -258,6 +275,10 @@ impl MetaRequest {
             | MetaRequest::ShowVolume { .. }
             | MetaRequest::DeleteVolume { .. }
             | MetaRequest::CreateToken { .. }
+            | MetaRequest::CreateApiKey { .. }
+            | MetaRequest::ListApiKeys
+            | MetaRequest::DeleteApiKey { .. }
+            | MetaRequest::CheckApiKey { .. }
             | MetaRequest::Status
             | MetaRequest::Members
             | MetaRequest::GetMap => None,
@@ -301,6 +322,8 @@ pub enum MetaBody {
     Volumes(Vec<(Volume, VolumeUsage)>),
     /// A join token in its text form.
     Token(String),
+    ApiKey(ApiKey),
+    ApiKeys(Vec<ApiKey>),
     Status(ClusterStatus),
     Members {
         leader: Option<MetaId>,

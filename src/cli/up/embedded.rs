@@ -15,7 +15,6 @@ use crate::cli::dial;
 use crate::cli::failure::{Context, Failure, Outcome};
 use crate::cli::join;
 use crate::cli::member::{self, Addresses, Member};
-use crate::cli::operator::{Operator, misfit};
 use crate::cli::up::place::Layout;
 use crate::cli::{meta, store, volume};
 use crate::crypto::identity::Credential;
@@ -24,6 +23,7 @@ use crate::daemon::shutdown::Shutdown;
 use crate::host::file::write_atomically;
 use crate::meta::server::CACHE_BYTES_DEFAULT;
 use crate::remote::meta::{MetaBody, MetaClient, MetaRequest};
+use crate::remote::operator::{Operator, OperatorError};
 use crate::types::id::ClusterId;
 use crate::types::record::{ClientGrant, Role};
 use crate::types::volume::NewVolume;
@@ -148,19 +148,17 @@ async fn token(operator: &Operator, role: Role) -> Outcome<JoinToken> {
     let grant = ClientGrant::default();
     match operator.ask("token", MetaRequest::CreateToken { role, grant, ttl_ms: TOKEN_TTL_MS }).await? {
         MetaBody::Token(text) => dial::parse_token(&text),
-        _ => Err(misfit()),
+        _ => Err(OperatorError::Misfit.into()),
     }
 }
 
 async fn make_volume(operator: &Operator) -> Outcome {
-    let MetaBody::Volumes(volumes) = operator.ask("list of volumes", MetaRequest::ListVolumes).await? else {
-        return Err(misfit());
-    };
-    if volumes.iter().any(|(volume, _)| volume.name == VOLUME) {
+    if operator.volumes().await?.iter().any(|(volume, _)| volume.name == VOLUME) {
         return Ok(());
     }
     let volume = NewVolume { owner: volume::me(), ..NewVolume::named(VOLUME) };
-    operator.ask("volume main", MetaRequest::CreateVolume(volume)).await.map(drop)
+    operator.create_volume(volume).await?;
+    Ok(())
 }
 
 async fn make_client(layout: &Layout<'_>, operator: &Operator) -> Outcome {
@@ -175,7 +173,7 @@ async fn make_client(layout: &Layout<'_>, operator: &Operator) -> Outcome {
 /// Closes the session of a killed predecessor: our lock shows that it is dead, so nobody has to wait for its session
 /// to expire. Sessions of other credentials are refused, as they should be.
 async fn close_sessions(layout: &Layout<'_>, operator: &Operator) -> Outcome {
-    let MetaBody::Status(status) = operator.ask("status", MetaRequest::Status).await? else { return Err(misfit()) };
+    let status = operator.status().await?;
     if status.sessions.is_empty() {
         return Ok(());
     }

@@ -72,3 +72,6 @@ pub mod sizes_that_change {}
 
 #[doc = include_str!("0024-heaps.md")]
 pub mod heaps {}
+
+#[doc = include_str!("0025-http.md")]
+pub mod http {}

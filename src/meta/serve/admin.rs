@@ -11,6 +11,7 @@ use crate::meta::leader::{Leader, Told};
 use crate::meta::state::{StateError, View};
 use crate::meta::stores::Room;
 use crate::net::Peer;
+use crate::types::api_key::ApiKey;
 use crate::types::attr::Time;
 use crate::types::error::FsError;
 use crate::types::id::SessionId;
@@ -36,14 +37,33 @@ impl Shared {
             MetaRequest::ChangeVolume { name, change } => self.change_volume(name, change).await,
             MetaRequest::ListVolumes => Ok(plain(MetaBody::Volumes(self.read(|view| view.volumes()).await?))),
             MetaRequest::ShowVolume { name } => self.show_volume(&name).await,
-            MetaRequest::DeleteVolume { name } => match self.propose(&Command::DeleteVolume { name }).await? {
-                Outcome::Done => Ok(plain(MetaBody::Done)),
-                other => Err(unexpected(other)),
-            },
+            MetaRequest::DeleteVolume { name } => self.propose_to_be_done(&Command::DeleteVolume { name }).await,
             MetaRequest::CreateToken { role, grant, ttl_ms } => self.create_token(role, grant, ttl_ms).await,
+            MetaRequest::CreateApiKey { hash, name, role, volumes, ttl_ms } => {
+                let created = self.now();
+                let expires = ttl_ms.map(|ttl_ms| later(created, Duration::from_millis(ttl_ms)));
+                let key = ApiKey { name, role, volumes, created, expires };
+                self.propose_to_be_done(&Command::CreateApiKey { hash, key }).await
+            }
+            MetaRequest::ListApiKeys => Ok(plain(MetaBody::ApiKeys(self.read(|view| view.api_keys()).await?))),
+            MetaRequest::DeleteApiKey { name } => self.propose_to_be_done(&Command::DeleteApiKey { name }).await,
+            MetaRequest::CheckApiKey { hash } => self.check_api_key(hash).await,
             MetaRequest::Status => self.status().await,
             _ => Err(FsError::Invalid.into()),
         }
+    }
+
+    async fn propose_to_be_done(&self, command: &Command) -> Result<MetaReply, Fail> {
+        match self.propose(command).await? {
+            Outcome::Done => Ok(plain(MetaBody::Done)),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    async fn check_api_key(&self, hash: [u8; 32]) -> Result<MetaReply, Fail> {
+        let key = self.read(|view| view.api_key(&hash)).await?;
+        let key = key.filter(|key| !key.is_expired(self.now())).ok_or(FsError::NotFound)?;
+        Ok(plain(MetaBody::ApiKey(key)))
     }
 
     async fn create_volume(&self, volume: NewVolume) -> Result<MetaReply, Fail> {
@@ -80,7 +100,7 @@ impl Shared {
             .await?;
         match found {
             Some((usage, volume)) => Ok(plain(MetaBody::Volume(volume, usage))),
-            None => Err(Fail::Refused(format!("there is no volume {name}"))),
+            None => Err(FsError::NotFound.into()),
         }
     }
 

@@ -181,6 +181,10 @@ impl Shared {
             | MetaRequest::ShowVolume { .. }
             | MetaRequest::DeleteVolume { .. }
             | MetaRequest::CreateToken { .. }
+            | MetaRequest::CreateApiKey { .. }
+            | MetaRequest::ListApiKeys
+            | MetaRequest::DeleteApiKey { .. }
+            | MetaRequest::CheckApiKey { .. }
             | MetaRequest::Status => self.administer(peer, request).await,
             MetaRequest::OpenSession { volume, client, read_only, after, attempt } => {
                 self.open_session(peer, volume, client, read_only, (after, attempt)).await

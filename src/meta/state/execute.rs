@@ -3,7 +3,9 @@
 use super::error::StateError;
 use super::schema::{Reply, Session, Tree, Window, reply_key, tree_key, window_key};
 use super::tx::Tx;
-use super::{acl, attr, chunk, cluster, data, lock, namespace, rename, reserve, session, token, volume, xattr};
+use super::{
+    acl, api_key, attr, chunk, cluster, data, lock, namespace, rename, reserve, session, token, volume, xattr,
+};
 use crate::meta::command::{Command, Outcome};
 use crate::types::attr::Time;
 use crate::types::error::FsError;
@@ -73,6 +75,8 @@ fn dispatch(tx: &mut Tx<'_>, command: Command) -> Result<Outcome, StateError> {
         Command::DeleteVolume { name } => volume::delete(tx, &name),
         Command::CreateToken { hash, role, grant, expires } => token::create(tx, &hash, role, grant, expires),
         Command::UseToken { hash, key, role, address, now } => token::spend(tx, &hash, key, role, address, now),
+        Command::CreateApiKey { hash, key } => api_key::create(tx, &hash, key),
+        Command::DeleteApiKey { name } => api_key::delete(tx, &name),
         Command::AddMeta { info } => cluster::add_meta(tx, info),
     }
 }

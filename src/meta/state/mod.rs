@@ -6,6 +6,7 @@
 //! The index is never the only copy: the log and its snapshots are.
 
 mod acl;
+mod api_key;
 mod attr;
 mod check;
 mod chunk;

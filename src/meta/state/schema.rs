@@ -8,6 +8,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use super::error::StateError;
 use crate::types::allowance::Allowance;
+use crate::types::api_key::ApiKey;
 use crate::types::attr::{Attr, FileKind, Time};
 use crate::types::cluster::ClusterMap;
 use crate::types::digest::ChunkId;
@@ -80,10 +81,14 @@ pub enum Table {
     Token = 0x43,
     /// `credential/{role}{id}`
     Credential = 0x44,
+    /// `api key/{hash}`
+    ApiKey = 0x45,
+    /// `api key name/{name}`
+    ApiKeyName = 0x46,
 }
 
 impl Table {
-    pub const ALL: [Table; 28] = [
+    pub const ALL: [Table; 30] = [
         Table::Position,
         Table::Inode,
         Table::Entry,
@@ -112,6 +117,8 @@ impl Table {
         Table::Meta,
         Table::Token,
         Table::Credential,
+        Table::ApiKey,
+        Table::ApiKeyName,
     ];
 
     pub fn of(key: &[u8]) -> Option<Table> {
@@ -267,6 +274,14 @@ pub fn credential_key(role: Role, id: u64) -> Vec<u8> {
         Role::Admin => 3,
     };
     key(Table::Credential, &[&[role], &id.to_be_bytes()])
+}
+
+pub fn api_key_key(hash: &[u8; 32]) -> Vec<u8> {
+    key(Table::ApiKey, &[hash])
+}
+
+pub fn api_key_name_key(name: &str) -> Vec<u8> {
+    key(Table::ApiKeyName, &[name.as_bytes()])
 }
 
 /// The big-endian number at a place in a key.
@@ -562,3 +577,11 @@ pub struct Credential {
     pub address: String,
 }
 record!(Credential, 1);
+record!(ApiKey, 1);
+
+/// By which hash a key of that name is found.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ApiKeyRef {
+    pub hash: [u8; 32],
+}
+record!(ApiKeyRef, 1);

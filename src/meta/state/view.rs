@@ -11,6 +11,7 @@ use super::schema::{
 use super::tx::Tx;
 use crate::kv::Kv;
 use crate::types::allowance::{Allowance, Taken};
+use crate::types::api_key::ApiKey;
 use crate::types::attr::{Attr, FileKind};
 use crate::types::cluster::ClusterMap;
 use crate::types::digest::ChunkId;
@@ -494,6 +495,17 @@ impl<'kv> View<'kv> {
 
     pub fn token(&self, hash: &[u8; 32]) -> Result<Option<Token>, StateError> {
         self.tx.get(&schema::token_key(hash))
+    }
+
+    pub fn api_key(&self, hash: &[u8; 32]) -> Result<Option<ApiKey>, StateError> {
+        self.tx.get(&schema::api_key_key(hash))
+    }
+
+    /// In the order of their names.
+    pub fn api_keys(&self) -> Result<Vec<ApiKey>, StateError> {
+        let mut keys = self.all::<ApiKey>(&numbers(Table::ApiKey, &[]))?;
+        keys.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(keys)
     }
 
     fn all<R: schema::Record>(&self, prefix: &[u8]) -> Result<Vec<R>, StateError> {

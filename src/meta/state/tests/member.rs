@@ -1,6 +1,7 @@
 //! Stores, metadata servers, tokens.
 
 use super::*;
+use crate::types::api_key::{ApiKey, ApiRole};
 use crate::types::cluster::{DiskInfo, StoreInfo};
 use crate::types::id::{DiskId, MetaId, StoreId};
 use crate::types::record::{ClientGrant, MetaInfo};
@@ -90,4 +91,43 @@ fn tokens_expire_and_are_swept() {
     assert!(matches!(spend(&mut world, 2, 7, Role::Store), Outcome::Member { id: 1, .. }));
     assert!(world.state.view(|view| view.token(&[1; 32])).unwrap().is_none());
     assert!(world.state.view(|view| view.token(&[2; 32])).unwrap().is_some());
+}
+
+fn key(name: &str) -> ApiKey {
+    let created = Time { sec: 1, nsec: 0 };
+    ApiKey { name: name.into(), role: ApiRole::Viewer, volumes: vec![], created, expires: None }
+}
+
+#[test]
+fn a_key_is_found_by_its_secret_and_taken_back_by_its_name() {
+    let mut world = World::new();
+    let create = |hash: u8, name: &str| Command::CreateApiKey { hash: [hash; 32], key: key(name) };
+    assert_eq!(world.apply(create(1, "a")), Outcome::Done);
+    assert_eq!(world.apply(create(1, "a")), Outcome::Done, "asked again");
+    assert_eq!(world.apply(create(2, "a")), Outcome::Error(FsError::Exists));
+    assert!(matches!(world.apply(create(1, "b")), Outcome::Refused(_)));
+    assert!(matches!(world.apply(create(3, "no name")), Outcome::Refused(_)));
+    assert_eq!(world.apply(create(2, "b")), Outcome::Done);
+    let found = |world: &World, hash: u8| world.state.view(|view| view.api_key(&[hash; 32])).unwrap();
+    assert_eq!((found(&world, 1), found(&world, 3)), (Some(key("a")), None));
+    let delete = |name: &str| Command::DeleteApiKey { name: name.into() };
+    assert_eq!(world.apply(delete("a")), Outcome::Done);
+    assert_eq!(world.apply(delete("a")), Outcome::Error(FsError::NotFound));
+    assert_eq!(found(&world, 1), None);
+    assert_eq!(world.state.view(|view| view.api_keys()).unwrap(), [key("b")]);
+    assert_eq!(world.apply(create(1, "a")), Outcome::Done);
+}
+
+#[test]
+fn a_key_that_has_expired_gives_back_its_name() {
+    let mut world = World::new();
+    let at = |sec| Time { sec, nsec: 0 };
+    let create = |hash: u8, created, expires| {
+        let key = ApiKey { created, expires: Some(expires), ..key("a") };
+        Command::CreateApiKey { hash: [hash; 32], key }
+    };
+    assert_eq!(world.apply(create(1, at(1), at(10))), Outcome::Done);
+    assert_eq!(world.apply(create(2, at(9), at(20))), Outcome::Error(FsError::Exists));
+    assert_eq!(world.apply(create(2, at(10), at(20))), Outcome::Done);
+    assert_eq!(world.state.view(|view| view.api_keys()).unwrap().len(), 1);
 }
