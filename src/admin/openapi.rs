@@ -68,7 +68,12 @@ mod tests {
         for operation in operations {
             assert!(ids.insert(operation["operationId"].as_str().unwrap()), "{operation}");
             let responses = operation["responses"].as_object().unwrap();
-            assert!(responses.values().all(|response| response["description"].as_str() != Some("")), "{operation}");
+            assert!(
+                responses
+                    .values()
+                    .all(|response| response["description"].as_str().is_some_and(|text| !text.is_empty())),
+                "{operation}"
+            );
         }
         let labels = &description["paths"]["/v1/volumes"]["get"]["parameters"][0];
         assert_eq!((labels["in"].as_str(), labels["required"].as_bool()), (Some("query"), Some(false)));
