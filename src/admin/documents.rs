@@ -36,7 +36,7 @@ pub struct VolumeDocument {
 }
 
 /// `rwx`: any number of hosts, each seeing what the others did. `rwo`: one host, whose kernel then caches all it likes. `rox`: any
-/// number of hosts, which read only.
+/// number of hosts, which read only. `fenced`: as `rwo`, but who mounts it shuts out who had it.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
 #[allow(dead_code, reason = "describes `Access`, whose own module knows of no schema")]
@@ -44,6 +44,7 @@ enum AccessDocument {
     Rwx,
     Rwo,
     Rox,
+    Fenced,
 }
 
 /// Whole bytes, or text with a unit: `10GiB`.

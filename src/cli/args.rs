@@ -357,6 +357,8 @@ pub enum AccessArg {
     Rwo,
     /// Any number of hosts, which read only
     Rox,
+    /// One host: who mounts it shuts out who had it
+    Fenced,
 }
 
 #[derive(Debug, Args)]

@@ -85,6 +85,7 @@ fn access(arg: AccessArg) -> Access {
         AccessArg::Rwx => Access::Many,
         AccessArg::Rwo => Access::One,
         AccessArg::Rox => Access::Readers,
+        AccessArg::Fenced => Access::Fenced,
     }
 }
 
@@ -140,6 +141,7 @@ fn details(volume: &Volume, usage: &VolumeUsage) -> String {
         Access::Many => "rwx: any number of hosts at once",
         Access::One => "rwo: one host at a time",
         Access::Readers => "rox: any number of hosts, which read only",
+        Access::Fenced => "fenced: one host at a time, the one that asked last",
     };
     let labels = volume.labels.iter().map(|(key, value)| format!("label        {key}={value}"));
     let lines = [

@@ -15,7 +15,6 @@ use super::core::Core;
 use super::inode::{Node, State};
 use crate::types::error::FsError;
 use crate::types::session::Lease;
-use crate::types::volume::Access;
 
 /// How long the kernel may take to write a file back: it waits for room in memory, and near the end of a quota for what was accepted
 /// before.
@@ -24,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 impl Core {
     /// No other host has the volume mounted.
     pub fn is_exclusive(&self) -> bool {
-        self.volume.policy.access == Access::One
+        self.volume.policy.access.is_for_one()
     }
 
     /// Whether a write may be taken into memory.

@@ -15,7 +15,8 @@ use crate::types::attr::Owner;
 #[error("{0}")]
 pub struct ValueError(pub String);
 
-/// A number of bytes, written `4096`, `64KiB`, `256MiB`, `1GiB` or `2TiB`; `0` often means "no limit".
+/// A number of bytes, written `4096`, `64KiB`, `256MiB`, `1GiB` or `2TiB`; `0` often means "no limit". Other spellings are read as
+/// GNU's programs read them: `10G` and `10g` are `10GiB`, `10GB` is ten times ten to the ninth.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "Scalar")]
 pub struct ByteSize(pub u64);
@@ -54,6 +55,26 @@ enum Scalar {
 }
 
 const SIZES: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+/// What is read besides, in lower case.
+const SIZES_READ: [(&str, u64); 17] = [
+    ("tib", 1 << 40),
+    ("gib", 1 << 30),
+    ("mib", 1 << 20),
+    ("kib", 1 << 10),
+    ("ti", 1 << 40),
+    ("gi", 1 << 30),
+    ("mi", 1 << 20),
+    ("ki", 1 << 10),
+    ("tb", 1_000_000_000_000),
+    ("gb", 1_000_000_000),
+    ("mb", 1_000_000),
+    ("kb", 1_000),
+    ("t", 1 << 40),
+    ("g", 1 << 30),
+    ("m", 1 << 20),
+    ("k", 1 << 10),
+    ("b", 1),
+];
 /// Milliseconds each; `ms` stands before `s` and `m`, which it ends and begins with.
 const SPANS: [(&str, u64); 5] = [("ms", 1), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
 
@@ -68,10 +89,10 @@ impl FromStr for ByteSize {
     type Err = ValueError;
 
     /// # Errors
-    /// The text is neither a whole number nor one with a binary unit, or overflows 64 bits.
+    /// The text is neither a whole number nor one with a unit, or overflows 64 bits.
     fn from_str(text: &str) -> Result<ByteSize, ValueError> {
         let text = text.trim();
-        let bytes = text.parse().ok().or_else(|| scaled(text, &SIZES));
+        let bytes = text.parse().ok().or_else(|| scaled(&text.to_ascii_lowercase(), &SIZES_READ));
         bytes.map(ByteSize).ok_or_else(|| {
             ValueError(format!("`{text}` is not a size; write a whole number with KiB, MiB, GiB or TiB, as in 256MiB"))
         })
@@ -324,7 +345,12 @@ mod tests {
         assert_eq!(ByteSize(256 << 20).to_string(), "256MiB");
         assert_eq!(ByteSize(1000).to_string(), "1000");
         assert_eq!(ByteSize(0).to_string(), "0");
-        for bad in ["", "MiB", "1.5GiB", "-1", "5MB", "99999999TiB"] {
+        for (text, bytes) in
+            [("10G", 10 << 30), ("10g", 10 << 30), ("10Gi", 10 << 30), ("10GB", 10_000_000_000), ("3kb", 3000)]
+        {
+            assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
+        }
+        for bad in ["", "MiB", "1.5GiB", "-1", "5X", "5 M B", "99999999TiB", "99999999TB"] {
             assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
         }
     }

@@ -17,7 +17,7 @@ use crate::types::volume::{NewVolume, Volume, VolumeChange};
 use crate::wire::codec::{self, DecodeError};
 
 /// The layout of [`Command`] and [`Outcome`]; the last byte of either's encoding.
-const VERSION: u8 = 8;
+const VERSION: u8 = 9;
 
 /// One change of the replicated state.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -145,6 +145,10 @@ pub enum Outcome {
         session: SessionId,
         volume: Volume,
         read_only: bool,
+    },
+    /// `OpenSession`: this session still has the volume, and loses it to who asks again.
+    Fenced {
+        session: SessionId,
     },
     /// `Change`, the first time and every time after.
     Changed(BatchReply),

@@ -71,7 +71,7 @@ struct Live {
     vitals: Vitals,
     /// When something of it was stored last, as far as is known.
     progressed: Instant,
-    /// Did not answer a recall in time.
+    /// Did not answer a recall in time, or another host gets its volume.
     overdue: bool,
     reclaimed: bool,
     events: Option<mpsc::UnboundedSender<Event>>,
@@ -202,6 +202,13 @@ impl Leader {
     fn is_condemned(&self, live: &Live) -> bool {
         let late = self.started.elapsed() > Duration::from_millis(SESSION_TTL_MS).saturating_mul(RECLAIM_TTLS);
         live.overdue || (late && !live.reclaimed)
+    }
+
+    /// This session is to end: it hears so with its next heartbeat, or does not live longer than it was told before.
+    pub fn condemn(&self, session: SessionId) {
+        if let Some(live) = self.sessions.lock().get_mut(&session) {
+            live.overdue = true;
+        }
     }
 
     /// When each session was heard of, and what it said.

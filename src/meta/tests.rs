@@ -31,6 +31,7 @@ use crate::types::volume::NewVolume;
 use crate::wire::codec::{KIND_META, decode, encode};
 use crate::wire::meta::{MetaBody, MetaReply, MetaRequest};
 
+mod fenced;
 mod quotas;
 
 const META: &str = "meta-1:1";

@@ -94,7 +94,8 @@ impl Drop for Ticket<'_> {
 
 impl MetaSession {
     /// Opens a session on a volume. The instant is when the request was sent: the session's life counts from there. `after`: the
-    /// expired session that this one goes on from. Who has a volume for one host and is not heard of is waited for.
+    /// expired session that this one goes on from. Who has a volume for one host and is not heard of, or is shut out of
+    /// it, is waited for.
     ///
     /// # Errors
     /// Nobody answered, or the volume or our right to it is not there. `TakenOver`: another host had it since `after`.
@@ -120,7 +121,7 @@ impl MetaSession {
                 break answered;
             }
             if !std::mem::replace(&mut said, true) {
-                tracing::info!(volume, "who had the volume is not heard of; waiting until its session ends");
+                tracing::info!(volume, "waiting until the session of who had the volume ends");
             }
             tokio::time::sleep(IN_USE_PAUSE).await;
         };

@@ -35,7 +35,8 @@ pub struct Volume {
     pub labels: Labels,
 }
 
-/// On how many hosts a volume is mounted at once, and for what. Kubernetes' words: ReadWriteMany, ReadWriteOnce and ReadOnlyMany.
+/// On how many hosts a volume is mounted at once, and for what. Kubernetes' words: ReadWriteMany, ReadWriteOnce and ReadOnlyMany;
+/// `fenced` is ReadWriteOnce for who takes a volume over without asking.
 #[derive(
     Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq,
 )]
@@ -50,6 +51,9 @@ pub enum Access {
     /// On any number, and nobody changes anything.
     #[serde(rename = "rox")]
     Readers,
+    /// On one, which is whoever asked last: who had it before is shut out.
+    #[serde(rename = "fenced")]
+    Fenced,
 }
 
 impl Access {
@@ -58,7 +62,13 @@ impl Access {
             Access::Many => "rwx",
             Access::One => "rwo",
             Access::Readers => "rox",
+            Access::Fenced => "fenced",
         }
+    }
+
+    /// One host at a time has it to itself.
+    pub fn is_for_one(self) -> bool {
+        matches!(self, Access::One | Access::Fenced)
     }
 }
 

@@ -48,6 +48,10 @@ impl Shared {
             Outcome::Error(FsError::NotFound) => {
                 return Err(Fail::Refused(format!("there is no volume {name}")));
             }
+            Outcome::Fenced { session: holder } => {
+                leader.condemn(holder);
+                return Err(FsError::InUse.into());
+            }
             Outcome::Error(FsError::InUse) => return Err(self.in_use(&leader, &name).await?),
             Outcome::Error(FsError::TakenOver) => return Err(FsError::TakenOver.into()),
             other => return Err(unexpected(other)),

@@ -415,8 +415,10 @@ pub struct Holder {
     pub session: SessionId,
     /// The number it was opened with.
     pub attempt: u64,
+    /// Another host has asked for the volume since, and gets it: whoever goes on from this session does not.
+    pub is_fenced: bool,
 }
-record!(Holder, 1);
+record!(Holder, 2);
 
 /// Which volume has a name.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]

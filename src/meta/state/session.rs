@@ -31,17 +31,23 @@ pub(super) fn open(
     if volume.policy.access == Access::Readers && !read_only {
         return Err(StateError::Refused(format!("volume {} may only be read: mount it with -o ro", volume.name)));
     }
-    if volume.policy.access == Access::One
-        && let Some(session) = look(tx, id, after, attempt)?
-    {
-        return Ok(Outcome::Session { session, volume, read_only });
+    if volume.policy.access.is_for_one() {
+        match look(tx, id, after, attempt)? {
+            Found::Free => {}
+            Found::Ours(session) => return Ok(Outcome::Session { session, volume, read_only }),
+            Found::Held(holder) if volume.policy.access == Access::Fenced && after.is_none() => {
+                tx.put(holder_key(id), &Holder { is_fenced: true, ..holder });
+                return Ok(Outcome::Fenced { session: holder.session });
+            }
+            Found::Held(_) => return Err(FsError::InUse.into()),
+        }
     }
     let mut ids: Ids = tx.single(Table::Ids)?;
     let session = SessionId(ids.session);
     ids.session += 1;
     tx.put(single_key(Table::Ids), &ids);
-    if volume.policy.access == Access::One {
-        tx.put(holder_key(id), &Holder { session, attempt });
+    if volume.policy.access.is_for_one() {
+        tx.put(holder_key(id), &Holder { session, attempt, is_fenced: false });
     }
     let tree = volume.tree;
     let record = Session { id: session, volume: id, tree, client, role, credential, read_only, opened: now };
@@ -49,25 +55,29 @@ pub(super) fn open(
     Ok(Outcome::Session { session, volume, read_only })
 }
 
-/// Whether a volume for one host at a time may be had. The session is there already when its answer was lost.
-///
+/// Who has a volume for one host at a time, when somebody asks for it.
+enum Found {
+    Free,
+    /// Who asks: the answer was lost.
+    Ours(SessionId),
+    /// Another session, which is there.
+    Held(Holder),
+}
+
 /// # Errors
-/// `InUse` while another session is there; `TakenOver` for one that goes on from a session that was not the last.
-fn look(
-    tx: &Tx<'_>,
-    volume: VolumeId,
-    after: Option<SessionId>,
-    attempt: u64,
-) -> Result<Option<SessionId>, StateError> {
-    let Some(holder) = tx.get::<Holder>(&holder_key(volume))? else { return Ok(None) };
+/// `TakenOver` for one that goes on from a session that was not the last, or from one that was fenced.
+fn look(tx: &Tx<'_>, volume: VolumeId, after: Option<SessionId>, attempt: u64) -> Result<Found, StateError> {
+    let Some(holder) = tx.get::<Holder>(&holder_key(volume))? else { return Ok(Found::Free) };
     let (is_there, is_same) = (tx.contains(&session_key(holder.session))?, holder.attempt == attempt);
     match (is_same, is_there) {
-        (true, true) => Ok(Some(holder.session)),
+        (true, true) => Ok(Found::Ours(holder.session)),
         // Nobody used it, and nobody came after it.
-        (true, false) => Ok(None),
-        (false, _) if after.is_some_and(|after| after != holder.session) => Err(FsError::TakenOver.into()),
-        (false, true) => Err(FsError::InUse.into()),
-        (false, false) => Ok(None),
+        (true, false) => Ok(Found::Free),
+        (false, _) if after.is_some_and(|after| after != holder.session || holder.is_fenced) => {
+            Err(FsError::TakenOver.into())
+        }
+        (false, true) => Ok(Found::Held(holder)),
+        (false, false) => Ok(Found::Free),
     }
 }
 

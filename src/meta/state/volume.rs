@@ -54,7 +54,7 @@ pub(super) fn change(tx: &mut Tx<'_>, name: &str, change: VolumeChange) -> Resul
     if volume.policy.access != access {
         check_unused(tx, &volume)?;
         // Whoever had it alone before, and was not heard of since, does not go on from there.
-        tx.put(holder_key(volume.id), &Holder { session: SessionId(0), attempt: 0 });
+        tx.put(holder_key(volume.id), &Holder { session: SessionId(0), attempt: 0, is_fenced: false });
     }
     let Tree { usage, promised, .. } = tx.tree(volume.tree)?;
     let leaves = |promised| Taken { usage, promised }.leaves(Allowance::default(), &volume.policy);

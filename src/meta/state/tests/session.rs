@@ -115,6 +115,35 @@ fn a_volume_for_one_host_has_one_at_a_time() {
 }
 
 #[test]
+fn a_fenced_volume_goes_to_who_asked_last() {
+    let mut world = World::new();
+    let policy = VolumePolicy { access: Access::Fenced, ..VolumePolicy::default() };
+    let now = world.now();
+    world.apply(Command::CreateVolume { volume: NewVolume { policy, ..NewVolume::named("one") }, now });
+    let opened = |outcome| match outcome {
+        Outcome::Session { session, .. } => session,
+        other => panic!("{other:?}"),
+    };
+    let first = opened(world.attempt("one", "a", false, None, 1));
+    let fenced = Outcome::Fenced { session: first };
+    assert_eq!(world.attempt("one", "b", false, None, 2), fenced);
+    assert!(world.state.view(|view| view.session(first)).is_ok(), "it lives as long as it was told");
+
+    // It is shut out whether it comes back before its session has ended or after.
+    assert_eq!(world.attempt("one", "a", false, Some(first), 3), Outcome::Error(FsError::TakenOver));
+    assert_eq!(world.attempt("one", "b", false, None, 2), fenced);
+    world.apply(Command::CloseSession { session: first });
+    assert_eq!(world.attempt("one", "a", false, Some(first), 3), Outcome::Error(FsError::TakenOver));
+
+    // Who goes on from a session of its own shuts out nobody.
+    let second = opened(world.attempt("one", "b", false, None, 2));
+    assert_eq!(opened(world.attempt("one", "b", false, None, 2)), second);
+    assert_eq!(world.attempt("one", "b", false, Some(second), 4), Outcome::Error(FsError::InUse));
+    world.apply(Command::ExpireSession { session: second });
+    opened(world.attempt("one", "b", false, Some(second), 4));
+}
+
+#[test]
 fn a_volume_for_one_host_is_opened_once_however_often_it_is_asked() {
     let mut world = World::new();
     let policy = VolumePolicy { access: Access::One, ..VolumePolicy::default() };
