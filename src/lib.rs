@@ -19,6 +19,8 @@ pub mod wire;
 pub mod host;
 pub mod telemetry;
 
+pub mod keeper;
+
 pub mod crypto;
 pub mod daemon;
 pub mod kv;

@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use holdfast::fuse::invalidate::Invalidator;
 use holdfast::fuse::options::MountOptions;
-use holdfast::fuse::session::Mount;
+use holdfast::fuse::session::{Mount, Served};
 use parking_lot::{Mutex, MutexGuard};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -60,7 +60,9 @@ impl Mounted {
         let dir = tempfile::tempdir().unwrap();
         let (fs, cache) = (Arc::new(fs), Invalidator::new());
         let options = MountOptions::parse("test", options).unwrap();
-        let mount = Mount::start(fs.clone(), dir.path(), &options, runtime.handle().clone(), cache.clone()).unwrap();
+        let mount =
+            Mount::start(Served::new(fs.clone(), runtime.handle().clone(), cache.clone()), dir.path(), &options)
+                .unwrap();
         Mounted { fs, cache, mount, runtime, dir, _turn: turn }
     }
 

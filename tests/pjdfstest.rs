@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use holdfast::fuse::invalidate::Invalidator;
 use holdfast::fuse::options::MountOptions;
-use holdfast::fuse::session::Mount;
+use holdfast::fuse::session::{Mount, Served};
 use reference::Reference;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -48,7 +48,7 @@ fn configuration(allow_remount: bool) -> String {
 fn mount(runtime: &Runtime, dir: &Path) -> Mount {
     let options = MountOptions::parse("pjdfstest", "suid,dev").unwrap();
     let fs = Arc::new(Reference::default());
-    Mount::start(fs, dir, &options, runtime.handle().clone(), Invalidator::new()).unwrap()
+    Mount::start(Served::new(fs, runtime.handle().clone(), Invalidator::new()), dir, &options).unwrap()
 }
 
 /// Two mounts, and the program to run on them.

@@ -20,6 +20,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     // Seams and services every process needs.
     ("host", &["types"]),
     ("telemetry", &["types", "config"]),
+    // What outlives a client: small, and replaced when no client is.
+    ("keeper", &[]),
     ("daemon", &["types", "config", "host", "telemetry"]),
     ("crypto", &["types", "config", "host"]),
     ("kv", &["types", "host"]),
@@ -61,6 +63,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "wire",
             "host",
             "telemetry",
+            "keeper",
             "daemon",
             "crypto",
             "kv",

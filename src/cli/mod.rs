@@ -14,6 +14,7 @@ mod dial;
 mod down;
 mod failure;
 mod join;
+mod keeping;
 mod key;
 mod map;
 mod member;

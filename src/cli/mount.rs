@@ -3,7 +3,8 @@
 //! In order: options and mount point are checked, the process goes to the background unless told not to, the credential
 //! is read (or a token is given for one), the client opens its session (an unknown volume ends here), and only then is
 //! anything mounted. The command returns when the volume is mounted. `umount` from outside ends the process, SIGTERM
-//! unmounts first.
+//! unmounts first. A process with a keeper goes on with the mount of the one before it, if there is one, and leaves it to the next
+//! when it is told to.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,11 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::cli::args::{CommonArgs, MountArgs};
 use crate::cli::detach::{Report, Side, detach};
 use crate::cli::failure::{Context, Failure, Outcome};
+use crate::cli::keeping::Keeping;
 use crate::cli::mount_helper::format_source;
 use crate::cli::out::print;
 use crate::cli::settings::{absolute, settings, token};
@@ -33,12 +36,12 @@ use crate::daemon::ready;
 use crate::fuse::invalidate::Invalidator;
 use crate::fuse::mountinfo::mounted_at;
 use crate::fuse::options::{AccessTimes, MountOptions};
-use crate::fuse::session::{Mount, MountError};
+use crate::fuse::session::{Mount, MountError, Served, detach as detach_mount};
 use crate::host::memory;
 use crate::host::utab::Note;
 use crate::net::Transport;
 use crate::net::quic::QuicEndpoint;
-use crate::remote::meta::MetaClient;
+use crate::remote::meta::{CallError, MetaClient};
 use crate::remote::store::{StoreClient, StoreClientOptions};
 use crate::types::error::FsError;
 use crate::types::record::Role;
@@ -50,6 +53,8 @@ const THREADS_MAX: u32 = 64;
 const MEMORY_BYTES_MIN: u64 = 80 << 20;
 /// Between two tries to unmount what is busy.
 const BUSY_PAUSE: Duration = Duration::from_millis(500);
+/// How long a mount that is to be left to another process may keep its users waiting before.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// # Errors
 /// Something cannot be used, the cluster refuses, or the mount fails; nothing is mounted then.
@@ -61,7 +66,13 @@ pub fn run(common: &CommonArgs, args: MountArgs) -> Outcome {
     let mut words = Words::parse(&args.options)?;
     let options = words.mount_options(&args.metas, &args.volume)?;
     let mountpoint = absolute(&args.mountpoint)?;
-    mountpoint::check_free(&mountpoint)?;
+    let keeping = Keeping::find()?;
+    if keeping.is_some() && !args.foreground {
+        return Err(Failure::usage("a mount with a keeper stays in the foreground: --foreground"));
+    }
+    if keeping.as_ref().is_none_or(|keeping| !keeping.goes_on()) {
+        mountpoint::check_free(&mountpoint)?;
+    }
     if !common.credential.as_os_str().is_empty() {
         words.credential = Some(match words.credential {
             Some(named) => named,
@@ -76,7 +87,7 @@ pub fn run(common: &CommonArgs, args: MountArgs) -> Outcome {
             Side::Child(child) => report = child,
         }
     }
-    let plan = Plan { metas: args.metas, volume: args.volume, mountpoint, options, config };
+    let plan = Plan { metas: args.metas, volume: args.volume, mountpoint, options, config, keeping };
     let outcome = work(&common, access, plan, &mut report);
     if let Err(failure) = &outcome {
         report.failed(failure);
@@ -89,11 +100,16 @@ fn work(common: &CommonConfig, access: Access, plan: Plan, report: &mut Report) 
     memory::give_back_above(plan.config.memory.0 / 2).or_fail(|| "the program cannot start".to_string())?;
     dial::runtime()?.block_on(async {
         let mut signals = Signals::new()?;
+        plan.keeping.iter().for_each(|keeping| keeping.hears());
         let credential = access.credential().await?;
-        let place = plan.mountpoint.display().to_string();
+        let (mountpoint, keeping) = (plan.mountpoint.clone(), plan.keeping.clone());
+        let place = mountpoint.display().to_string();
         let mounted = tokio::select! {
             mounted = Mounted::start(credential, plan) => mounted?,
-            () = signals.next() => return Err(Failure::new("interrupted before it was mounted")),
+            () = signals.next() => {
+                abandon(&mountpoint, keeping.as_deref());
+                return Err(Failure::new("interrupted before it was mounted"));
+            }
         };
         ready::announce("mount", mounted.volume_number(), place);
         report.ready("");
@@ -190,6 +206,7 @@ pub struct Plan {
     pub mountpoint: PathBuf,
     pub options: MountOptions,
     pub config: MountConfig,
+    pub keeping: Option<Arc<Keeping>>,
 }
 
 /// A volume that is mounted.
@@ -198,6 +215,7 @@ pub struct Mounted {
     client: Client,
     endpoint: Arc<QuicEndpoint>,
     follower: JoinHandle<()>,
+    keeping: Option<Arc<Keeping>>,
     /// Taken out when the mount is gone.
     _note: Option<Note>,
 }
@@ -218,13 +236,17 @@ impl Mounted {
         let store = Arc::new(StoreClient::new(transport, table, options));
         let store = with_cache(store, &plan)?;
         let client = Client::start(client_config(&plan), meta, store).await;
+        if let Err(CallError::Refused(_) | CallError::TakenOver) = &client {
+            // Nor is any other client to go on with it.
+            abandon(&plan.mountpoint, plan.keeping.as_deref());
+        }
         let client = client.or_fail(|| format!("volume {} cannot be mounted", plan.volume))?;
         match attach(&client, &plan).await {
             Ok(mount) => {
                 let mountpoint = mount.mountpoint().to_owned();
                 let noting = tokio::task::spawn_blocking(move || note(&mountpoint));
                 let _note = noting.await.ok().flatten();
-                Ok(Mounted { mount, client, endpoint, follower, _note })
+                Ok(Mounted { mount, client, endpoint, follower, keeping: plan.keeping, _note })
             }
             Err(failure) => {
                 // Nothing was written through it: what this reports does not matter beside the failure.
@@ -240,13 +262,18 @@ impl Mounted {
     /// # Errors
     /// The mount ended badly, or something could not be made durable.
     pub async fn run(self, signals: &mut Signals) -> Outcome {
-        let ended = tokio::select! {
-            ended = self.mount.wait() => ended,
-            () = signals.next() => {
-                ready::stopping();
-                self.unmount(signals).await
+        let mut calls = self.keeping.as_ref().map(Keeping::calls).transpose()?;
+        let ended = loop {
+            tokio::select! {
+                ended = self.mount.wait() => break ended,
+                () = signals.next() => {
+                    ready::stopping();
+                    break self.unmount(signals).await;
+                }
+                () = called(&mut calls) => self.leave().await,
             }
         };
+        self.keeping.iter().for_each(|keeping| keeping.is_done());
         let stopped = tokio::select! {
             stopped = self.client.stop() => stopped,
             // A cluster that is away is waited for as long as nobody minds.
@@ -256,6 +283,20 @@ impl Mounted {
         self.endpoint.close().await;
         ended.map_err(Failure::new)?;
         stopped.or_fail(|| "not everything could be made durable".to_string())
+    }
+
+    /// Leaves the mount to the process that comes after this one. Returns when that cannot be done: everything is as before.
+    async fn leave(&self) {
+        let Some(keeping) = &self.keeping else { return };
+        if !self.mount.stop_taking(LEAVE_PATIENCE).await {
+            return keeping.refuses("something waits for the cluster");
+        }
+        match tokio::time::timeout(LEAVE_PATIENCE, self.client.leave()).await {
+            Ok(Ok(())) => std::process::exit(0),
+            Ok(Err(error)) => keeping.refuses(&format!("not everything is durable: {error}")),
+            Err(_) => keeping.refuses("the cluster does not take what is to be stored"),
+        }
+        self.mount.go_on_taking();
     }
 
     /// The volume's number: what the readiness line calls this mount.
@@ -284,6 +325,26 @@ impl Mounted {
                 () = signals.next() => return self.mount.detach(),
             }
         }
+    }
+}
+
+/// Returns when the mount is to be left to another process.
+async fn called(calls: &mut Option<mpsc::Receiver<()>>) {
+    let called = match calls {
+        Some(calls) => calls.recv().await,
+        None => None,
+    };
+    if called.is_none() {
+        std::future::pending().await
+    }
+}
+
+/// Nobody goes on with what another process has mounted: whoever uses it is told so, and it is out of the way.
+fn abandon(mountpoint: &Path, keeping: Option<&Keeping>) {
+    let Some(keeping) = keeping.filter(|keeping| keeping.goes_on()) else { return };
+    keeping.is_done();
+    if let Err(error) = detach_mount(mountpoint) {
+        tracing::warn!(%error, "a mount is left behind");
     }
 }
 
@@ -320,16 +381,28 @@ fn client_config(plan: &Plan) -> ClientConfig {
     config.memory_bytes = plan.config.memory.0;
     config.resident_high_bytes = memory::resident_high_bytes;
     config.start_patience = Some(plan.config.patience.0);
+    config.kept = plan.keeping.as_ref().map(|keeping| keeping.kept.clone());
     config
 }
 
 async fn attach(client: &Client, plan: &Plan) -> Outcome<Mount> {
     let cache = Invalidator::new();
     client.set_kernel(cache.clone());
-    let (fs, runtime) = (Arc::new(client.clone()), tokio::runtime::Handle::current());
+    let kept = client_config(plan).kept;
+    let served = Served { kept, ..Served::new(Arc::new(client.clone()), tokio::runtime::Handle::current(), cache) };
     let options = MountOptions { threads: plan.config.threads, ..plan.options.clone() };
     let mountpoint = plan.mountpoint.clone();
-    let mounting = move || Mount::start(fs, &mountpoint, &options, runtime, cache);
+    let keeping = plan.keeping.clone();
+    let mounting = move || {
+        if let Some(device) = keeping.as_ref().and_then(|keeping| keeping.device()) {
+            return Mount::resume(served, &mountpoint, &options, device);
+        }
+        let mut mount = Mount::start(served, &mountpoint, &options)?;
+        if let Some(Err(error)) = keeping.map(|keeping| keeping.keep(&mut mount)) {
+            tracing::error!(%error, "nobody keeps this mount: it ends with this process");
+        }
+        Ok(mount)
+    };
     let mount = tokio::task::spawn_blocking(mounting).await.or_fail(|| "the mount failed".to_string())?;
     mount.map_err(Failure::new)
 }

@@ -112,6 +112,16 @@ impl Arbiter {
         Some(call.mode.and_then(|mode| locking::conflict(held, call.space, owner, mode, call.range).copied()))
     }
 
+    /// What is held here, if it is decided here.
+    fn own(&self) -> Vec<OwnLock> {
+        self.here.as_ref().map(Table::own).unwrap_or_default()
+    }
+
+    /// What an earlier client on this mount has decided. What the leader knows of it nobody can say.
+    pub fn takes_up(&mut self, own: &[OwnLock]) {
+        self.here = Some(Table { at_leader: true, ..Table::of(own) });
+    }
+
     /// Nothing is held any more of what the leader has: it is to be told, once.
     fn is_all_dropped(&mut self) -> bool {
         self.here.as_mut().is_some_and(|table| table.len() == 0 && std::mem::take(&mut table.at_leader))
@@ -173,11 +183,30 @@ impl Core {
         if !self.may_decide(&state) {
             return None;
         }
+        let before = self.config.kept.as_ref().map(|_| state.arbiter.own());
         let done = state.arbiter.decide(call)?;
+        if let (Some(kept), Some(before)) = (&self.config.kept, before)
+            && kept.locks_become(node.ino, &before, &state.arbiter.own()).is_err()
+        {
+            // Who comes after this client would not know of it.
+            self.send_locks_home(node, &mut state);
+        }
         if state.arbiter.is_all_dropped() {
             self.tell_locks(node, &mut state, Vec::new());
         }
         Some(done)
+    }
+
+    /// The leader has been told of locks that were decided here.
+    pub fn locks_are_home(&self, ino: Ino, locks: &[OwnLock]) {
+        let Some(kept) = &self.config.kept else { return };
+        let node = self.nodes.node(ino);
+        let state = node.lock();
+        // It may have come back meanwhile, with them.
+        let now = state.arbiter.own();
+        if kept.locks_become(ino, locks, &now).is_err() {
+            tracing::warn!(%ino, "there is no room to keep locks for the next client");
+        }
     }
 
     /// The lock that is in the way of one. `None`: the leader is to say.
@@ -205,7 +234,12 @@ impl Core {
         let told = self.ask(|session| async move { session.own_locks(ino).await }).await;
         let mut state = node.lock();
         match told.result {
-            Ok(Some(own)) if self.may_decide(&state) => state.arbiter.come(turn, &own),
+            Ok(Some(own)) if self.may_decide(&state) => {
+                let kept = self.config.kept.as_ref().map(|kept| kept.locks_become(node.ino, &[], &own));
+                if kept.is_none_or(|kept| kept.is_ok()) {
+                    state.arbiter.come(turn, &own);
+                }
+            }
             // Others have locks: not to be asked with every lock.
             Ok(None) => state.arbiter.rest(),
             _ => {}

@@ -198,7 +198,7 @@ impl Core {
             kernel: RwLock::new(kernel),
             runtime: tokio::runtime::Handle::current(),
             nodes: Nodes::new(block_bytes),
-            files: Files::default(),
+            files: Files::new(config.kept.clone()),
             journal: Journal::default(),
             listings: Listings::default(),
             numbers: Numbers::default(),
@@ -206,7 +206,7 @@ impl Core {
             reserving: tokio::sync::Mutex::new(()),
             cache: Arc::new(ChunkCache::new(store, memory.clone())),
             memory,
-            locks: LockNotes::default(),
+            locks: LockNotes::new(config.kept.clone()),
             life: Life::new(),
             lending: Lending::default(),
             clock: Clock::default(),
@@ -258,7 +258,14 @@ impl Core {
         self.renewals.subscribe()
     }
 
-    pub fn renew(&self, session: MetaSession) {
+    pub fn renew(&self, session: MetaSession, term: u64) {
+        let session = match self.config.kept.clone() {
+            Some(kept) => {
+                kept.goes_on_as(session.id(), term);
+                session.telling(move |sequence| kept.uses_sequence(sequence))
+            }
+            None => session,
+        };
         *self.session.write() = Arc::new(session);
         self.renewals.send_modify(|count| *count += 1);
     }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::api::{Handle, OpenMode, Result};
-use super::inode::Node;
+use super::inode::{Node, State};
+use super::kept::Kept;
 use super::names::FIRST_COOKIE;
 use super::readahead::Stream;
 use crate::types::error::FsError;
@@ -64,18 +66,51 @@ impl OpenFile {
     }
 }
 
+impl State {
+    /// By one more handle.
+    pub fn opened(&mut self, for_writing: bool) {
+        self.opens += 1;
+        self.writers += u32::from(for_writing);
+        self.idle_since = None;
+    }
+
+    pub fn closed(&mut self, for_writing: bool) {
+        self.opens -= 1;
+        self.writers -= u32::from(for_writing);
+        if self.opens == 0 {
+            self.idle_since = Some(Instant::now());
+            self.stale = false;
+        }
+    }
+}
+
 /// Every open file.
-#[derive(Default)]
 pub struct Files {
     shards: [Mutex<HashMap<u64, Arc<OpenFile>>>; SHARDS],
     last: AtomicU64,
+    kept: Option<Arc<Kept>>,
 }
 
 impl Files {
-    pub fn insert(&self, file: OpenFile) -> Handle {
-        let handle = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        self.shard(handle).lock().insert(handle, Arc::new(file));
-        Handle(handle)
+    pub fn new(kept: Option<Arc<Kept>>) -> Files {
+        let last = kept.as_ref().map_or(0, |kept| kept.last_handle());
+        Files { shards: Default::default(), last: AtomicU64::new(last), kept }
+    }
+
+    /// # Errors
+    /// `NoSpace`: more are open than can be kept.
+    pub fn insert(&self, file: OpenFile) -> Result<Handle> {
+        let handle = Handle(self.last.fetch_add(1, Ordering::Relaxed) + 1);
+        if let Some(kept) = &self.kept {
+            kept.opened(handle, file.node.ino, file.mode)?;
+        }
+        self.restore(handle, Arc::new(file));
+        Ok(handle)
+    }
+
+    /// One that an earlier client has opened.
+    pub fn restore(&self, handle: Handle, file: Arc<OpenFile>) {
+        self.shard(handle.0).lock().insert(handle.0, file);
     }
 
     /// # Errors
@@ -109,7 +144,11 @@ impl Files {
     /// # Errors
     /// `BadHandle` when it is not open.
     pub fn remove(&self, handle: Handle) -> Result<Arc<OpenFile>> {
-        self.shard(handle.0).lock().remove(&handle.0).ok_or(FsError::BadHandle)
+        let file = self.shard(handle.0).lock().remove(&handle.0).ok_or(FsError::BadHandle)?;
+        if let Some(kept) = &self.kept {
+            kept.closed(handle, file.node.ino, file.mode);
+        }
+        Ok(file)
     }
 
     fn shard(&self, handle: u64) -> &Mutex<HashMap<u64, Arc<OpenFile>>> {

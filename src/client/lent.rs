@@ -46,11 +46,26 @@ const _: () = assert!(
 #[derive(Debug, Default)]
 pub struct Lending {
     paused_until: Mutex<Option<Instant>>,
+    /// What an earlier client on this mount has lent is void from then on.
+    earlier: Mutex<Option<Instant>>,
 }
 
 impl Lending {
     fn is_paused(&self) -> bool {
         self.paused_until.lock().is_some_and(|until| Instant::now() < until)
+    }
+
+    /// A client before has lent what nobody knows of.
+    pub fn began_before(&self) {
+        *self.earlier.lock() = Some(Instant::now() + VOID_AFTER);
+    }
+
+    /// Returns when nothing is lent any more that a client before has lent.
+    pub async fn outlast_earlier(&self) {
+        let void_at = *self.earlier.lock();
+        if let Some(void_at) = void_at {
+            tokio::time::sleep_until(void_at).await;
+        }
     }
 
     fn pause(&self) {
@@ -67,7 +82,7 @@ pub struct Lent {
 
 impl Lent {
     /// Something is told now that the kernel may go by.
-    fn lend(&mut self) {
+    pub fn lend(&mut self) {
         self.void_at = Some(Instant::now() + VOID_AFTER);
     }
 

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use super::api::{LockCall, Result};
 use super::core::{Core, Touch};
 use super::inode::Node;
+use super::kept::{Kept, Locker};
 use crate::remote::session::{Answer, MetaSession};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
@@ -23,21 +24,29 @@ const BEHIND_MAX: u64 = 4_096;
 const CHECK: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(50);
 
-type OwnerKey = (Ino, LockSpace, u64);
+const EVERYTHING: LockRange = LockRange { start: 0, end: u64::MAX >> 1 };
 
 /// Who may hold a lock, and who does.
-#[derive(Default)]
 pub struct LockNotes {
     /// Owners that may hold one: noted before it is asked for.
-    held: Mutex<HashSet<OwnerKey>>,
+    held: Mutex<HashSet<Locker>>,
     /// What was granted and not dropped as a whole since.
-    granted: Mutex<HashMap<OwnerKey, Vec<LockRange>>>,
+    granted: Mutex<HashMap<Locker, Vec<LockRange>>>,
+    kept: Option<Arc<Kept>>,
 }
 
 impl LockNotes {
+    /// With those that an earlier client has noted: any of them may hold a lock on all of a file.
+    pub fn new(kept: Option<Arc<Kept>>) -> LockNotes {
+        let lockers = kept.as_ref().map(|kept| kept.lockers()).unwrap_or_default();
+        let granted = lockers.iter().map(|locker| (*locker, vec![EVERYTHING])).collect();
+        LockNotes { held: Mutex::new(lockers.into_iter().collect()), granted: Mutex::new(granted), kept }
+    }
+
     /// Nobody holds any. Returns the inodes on which somebody did.
     pub fn lose(&self) -> HashSet<Ino> {
         self.held.lock().clear();
+        self.kept.iter().for_each(|kept| kept.loses_locks());
         self.granted.lock().drain().map(|((ino, ..), _)| ino).collect()
     }
 
@@ -62,13 +71,25 @@ impl LockNotes {
         }
     }
 
-    fn note(&self, ino: Ino, space: LockSpace, owner: u64) {
-        self.held.lock().insert((ino, space, owner));
+    /// # Errors
+    /// `NoSpace`: more have locks than can be kept.
+    fn note(&self, ino: Ino, space: LockSpace, owner: u64) -> Result<()> {
+        if self.held.lock().insert((ino, space, owner))
+            && let Some(kept) = &self.kept
+        {
+            kept.may_lock((ino, space, owner))?;
+        }
+        Ok(())
     }
 
     fn take(&self, ino: Ino, space: LockSpace, owner: u64) -> bool {
         self.granted.lock().remove(&(ino, space, owner));
         self.held.lock().remove(&(ino, space, owner))
+    }
+
+    /// Nothing of it is held any more, anywhere.
+    fn is_gone(&self, locker: Locker) {
+        self.kept.iter().for_each(|kept| kept.locks_no_more(locker));
     }
 }
 
@@ -166,7 +187,7 @@ impl Core {
 
     pub async fn setlk(self: &Arc<Self>, ino: Ino, call: LockCall, wait: bool) -> Result<()> {
         if call.mode.is_some() {
-            self.locks.note(ino, call.space, call.owner);
+            self.locks.note(ino, call.space, call.owner)?;
         }
         let node = self.nodes.node(ino);
         match self.try_here(&node, &call).await {
@@ -235,17 +256,17 @@ impl Core {
         if !self.locks.take(ino, space, owner) {
             return Ok(());
         }
-        let range = LockRange { start: 0, end: u64::MAX >> 1 };
-        let unlock = LockCall { space, owner, mode: None, range, pid: 0 };
+        let unlock = LockCall { space, owner, mode: None, range: EVERYTHING, pid: 0 };
         let node = self.nodes.node(ino);
-        if self.lock_here(&node, &unlock).is_some() {
-            return Ok(());
+        if self.lock_here(&node, &unlock).is_none() {
+            let unlocked = self.lock_at_leader(&node, request(ino, unlock)).await;
+            if let Err(error) = unlocked {
+                self.locks.note(ino, space, owner)?;
+                return Err(error);
+            }
         }
-        let unlocked = self.lock_at_leader(&node, request(ino, unlock)).await;
-        if unlocked.is_err() {
-            self.locks.note(ino, space, owner);
-        }
-        unlocked.map(|_| ())
+        self.locks.is_gone((ino, space, owner));
+        Ok(())
     }
 }
 

@@ -48,6 +48,7 @@ mod files;
 mod gather;
 mod inode;
 mod journal;
+pub mod kept;
 pub mod kernel;
 mod lease;
 mod lent;
@@ -63,6 +64,7 @@ pub mod plan;
 mod quota;
 mod readahead;
 mod recall;
+mod resume;
 mod sealed;
 mod session;
 mod ship;
@@ -78,9 +80,10 @@ use std::time::Duration;
 use self::api::Result;
 use self::chunks::{ChunkStore, Patient};
 use self::core::{Core, Parts};
+use self::kept::Kept;
 use self::kernel::{KernelCache, NoKernel};
+use self::resume::Begun;
 use crate::remote::meta::{CallError, MetaClient};
-use crate::remote::session::MetaSession;
 use crate::types::id::Ino;
 use crate::types::limits::CLIENT_MEMORY_BYTES_DEFAULT;
 use crate::types::volume::Volume;
@@ -104,6 +107,8 @@ pub struct ClientConfig {
     pub resident_high_bytes: fn() -> Option<u64>,
     /// How long the start waits for the cluster; `None` is for ever.
     pub start_patience: Option<Duration>,
+    /// What is left to the next client on this mount, and what an earlier one has left.
+    pub kept: Option<Arc<Kept>>,
 }
 
 impl ClientConfig {
@@ -116,6 +121,7 @@ impl ClientConfig {
             memory_bytes: CLIENT_MEMORY_BYTES_DEFAULT,
             resident_high_bytes: || None,
             start_patience: Some(Duration::from_secs(30)),
+            kept: None,
         }
     }
 }
@@ -136,22 +142,29 @@ impl Client {
         meta: Arc<MetaClient>,
         store: Arc<dyn ChunkStore>,
     ) -> std::result::Result<Client, CallError> {
-        let (volume, name, patience) = (&config.volume, &config.name, config.start_patience);
-        let opening = MetaSession::open(meta.clone(), volume, name, config.read_only, None, patience);
-        let (session, opened, sent) = opening.await?;
+        let begun = resume::begin(&config, &meta).await?;
+        let (goes_on, term) = (begun.goes_on(), begun.known_to());
+        let Begun { session, opened, sent, before } = begun;
         let (volume, read_only) = (opened.volume, opened.read_only || config.read_only);
-        let heartbeat = opened.heartbeat;
+        let (heartbeat, kept) = (opened.heartbeat, config.kept.clone());
         let store = Arc::new(Patient::new(store, volume.policy.patience()));
         let parts = Parts { config, volume, read_only, meta, store, session };
         let core = Arc::new(Core::new(parts, Arc::new(NoKernel)));
         core.life.confirm(sent);
         core.clock.set(heartbeat.now_ns);
         core.epoch.store(heartbeat.collection_epoch, Ordering::Relaxed);
-        core.opened_term.store(heartbeat.term, Ordering::Relaxed);
+        core.opened_term.store(term, Ordering::Relaxed);
+        if let (Some(kept), Some(before)) = (&kept, before) {
+            core.take_up(kept, before, goes_on).await;
+        }
+        kept.iter().for_each(|kept| kept.goes_on_as(core.session().id(), term));
         core.refresh_space().await;
-        session::start(&core, heartbeat.term);
+        session::start(&core, term);
         writeback::start(&core);
         ship::start(&core);
+        if before.is_some() {
+            core.settle_resumed().await;
+        }
         // The root has to be known for when the cluster is away.
         if let Err(error) = core.getattr(Ino::ROOT).await {
             tracing::warn!(%error, "the root of the volume was not read");
@@ -175,6 +188,17 @@ impl Client {
     /// The most memory that the process ever took, or, where nobody knows, buffers and caches together.
     pub fn memory_high_bytes(&self) -> u64 {
         self.core.memory_high_bytes()
+    }
+
+    /// Leaves the mount to the next client: everything is durable, the session and all that is held stay. Nothing may be asked
+    /// of this one any more, from before this is called.
+    ///
+    /// # Errors
+    /// Something could not be made durable: it is not left, and goes on.
+    pub async fn leave(&self) -> Result<()> {
+        self.core.sync().await?;
+        self.core.config.kept.iter().for_each(|kept| kept.leaves_in_order());
+        Ok(())
     }
 
     /// Makes everything durable, gives every lease back and closes the session; if the cluster is away, it expires by

@@ -143,6 +143,7 @@ impl Core {
     pub fn give_back_idle(self: &Arc<Self>) {
         let mut claims = Vec::new();
         let (mut extent_bytes, mut name_bytes) = (0, 0);
+        let mut unknown = Vec::new();
         for node in self.nodes.all() {
             let mut state = node.lock();
             extent_bytes += state.extents.bytes();
@@ -157,6 +158,9 @@ impl Core {
             }
             let idle = state.idle_since.is_some_and(|since| since.elapsed() >= IDLE_OPEN);
             if idle && state.is_idle() && state.held.open() {
+                if state.base().is_none() {
+                    unknown.push(node.ino);
+                }
                 let keep = Hold { lease: state.held.lease(), open: false };
                 let hold = state.held.give_back(keep);
                 state.idle_since = None;
@@ -176,6 +180,20 @@ impl Core {
         let surplus = name_bytes.saturating_sub(self.memory.name_bytes_max());
         self.forget_coldest(surplus, name_bytes_of, State::forget_names);
         self.yield_claims(claims);
+        self.look_after(unknown);
+    }
+
+    /// Files that were opened by a client before this one may be without names, and kept by nothing but the lease.
+    fn look_after(self: &Arc<Self>, unknown: Vec<Ino>) {
+        if !unknown.is_empty() {
+            let core = self.clone();
+            self.runtime.spawn(async move {
+                for ino in unknown {
+                    // What is gone, or not to be had, is looked at no more.
+                    let _ = core.getattr(ino).await;
+                }
+            });
+        }
     }
 
     /// Gives the coldest inodes back: first what the kernel may hold of them, then the lease.

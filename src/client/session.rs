@@ -125,6 +125,7 @@ async fn follow(core: &Arc<Core>, events: &mut Events) {
 /// Tells a new leader what is held, in pieces that fit a message. `false`: it did not take it; the stream is to be
 /// opened again.
 async fn reclaim(core: &Arc<Core>, session: &Arc<MetaSession>, term: u64) -> bool {
+    core.lending.outlast_earlier().await;
     let era = core.next_era();
     let mut claims = Vec::new();
     for node in core.nodes.all() {
@@ -142,7 +143,10 @@ async fn reclaim(core: &Arc<Core>, session: &Arc<MetaSession>, term: u64) -> boo
         let answer = session.reclaim(term, claims, last).await;
         core.install(era, answer.granted);
         match answer.result {
-            Ok(()) if last => return true,
+            Ok(()) if last => {
+                core.config.kept.iter().for_each(|kept| kept.is_known_to(term));
+                return true;
+            }
             Ok(()) => claims = rest,
             Err(FsError::SessionExpired) => {
                 core.renewed(session).await;
@@ -211,7 +215,7 @@ async fn replace(core: &Arc<Core>, expired: &Arc<MetaSession>) {
                 core.epoch.fetch_max(opened.heartbeat.collection_epoch, Ordering::AcqRel);
                 core.clock.set(opened.heartbeat.now_ns);
                 core.opened_term.store(opened.heartbeat.term, Ordering::Release);
-                core.renew(session);
+                core.renew(session, opened.heartbeat.term);
                 core.life.confirm(sent);
                 break;
             }
@@ -269,9 +273,10 @@ fn lose_everything(core: &Arc<Core>) -> usize {
     lost
 }
 
-async fn take_up_open_files(core: &Arc<Core>) {
+/// Has the leader know of open files that it is to know of.
+pub async fn take_up_open_files(core: &Arc<Core>) {
     for node in core.nodes.all() {
-        if node.lock().opens == 0 {
+        if !node.lock().wants_open() {
             continue;
         }
         if core.hold_open(node.ino, Lease::Read).await == Err(FsError::Stale) {

@@ -162,6 +162,7 @@ impl Core {
                         node.lock().learn_allocated(attr.allocated_bytes);
                     }
                 }
+                Change::Op(Op::SetLocks { ino, locks }) => self.locks_are_home(*ino, locks),
                 Change::Op(_) => {}
             }
         }

@@ -31,6 +31,7 @@ mod exclusive;
 mod kernel;
 mod locks;
 mod quota;
+mod resume;
 mod shared;
 mod turns;
 mod walk;

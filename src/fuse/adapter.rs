@@ -17,12 +17,14 @@ use tokio::runtime::Handle as Runtime;
 
 use super::caller::Caller;
 use super::convert::{ino, set_time, time_in};
-use super::invalidate::Invalidator;
 use super::locks::{LockArgument, space};
 use super::names::{NO_HANDLE, Place};
 use super::open_file_locks::OpenFileLocks;
+use super::serve::Afterwork;
+use super::session::Served;
 use super::tell::Teller;
 use crate::client::api::{Handle, Posix};
+use crate::client::kept::Kept;
 use crate::types::attr::{SetAttr, SetTime};
 use crate::types::op::NewNode;
 
@@ -76,18 +78,30 @@ pub(super) struct Door<F> {
     pub open_flags: FopenFlags,
     pub open_file_locks: Arc<OpenFileLocks>,
     pub teller: Teller<F>,
+    pub afterwork: Afterwork,
+    kept: Option<Arc<Kept>>,
 }
 
 impl<F: Posix> Door<F> {
-    pub fn new(fs: Arc<F>, runtime: Runtime, sync_names: bool, cache: Arc<Invalidator>) -> Door<F> {
+    pub fn new(served: Served<F>, sync_names: bool) -> Door<F> {
+        let Served { fs, runtime, cache, kept } = served;
         Door {
             teller: Teller::new(fs.clone(), runtime.clone(), cache),
             fs,
             runtime,
             sync_names,
             open_flags: FopenFlags::empty(),
-            open_file_locks: Arc::default(),
+            open_file_locks: Arc::new(OpenFileLocks::new(kept.clone())),
+            afterwork: Afterwork::default(),
+            kept,
         }
+    }
+
+    /// Of a mount whose INIT another process has answered.
+    pub fn resumed(served: Served<F>, sync_names: bool) -> Door<F> {
+        let agreed = served.kept.as_ref().map_or([0; 2], |kept| kept.door());
+        let open_flags = FopenFlags::from_bits_retain(agreed[0] as u32);
+        Door { open_flags, ..Door::new(served, sync_names) }
     }
 }
 
@@ -118,6 +132,9 @@ impl<F: Posix> Filesystem for Door<F> {
             let _ = config.set_max_write(allowed);
         }
         let _ = config.set_max_background(BACKGROUND_MAX);
+        if let Some(kept) = &self.kept {
+            kept.set_door([self.open_flags.bits().into(), 0]);
+        }
         Ok(())
     }
 

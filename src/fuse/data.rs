@@ -122,7 +122,7 @@ impl<F: Posix> Door<F> {
             }
             fs.release(number, handle, flock_owner).await
         };
-        serve_leaving(&self.runtime, work, move |result| reply_empty(result, reply));
+        serve_leaving(&self.runtime, &self.afterwork, work, move |result| reply_empty(result, reply));
     }
 
     pub fn answer_fsync(&self, caller: Caller, number: Ino, handle: Option<Handle>, reply: ReplyEmpty) {

@@ -65,9 +65,15 @@ impl<F: Posix> Door<F> {
         });
     }
 
-    pub fn answer_setlk(&self, caller: Caller, number: Ino, lock: LockArgument, wait: bool, reply: ReplyEmpty) {
-        if lock.space == LockSpace::Range && lock.kind != libc::F_UNLCK {
-            self.open_file_locks.locked(number, Handle(lock.fh), lock.owner);
+    pub fn answer_setlk(&self, caller: Caller, number: Ino, lock: LockArgument, wait: bool, mut reply: ReplyEmpty) {
+        if lock.space == LockSpace::Range
+            && lock.kind != libc::F_UNLCK
+            && let Err(error) = self.open_file_locks.locked(number, Handle(lock.fh), lock.owner)
+        {
+            return reply.error(errno(&error));
+        }
+        if wait {
+            reply.leave_to_others();
         }
         let (fs, runtime) = (self.fs.clone(), self.runtime.clone());
         let (taken, takes) = (self.fs.clone(), lock.kind != libc::F_UNLCK);

@@ -130,6 +130,13 @@ impl Mounted {
         Ok((Mounted { path, listed }, device))
     }
 
+    /// What another process has mounted here.
+    pub fn adopt(path: &Path) -> Mounted {
+        let path = resolve_untouched(path).unwrap_or_else(|_| path.to_owned());
+        let listed = listed_at(&path);
+        Mounted { path, listed }
+    }
+
     /// Whether this very mount is (still) on top at its path.
     fn is_on_top(&self) -> bool {
         self.listed.is_some() && listed_at(&self.path) == self.listed

@@ -211,7 +211,7 @@ impl<F: Posix> Door<F> {
         }
         let fs = self.fs.clone();
         let work = async move { fs.release(dir, handle, None).await };
-        serve_leaving(&self.runtime, work, move |result| reply_empty(result, reply));
+        serve_leaving(&self.runtime, &self.afterwork, work, move |result| reply_empty(result, reply));
     }
 
     pub fn answer_readdir(&self, caller: Caller, dir: Ino, handle: Handle, offset: u64, mut reply: ReplyDirectory) {

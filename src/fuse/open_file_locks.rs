@@ -6,25 +6,43 @@
 //! file is released is an OFD lock's owner.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::client::api::Handle;
+use crate::client::api::{Handle, Result};
+use crate::client::kept::Kept;
 use crate::types::id::Ino;
 
 /// Who locked ranges through which open file and may still hold them.
 #[derive(Debug, Default)]
 pub(super) struct OpenFileLocks {
     owners: Mutex<HashMap<Ino, Vec<(Handle, u64)>>>,
+    kept: Option<Arc<Kept>>,
 }
 
 impl OpenFileLocks {
-    pub fn locked(&self, ino: Ino, handle: Handle, owner: u64) {
+    /// With those that a process before has remembered.
+    pub fn new(kept: Option<Arc<Kept>>) -> OpenFileLocks {
+        let mut owners: HashMap<Ino, Vec<(Handle, u64)>> = HashMap::new();
+        for (ino, handle, owner) in kept.iter().flat_map(|kept| kept.descriptions()) {
+            owners.entry(ino).or_default().push((handle, owner));
+        }
+        OpenFileLocks { owners: Mutex::new(owners), kept }
+    }
+
+    /// # Errors
+    /// `NoSpace`: more have locks than can be kept.
+    pub fn locked(&self, ino: Ino, handle: Handle, owner: u64) -> Result<()> {
         let mut owners = self.owners.lock();
         let owners = owners.entry(ino).or_default();
         if !owners.contains(&(handle, owner)) {
+            if let Some(kept) = &self.kept {
+                kept.locked_through(ino, handle, owner)?;
+            }
             owners.push((handle, owner));
         }
+        Ok(())
     }
 
     /// A process closed a descriptor of the file: what it held is dropped.
@@ -47,7 +65,13 @@ impl OpenFileLocks {
     fn retain(&self, ino: Ino, mut keep: impl FnMut((Handle, u64)) -> bool) {
         let mut files = self.owners.lock();
         if let Some(owners) = files.get_mut(&ino) {
-            owners.retain(|entry| keep(*entry));
+            owners.retain(|entry| {
+                let stays = keep(*entry);
+                if let Some(kept) = self.kept.as_ref().filter(|_| !stays) {
+                    kept.unlocked_through(ino, entry.0, entry.1);
+                }
+                stays
+            });
             if owners.is_empty() {
                 files.remove(&ino);
             }
@@ -63,10 +87,9 @@ mod tests {
     fn only_owners_that_were_not_flushed_are_left() {
         let (ino, a, b) = (Ino(7), Handle(1), Handle(2));
         let locks = OpenFileLocks::default();
-        locks.locked(ino, a, 10);
-        locks.locked(ino, a, 10);
-        locks.locked(ino, a, 11);
-        locks.locked(ino, b, 10);
+        for (handle, owner) in [(a, 10), (a, 10), (a, 11), (b, 10)] {
+            locks.locked(ino, handle, owner).unwrap();
+        }
         locks.flushed(ino, 10);
         assert_eq!(locks.released(ino, a), [11]);
         assert_eq!(locks.released(ino, b), [0u64; 0]);

@@ -5,6 +5,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -47,10 +49,34 @@ pub(super) fn serve<T: Send + 'static>(
     }
 }
 
+/// Work that goes on after its request was answered.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Afterwork(Arc<AtomicUsize>);
+
+struct Begun(Afterwork);
+
+impl Afterwork {
+    pub fn is_done(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == 0
+    }
+
+    fn begin(&self) -> Begun {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Begun(self.clone())
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// Runs `work` to its end, and answers before it if it has to wait. For a file that is let go of: whoever does so cannot be
 /// killed while the kernel waits for the answer, and may be a thread of ours that the work needs.
 pub(super) fn serve_leaving(
     runtime: &Runtime,
+    afterwork: &Afterwork,
     work: impl Future<Output = Result<()>> + Send + 'static,
     reply: impl FnOnce(Result<()>),
 ) {
@@ -58,10 +84,12 @@ pub(super) fn serve_leaving(
     match begin(runtime, &mut work) {
         Poll::Ready(result) => reply(result),
         Poll::Pending => {
+            let begun = afterwork.begin();
             runtime.spawn(async move {
                 if let Err(error) = work.await {
                     tracing::warn!(%error, "a file was let go of, and not all that it held");
                 }
+                drop(begun);
             });
             reply(Ok(()));
         }
@@ -134,8 +162,12 @@ mod tests {
             done.send(()).unwrap();
             Err(FsError::Io)
         };
-        serve_leaving(&Runtime::current(), work, |result| answer.send(result).unwrap());
+        let afterwork = Afterwork::default();
+        serve_leaving(&Runtime::current(), &afterwork, work, |result| answer.send(result).unwrap());
         assert_eq!(answered.try_recv().unwrap(), Ok(()));
+        assert!(!afterwork.is_done());
         ended.await.unwrap();
+        tokio::task::yield_now().await;
+        assert!(afterwork.is_done());
     }
 }

@@ -281,6 +281,14 @@ impl Leader {
         Ok(granted)
     }
 
+    /// What a session holds on inodes after this one, at most so many, in their order.
+    ///
+    /// # Errors
+    /// `SessionExpired` for a session that is not there (any more).
+    pub fn holdings(&self, session: SessionId, after: Ino, max: usize) -> Result<Vec<Claim>, FsError> {
+        self.with_live(session, |leases| leases.holdings(session, after, max)).ok_or(FsError::SessionExpired)
+    }
+
     // Leases.
 
     /// As much of `want` as can be had at once.

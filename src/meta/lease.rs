@@ -145,6 +145,18 @@ impl LeaseTable {
         Some(Claim { ino: key.1, hold: held.hold, grant: held.grant })
     }
 
+    /// What a session holds on inodes after this one, at most so many, in their order.
+    pub fn holdings(&self, session: SessionId, after: Ino, max: usize) -> Vec<Claim> {
+        let keys = self.by_session.get(&session).into_iter().flatten().filter(|(_, ino)| *ino > after);
+        let mut claims: Vec<Claim> = keys.filter_map(|key| self.held(session, *key)).collect();
+        if claims.len() > max {
+            claims.select_nth_unstable_by_key(max, |claim| claim.ino);
+            claims.truncate(max);
+        }
+        claims.sort_unstable_by_key(|claim| claim.ino);
+        claims
+    }
+
     /// A recall to this session on this inode, or a look, is unanswered.
     pub fn owes(&self, session: SessionId, key: Key) -> bool {
         self.inodes.get(&key).and_then(|inode| inode.holding(session)).is_some_and(Holding::owes_an_answer)

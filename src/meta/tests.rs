@@ -33,6 +33,7 @@ use crate::wire::meta::{MetaBody, MetaReply, MetaRequest};
 
 mod fenced;
 mod quotas;
+mod resume;
 
 const META: &str = "meta-1:1";
 const ADMIN: Peer = Peer { role: Role::Admin, id: 1 };

@@ -329,6 +329,8 @@ impl State {
             return reply(MetaBody::Error(FsError::SessionExpired));
         }
         let (OpenSession { .. }
+        | ResumeSession { .. }
+        | Holdings { .. }
         | Heartbeat { .. }
         | StatFs { .. }
         | CloseSession { .. }
@@ -347,6 +349,8 @@ impl State {
         use MetaRequest::*;
         match request {
             OpenSession { read_only, after, .. } => reply(self.open_session(*read_only, *after)),
+            ResumeSession { session } => reply(self.opened(*session, false)),
+            Holdings { session, after } => reply(self.holdings(*session, *after)),
             Heartbeat { .. } => reply(MetaBody::Heartbeat(self.heartbeat())),
             StatFs { .. } => reply(MetaBody::Space(self.space())),
             CloseSession { session } => {
@@ -425,6 +429,10 @@ impl State {
         let session = SessionId(self.last_session);
         self.sessions.insert(session, Session::default());
         self.reclaimed.insert(session);
+        self.opened(session, read_only)
+    }
+
+    fn opened(&self, session: SessionId, read_only: bool) -> MetaBody {
         let patience_ms = self.faults.patience_ms;
         let access = if self.faults.exclusive { Access::One } else { Access::Many };
         let policy = VolumePolicy { chunk_bytes: CHUNK_BYTES, patience_ms, access, ..VolumePolicy::default() };

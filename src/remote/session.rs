@@ -53,9 +53,13 @@ pub struct MetaSession {
     id: SessionId,
     patience: Option<Duration>,
     sequences: Mutex<Sequences>,
+    uses: Option<Uses>,
     changes: Semaphore,
     flushes: Semaphore,
 }
+
+/// Told of each sequence before it is used.
+type Uses = Box<dyn Fn(u64) + Send + Sync>;
 
 #[derive(Default)]
 struct Sequences {
@@ -138,7 +142,36 @@ impl MetaSession {
 
     fn new(meta: Arc<MetaClient>, id: SessionId, patience: Option<Duration>) -> MetaSession {
         let (changes, flushes) = (Semaphore::new(IN_FLIGHT_MAX), Semaphore::new(FLUSHES_IN_FLIGHT_MAX));
-        MetaSession { meta, id, patience, sequences: Mutex::default(), changes, flushes }
+        MetaSession { meta, id, patience, sequences: Mutex::default(), uses: None, changes, flushes }
+    }
+
+    /// Goes on with a session that another process has opened, which has ended; `None` when it is over. `sequence`: from here on
+    /// none was used. With the first change under one of them nothing that the other process sent, and that is late, happens any more.
+    ///
+    /// # Errors
+    /// Nobody answered, or it is not ours.
+    pub async fn resume(
+        meta: Arc<MetaClient>,
+        id: SessionId,
+        sequence: u64,
+        patience: Option<Duration>,
+    ) -> Result<Option<(MetaSession, SessionOpened, Instant)>, CallError> {
+        let answered = meta.call(&MetaRequest::ResumeSession { session: id }, patience).await?;
+        let opened = match answered.reply.body {
+            MetaBody::Session(opened) => opened,
+            MetaBody::Error(FsError::SessionExpired) => return Ok(None),
+            MetaBody::Error(error) => return Err(CallError::Refused(format!("session {id}: {error}"))),
+            other => return Err(CallError::Malformed(format!("{other:?}"))),
+        };
+        let session = MetaSession::new(meta, id, opened.volume.policy.patience());
+        session.sequences.lock().last = sequence.saturating_sub(1);
+        Ok(Some((session, opened, answered.sent)))
+    }
+
+    /// Has `uses` called with each sequence before it is used.
+    pub fn telling(mut self, uses: impl Fn(u64) + Send + Sync + 'static) -> MetaSession {
+        self.uses = Some(Box::new(uses));
+        self
     }
 
     pub fn id(&self) -> SessionId {
@@ -172,6 +205,15 @@ impl MetaSession {
     /// Leases given up: what is kept of them from now on; and what was looked at, is shipped, and is kept.
     pub async fn yield_leases(&self, leases: Vec<Claim>, shown: Vec<Shown>) -> Answer<()> {
         self.ask(MetaRequest::Yield { session: self.id, leases, shown }, done).await
+    }
+
+    /// What is held on inodes after this one, as the leader of a term has noted it; and whether there is no more.
+    pub async fn holdings(&self, after: Ino) -> Answer<(u64, Vec<Claim>, bool)> {
+        self.ask(MetaRequest::Holdings { session: self.id, after }, |body| match body {
+            MetaBody::Holdings { term, claims, end } => Ok((term, claims, end)),
+            other => Err(failure(other)),
+        })
+        .await
     }
 
     /// Write leases on these, from whoever has leases on them. The attributes of those that are had.
@@ -329,6 +371,9 @@ impl MetaSession {
     pub fn ticket(&self) -> Ticket<'_> {
         let mut sequences = self.sequences.lock();
         sequences.last += 1;
+        if let Some(uses) = &self.uses {
+            uses(sequences.last);
+        }
         let sequence = sequences.last;
         sequences.in_flight.insert(sequence);
         let acknowledged = sequences.in_flight.first().copied().unwrap_or(sequence);

@@ -33,6 +33,16 @@ pub enum MetaRequest {
         session: SessionId,
         vitals: Vitals,
     },
+    /// By the process that comes after the one that opened it, and has its place with the kernel: what `OpenSession` was answered
+    /// with. Its answer counts as a heartbeat.
+    ResumeSession {
+        session: SessionId,
+    },
+    /// What the session holds on inodes after this one, at most `RECLAIM_CLAIMS_MAX`, in their order.
+    Holdings {
+        session: SessionId,
+        after: Ino,
+    },
     /// Opens the stream of events of this session; one at a time, a new one replaces the old.
     Subscribe {
         session: SessionId,
@@ -243,6 +253,7 @@ impl MetaRequest {
     pub fn session(&self) -> Option<SessionId> {
         match self {
             MetaRequest::Heartbeat { session, .. }
+            | MetaRequest::ResumeSession { session }
             | MetaRequest::Subscribe { session }
             | MetaRequest::Reclaim { session, .. }
             | MetaRequest::CloseSession { session }
@@ -261,6 +272,7 @@ impl MetaRequest {
             | MetaRequest::StatFs { session }
             | MetaRequest::TestLock { session, .. }
             | MetaRequest::OwnLocks { session, .. }
+            | MetaRequest::Holdings { session, .. }
             | MetaRequest::Change { session, .. }
             | MetaRequest::Ship { session, .. }
             | MetaRequest::WaitLock { session, .. }
@@ -296,6 +308,12 @@ pub enum MetaBody {
     Refused(String),
     Done,
     Session(SessionOpened),
+    /// As a leader of this term has noted them. `end`: there are no more.
+    Holdings {
+        term: u64,
+        claims: Vec<Claim>,
+        end: bool,
+    },
     Heartbeat(HeartbeatReply),
     Attr(Attr),
     Attrs(Vec<Attr>),

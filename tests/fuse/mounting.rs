@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use holdfast::fuse::invalidate::Invalidator;
 use holdfast::fuse::options::MountOptions;
-use holdfast::fuse::session::{Mount, MountError};
+use holdfast::fuse::session::{Mount, MountError, Served};
 
 use crate::reference::Reference;
 use crate::synced::kind_here;
@@ -24,7 +24,7 @@ pub fn listed(path: &Path) -> Option<(String, String, String)> {
 
 fn start(path: &Path, runtime: &tokio::runtime::Runtime) -> Result<Mount, MountError> {
     let (fs, options) = (Arc::new(Reference::default()), MountOptions::new("other"));
-    Mount::start(fs, path, &options, runtime.handle().clone(), Invalidator::new())
+    Mount::start(Served::new(fs, runtime.handle().clone(), Invalidator::new()), path, &options)
 }
 
 #[test]
@@ -196,8 +196,11 @@ fn as_nobody_by_fusermount() {
     runtime.block_on(mount.unmount()).unwrap();
     assert_eq!(listed(&path), None);
     let demanding = MountOptions::parse("other", "syncfs").unwrap();
-    let refused =
-        Mount::start(Arc::new(Reference::default()), &path, &demanding, runtime.handle().clone(), Invalidator::new());
+    let refused = Mount::start(
+        Served::new(Arc::new(Reference::default()), runtime.handle().clone(), Invalidator::new()),
+        &path,
+        &demanding,
+    );
     assert!(matches!(refused, Err(MountError::SyncUnheard(_))));
 }
 

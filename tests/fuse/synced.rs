@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use holdfast::fuse::blockdev::check_host;
 use holdfast::fuse::invalidate::Invalidator;
 use holdfast::fuse::options::MountOptions;
-use holdfast::fuse::session::{Mount, MountError};
+use holdfast::fuse::session::{Mount, MountError, Served};
 use tokio::runtime::Runtime;
 
 use crate::mounting::listed;
@@ -27,7 +27,7 @@ pub fn kind_here() -> &'static str {
 }
 
 fn start(fs: &Arc<Reference>, path: &Path, options: &MountOptions, runtime: &Runtime) -> Result<Mount, MountError> {
-    Mount::start(fs.clone(), path, options, runtime.handle().clone(), Invalidator::new())
+    Mount::start(Served::new(fs.clone(), runtime.handle().clone(), Invalidator::new()), path, options)
 }
 
 /// A mount that hears `sync`; none where that cannot be, which is then said.

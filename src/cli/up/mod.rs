@@ -135,7 +135,8 @@ async fn serve(
     let metas: HostPorts = cluster.meta_address().parse().map_err(Failure::new)?;
     let mut options = MountOptions::new(VOLUME);
     options.fsname = format_source(&metas, VOLUME);
-    let plan = Plan { metas, volume: VOLUME.into(), mountpoint: mountpoint.to_path_buf(), options, config };
+    let plan =
+        Plan { metas, volume: VOLUME.into(), mountpoint: mountpoint.to_path_buf(), options, config, keeping: None };
     let mounted = tokio::select! {
         mounted = Mounted::start(credential, plan) => mounted?,
         () = signals.next() => return Err(Failure::new("interrupted before it was mounted")),

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use crate::client::api::{Handle, OpenMode, Result};
 use crate::client::core::Core;
 use crate::client::dirty::Scope;
@@ -20,7 +18,7 @@ impl Core {
             return Some(Err(FsError::ReadOnly));
         }
         let node = self.nodes.find(ino)?;
-        self.open_held(&node, mode, false).map(Ok)
+        self.open_held(&node, mode, false)
     }
 
     pub async fn open(&self, ino: Ino, mode: OpenMode) -> Result<Handle> {
@@ -28,43 +26,40 @@ impl Core {
             return Err(FsError::ReadOnly);
         }
         let node = self.nodes.node(ino);
-        if let Some(handle) = self.open_held(&node, mode, false) {
-            return Ok(handle);
+        if let Some(opened) = self.open_held(&node, mode, false) {
+            return opened;
         }
         let lease = if mode.write { Lease::Write } else { Lease::Read };
         loop {
             self.hold_open(ino, lease).await?;
-            if let Some(handle) = self.open_held(&node, mode, true) {
-                return Ok(handle);
+            if let Some(opened) = self.open_held(&node, mode, true) {
+                return opened;
             }
         }
     }
 
     /// Opens under the hold that is there. A writer without a write lease is sent to ask for one first, unless `asked`.
-    fn open_held(&self, node: &Arc<Node>, mode: OpenMode, asked: bool) -> Option<Handle> {
+    fn open_held(&self, node: &Arc<Node>, mode: OpenMode, asked: bool) -> Option<Result<Handle>> {
         {
             let mut state = node.lock();
             let lacks_lease = mode.write && !state.owned(&self.life) && state.want(Lease::Write) == Lease::Write;
             if !state.may_open(&self.life) || state.stale || (!asked && (lacks_lease || !self.life.alive())) {
                 return None;
             }
-            state.opens += 1;
-            state.writers += u32::from(mode.write);
-            state.idle_since = None;
+            state.opened(mode.write);
         }
-        Some(self.files.insert(OpenFile::new(node.clone(), mode)))
+        let opened = self.files.insert(OpenFile::new(node.clone(), mode));
+        if opened.is_err() {
+            node.lock().closed(mode.write);
+        }
+        Some(opened)
     }
 
     pub fn release(self: &Arc<Self>, handle: Handle) -> Result<()> {
         let file = self.files.remove(handle)?;
         let orphan = {
             let mut state = file.node.lock();
-            state.opens -= 1;
-            state.writers -= u32::from(file.mode.write);
-            if state.opens == 0 {
-                state.idle_since = Some(Instant::now());
-                state.stale = false;
-            }
+            state.closed(file.mode.write);
             state.opens == 0 && state.base().is_some_and(|attr| attr.nlink == 0)
         };
         if orphan {

@@ -75,3 +75,6 @@ pub mod heaps {}
 
 #[doc = include_str!("0025-http.md")]
 pub mod http {}
+
+#[doc = include_str!("0026-a-mount-is-kept.md")]
+pub mod a_mount_is_kept {}

@@ -311,3 +311,17 @@ fn what_is_held_is_granted_again_to_who_asks() {
     assert_eq!(third.hold, want);
     assert_eq!(table.take_back(A, KEY, third.grant, false, 0), want, "what it knew of before it keeps");
 }
+
+#[test]
+fn what_a_session_holds_is_told_in_order_and_in_parts() {
+    let mut table = LeaseTable::new(3);
+    for ino in [5, 3, 9, 1, 7] {
+        table.grant(A, (TreeId(1), Ino(ino)), READ, 0).unwrap();
+        table.grant(B, (TreeId(1), Ino(ino + 1)), READ, 0).unwrap();
+    }
+    let told = |after, max| table.holdings(A, Ino(after), max).iter().map(|claim| claim.ino.0).collect::<Vec<_>>();
+    assert_eq!(told(0, 2), [1, 3]);
+    assert_eq!(told(3, 2), [5, 7]);
+    assert_eq!(told(7, 2), [9]);
+    assert_eq!(told(9, 2), [0u64; 0]);
+}

@@ -200,6 +200,8 @@ impl Shared {
         self.may_use(peer, session).await?;
         match request {
             MetaRequest::Heartbeat { session, vitals } => self.heartbeat(session, vitals).await,
+            MetaRequest::ResumeSession { session } => self.resume_session(session).await,
+            MetaRequest::Holdings { session, after } => self.holdings(session, after),
             MetaRequest::Reclaim { session, term, leases, done } => self.reclaim(session, term, &leases, done),
             MetaRequest::Yield { session, leases, shown } => self.yielded(session, &leases, &shown),
             MetaRequest::CloseSession { session } => self.close_session(session).await,

@@ -11,8 +11,8 @@ use crate::meta::command::{Command, Outcome};
 use crate::meta::leader::{Leader, Told};
 use crate::net::{Frame, Peer, Replier};
 use crate::types::error::FsError;
-use crate::types::id::SessionId;
-use crate::types::limits::SESSION_HEARTBEAT_MS;
+use crate::types::id::{Ino, SessionId};
+use crate::types::limits::{RECLAIM_CLAIMS_MAX, SESSION_HEARTBEAT_MS};
 use crate::types::record::{ClientGrant, Role};
 use crate::types::session::{Claim, Event, HeartbeatReply, SessionOpened, Shown, Vitals};
 use crate::wire::codec::{KIND_META, encode};
@@ -102,6 +102,26 @@ impl Shared {
         self.raft.read_barrier().await?;
         leader.confirm(session, vitals)?;
         Ok(plain(MetaBody::Heartbeat(self.heartbeat_reply(leader.term)?)))
+    }
+
+    pub(super) async fn resume_session(&self, session: SessionId) -> Result<MetaReply, Fail> {
+        let leader = self.lead()?;
+        self.raft.read_barrier().await?;
+        leader.confirm(session, Vitals::default())?;
+        let (volume, read_only) = self.state.view(|view| {
+            let opened = view.session(session)?;
+            Ok((view.volume(opened.volume)?, opened.read_only))
+        })?;
+        let opened = SessionOpened { session, volume, read_only, heartbeat: self.heartbeat_reply(leader.term)? };
+        Ok(plain(MetaBody::Session(opened)))
+    }
+
+    pub(super) fn holdings(&self, session: SessionId, after: Ino) -> Result<MetaReply, Fail> {
+        let leader = self.lead()?;
+        let mut claims = leader.holdings(session, after, RECLAIM_CLAIMS_MAX + 1)?;
+        let end = claims.len() <= RECLAIM_CLAIMS_MAX;
+        claims.truncate(RECLAIM_CLAIMS_MAX);
+        Ok(plain(MetaBody::Holdings { term: leader.term, claims, end }))
     }
 
     fn heartbeat_reply(&self, term: u64) -> Result<HeartbeatReply, Fail> {

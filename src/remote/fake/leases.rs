@@ -99,6 +99,14 @@ impl State {
         Some(MetaReply { body: MetaBody::Attrs(attrs), granted })
     }
 
+    /// All of them at once.
+    pub(super) fn holdings(&mut self, session: SessionId, after: Ino) -> MetaBody {
+        self.tally("holdings");
+        let held = self.holds.iter().filter(|((ino, holder), _)| *holder == session && *ino > after);
+        let claims = held.map(|((ino, _), (hold, grant))| Claim { ino: *ino, hold: *hold, grant: *grant }).collect();
+        MetaBody::Holdings { term: self.term, claims, end: true }
+    }
+
     pub(super) fn is_quiet(&self, session: SessionId, ino: Ino) -> bool {
         self.quiet.get(&ino).is_some_and(|(until, but)| Instant::now() < *until && *but != Some(session))
     }

@@ -1,11 +1,13 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use nix::errno::Errno;
 
 use crate::dev_fuse::DevFuse;
+use crate::gate::Taken;
 use crate::passthrough::BackingId;
 
 /// A raw communication channel to the FUSE kernel driver
@@ -53,7 +55,17 @@ impl Channel {
     pub(crate) fn sender(&self) -> ChannelSender {
         // Since write/writev syscalls are threadsafe, we can simply create
         // a sender by using the same file and use it in other threads.
-        ChannelSender(self.0.clone())
+        ChannelSender(self.0.clone(), None)
+    }
+
+    /// As [`Channel::sender`], for the answers to a request that was taken.
+    pub(crate) fn answers(&self, taken: Taken) -> ChannelSender {
+        ChannelSender(self.0.clone(), Some(taken))
+    }
+
+    /// Another descriptor of the same open device.
+    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.0.as_fd().try_clone_to_owned()
     }
 
     /// Clone the FUSE device fd using FUSE_DEV_IOC_CLONE ioctl.
@@ -80,9 +92,14 @@ impl Channel {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct ChannelSender(Arc<DevFuse>);
+pub(crate) struct ChannelSender(Arc<DevFuse>, Option<Taken>);
 
 impl ChannelSender {
+    /// The request counts as taken no longer: whoever takes the connection over asks for it again, and does it anew.
+    pub(crate) fn leave_to_others(&mut self) {
+        self.1 = None;
+    }
+
     pub(crate) fn send(&self, bufs: &[io::IoSlice<'_>]) -> io::Result<()> {
         let rc = nix::sys::uio::writev(&self.0, bufs)?;
         // writev is atomic, so do not need to check how many bytes are written.

@@ -176,6 +176,13 @@ impl Reply for ReplyEmpty {
 }
 
 impl ReplyEmpty {
+    /// Whoever takes the connection over ([`crate::Session::resume`]) does this request anew: it is not waited for before.
+    pub fn leave_to_others(&mut self) {
+        if let Some(ReplySender::Channel(sender)) = &mut self.reply.sender {
+            sender.leave_to_others();
+        }
+    }
+
     /// Reply to a request with nothing
     pub fn ok(self) {
         self.reply.send_ll(&ll::ResponseEmpty);

@@ -32,6 +32,7 @@ use crate::Request;
 use crate::channel::Channel;
 use crate::channel::ChannelSender;
 use crate::dev_fuse::DevFuse;
+use crate::gate::Gate;
 use crate::ll;
 use crate::ll::ResponseErrno;
 use crate::ll::Version;
@@ -126,6 +127,9 @@ pub struct Session<FS: Filesystem> {
     pub(crate) filesystem: FilesystemHolder<FS>,
     /// Communication channel to the kernel driver
     pub(crate) ch: Channel,
+    /// What the other event loops read from, once they are open
+    more_channels: Vec<Channel>,
+    gate: Arc<Gate>,
     /// Handle to the mount.  Dropping this unmounts.
     mount: UmountOnDrop,
     /// Whether to restrict access to owner, root + owner, or unrestricted
@@ -177,6 +181,8 @@ impl<FS: Filesystem> Session<FS> {
                 fs: Some(filesystem),
             },
             ch,
+            more_channels: Vec::new(),
+            gate: Arc::default(),
             mount: UmountOnDrop {
                 mount: Arc::new(Mutex::new(Some(mount))),
             },
@@ -205,6 +211,8 @@ impl<FS: Filesystem> Session<FS> {
                 fs: Some(filesystem),
             },
             ch,
+            more_channels: Vec::new(),
+            gate: Arc::default(),
             mount: UmountOnDrop {
                 mount: Arc::new(Mutex::new(None)),
             },
@@ -217,6 +225,82 @@ impl<FS: Filesystem> Session<FS> {
         session.handshake()?;
 
         Ok(session)
+    }
+
+    /// Take over a connection whose handshake another process has made, by all the descriptors that process read from
+    /// ([`Session::descriptors`]), and only after it has ended. `Filesystem::init` is not called. What it had read and not
+    /// answered comes again after [`Notifier::resend`].
+    /// # Errors
+    /// Returns an error when there is no descriptor.
+    pub fn resume(
+        filesystem: FS,
+        descriptors: Vec<OwnedFd>,
+        acl: SessionACL,
+        mut config: Config,
+    ) -> io::Result<Self> {
+        let mut channels = descriptors
+            .into_iter()
+            .map(|fd| Channel::new(Arc::new(DevFuse(File::from(fd)))));
+        let Some(ch) = channels.next() else {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "no descriptor to go on with",
+            ));
+        };
+        let more_channels: Vec<Channel> = channels.collect();
+        config.n_threads = Some(more_channels.len() + 1);
+        Ok(Session {
+            filesystem: FilesystemHolder {
+                fs: Some(filesystem),
+            },
+            ch,
+            more_channels,
+            gate: Arc::default(),
+            mount: UmountOnDrop {
+                mount: Arc::new(Mutex::new(None)),
+            },
+            allowed: acl,
+            session_owner: geteuid(),
+            proto_version: None,
+            config,
+        })
+    }
+
+    /// Everything that the event loops read from; whoever has copies of all of them keeps the connection, and what was read
+    /// and is not answered, alive when this process ends.
+    /// # Errors
+    /// Returns an error if the device cannot be opened again.
+    pub fn descriptors(&mut self) -> io::Result<Vec<OwnedFd>> {
+        self.open_channels()?;
+        std::iter::once(&self.ch)
+            .chain(&self.more_channels)
+            .map(Channel::descriptor)
+            .collect()
+    }
+
+    /// What requests pass on their way in.
+    pub fn gate(&self) -> Arc<Gate> {
+        self.gate.clone()
+    }
+
+    fn open_channels(&mut self) -> io::Result<()> {
+        let n_threads = self.config.n_threads.unwrap_or(1);
+        while self.more_channels.len() + 1 < n_threads {
+            let channel = if self.config.clone_fd {
+                #[cfg(target_os = "linux")]
+                {
+                    self.ch.clone_fd()?
+                }
+                #[cfg(not(target_os = "linux"))]
+                {
+                    return Err(io::Error::other("clone_fd is only supported on Linux"));
+                }
+            } else {
+                self.ch.clone()
+            };
+            self.more_channels.push(channel);
+        }
+        Ok(())
     }
 
     /// Run the session loop in a background thread. If the returned handle is dropped,
@@ -241,10 +325,15 @@ impl<FS: Filesystem> Session<FS> {
     /// may run concurrent by spawning threads.
     /// # Errors
     /// Returns any final error when the session comes to an end.
-    pub fn run(self) -> io::Result<()> {
+    pub fn run(mut self) -> io::Result<()> {
+        if self.config.n_threads.unwrap_or(1) > 0 {
+            self.open_channels()?;
+        }
         let Session {
             filesystem,
             ch,
+            more_channels,
+            gate,
             mount: _do_not_umount_yet,
             allowed,
             session_owner,
@@ -261,29 +350,13 @@ impl<FS: Filesystem> Session<FS> {
             ));
         }
 
-        let Some(n_threads_minus_one) = n_threads.checked_sub(1) else {
+        if n_threads == 0 {
             return Err(io::Error::other("n_threads"));
-        };
+        }
 
         let mut filesystem = Arc::new(filesystem);
 
-        let mut channels = Vec::with_capacity(n_threads);
-
-        for _ in 0..n_threads_minus_one {
-            if config.clone_fd {
-                #[cfg(target_os = "linux")]
-                {
-                    channels.push(ch.clone_fd()?);
-                    continue;
-                }
-                #[cfg(not(target_os = "linux"))]
-                {
-                    return Err(io::Error::other("clone_fd is only supported on Linux"));
-                }
-            } else {
-                channels.push(ch.clone());
-            }
-        }
+        let mut channels = more_channels;
         channels.push(ch);
 
         let mut threads = Vec::with_capacity(n_threads);
@@ -294,6 +367,7 @@ impl<FS: Filesystem> Session<FS> {
                 thread_name: thread_name.clone(),
                 filesystem: filesystem.clone(),
                 ch,
+                gate: gate.clone(),
                 allowed,
                 session_owner,
             };
@@ -513,6 +587,7 @@ pub(crate) struct SessionEventLoop<FS: Filesystem> {
     /// Cache thread name for faster `debug!`.
     pub(crate) thread_name: String,
     pub(crate) ch: Channel,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) filesystem: Arc<FilesystemHolder<FS>>,
     pub(crate) allowed: SessionACL,
     pub(crate) session_owner: Uid,
@@ -528,7 +603,7 @@ impl<FS: Filesystem> SessionEventLoop<FS> {
             // Read the next request from the given channel to kernel driver
             // The kernel driver makes sure that we get exactly one request per read
             match self.ch.receive_retrying(buf) {
-                Ok(size) => match RequestWithSender::new(self.ch.sender(), &buf[..size]) {
+                Ok(size) => match RequestWithSender::new(self.ch.answers(self.gate.pass()), &buf[..size]) {
                     // Dispatch request. After the answer to DESTROY the kernel ends the connection.
                     Some(req) => req.dispatch(self),
                     // Quit loop on illegal request

@@ -1,0 +1,32 @@
+//! Keeps a mount alive while its clients come and go; see `holdfast::keeper`.
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+Usage: holdfast-keeper COMMAND [ARGUMENT]...
+
+Starts a mount (`holdfast mount … --foreground`) and keeps what the kernel knows it by: when its process ends without having
+unmounted, another one is started and goes on. SIGHUP replaces the process, by whatever program is there by then; SIGTERM
+and SIGINT unmount.";
+
+fn main() -> ExitCode {
+    let command: Vec<_> = std::env::args_os().skip(1).collect();
+    match command.first().map(|first| first.to_string_lossy()) {
+        None => {
+            eprintln!("{USAGE}");
+            ExitCode::from(2)
+        }
+        Some(first) if first == "--help" || first == "-h" => {
+            println!("{USAGE}");
+            ExitCode::SUCCESS
+        }
+        Some(first) if first == "--version" => {
+            println!("holdfast-keeper {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        _ => holdfast::keeper::watch::run(command).unwrap_or_else(|error| {
+            eprintln!("holdfast-keeper: {error}");
+            ExitCode::FAILURE
+        }),
+    }
+}

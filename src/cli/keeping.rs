@@ -1,0 +1,94 @@
+//! A mount that is kept: what its process has of the one before it, and leaves to the next.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::thread;
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use crate::cli::failure::{Context, Outcome};
+use crate::client::kept::Kept;
+use crate::fuse::session::Mount;
+use crate::keeper::Ward;
+
+/// What the kernel's requests are read from.
+const DEVICE: &str = "device";
+/// What the client leaves to the next.
+const CLIENT: &str = "client";
+
+/// This process has a keeper.
+pub struct Keeping {
+    ward: Ward,
+    pub kept: Arc<Kept>,
+    device: Mutex<Option<Vec<OwnedFd>>>,
+}
+
+impl Keeping {
+    /// `None`: nobody keeps this process's mount. To be called before there are threads.
+    ///
+    /// # Errors
+    /// The keeper cannot be understood, or what it has kept is of another version.
+    pub fn find() -> Outcome<Option<Arc<Keeping>>> {
+        let found = Ward::find().or_fail(|| "the keeper of this mount".to_string())?;
+        let Some((ward, mut inherited)) = found else { return Ok(None) };
+        let device = inherited.remove(DEVICE);
+        let left = inherited.remove(CLIENT).and_then(|mut files| files.pop()).filter(|_| device.is_some());
+        let kept = match left {
+            Some(left) => Kept::left_behind(left).or_fail(|| "what the client before left".to_string())?,
+            None => Kept::new().or_fail(|| "nothing can be left to the next client".to_string())?,
+        };
+        let device = device.filter(|_| kept.standing().is_some());
+        Ok(Some(Arc::new(Keeping { ward, kept: Arc::new(kept), device: Mutex::new(device) })))
+    }
+
+    /// What the process before served, to be gone on with.
+    pub fn device(&self) -> Option<Vec<OwnedFd>> {
+        self.device.lock().take()
+    }
+
+    /// There is a mount to go on with.
+    pub fn goes_on(&self) -> bool {
+        self.device.lock().is_some()
+    }
+
+    /// Has a mount that was just made kept.
+    ///
+    /// # Errors
+    /// The keeper is gone.
+    pub fn keep(&self, mount: &mut Mount) -> io::Result<()> {
+        self.ward.keep(CLIENT, &[self.kept.file()])?;
+        let device = mount.descriptors();
+        self.ward.keep(DEVICE, &device.iter().map(AsFd::as_fd).collect::<Vec<_>>())
+    }
+
+    /// From now on signals are heard.
+    pub fn hears(&self) {
+        self.ward.hears();
+    }
+
+    /// Nobody is to follow this process.
+    pub fn is_done(&self) {
+        self.ward.is_done();
+    }
+
+    /// The mount cannot be left to another process now.
+    pub fn refuses(&self, why: &str) {
+        tracing::warn!(why, "the mount is not left to another process");
+        self.ward.refuses(why);
+    }
+
+    /// Told each time that the mount is to be left to another process.
+    ///
+    /// # Errors
+    /// The host gives no thread.
+    pub fn calls(self: &Arc<Self>) -> Outcome<mpsc::Receiver<()>> {
+        let (call, calls) = mpsc::channel(1);
+        let keeping = self.clone();
+        let listen = move || while keeping.ward.is_to_leave() && call.blocking_send(()).is_ok() {};
+        let listening = thread::Builder::new().name("keeper".into()).spawn(listen);
+        listening.or_fail(|| "the keeper of this mount cannot be listened to".to_string())?;
+        Ok(calls)
+    }
+}

@@ -1,0 +1,361 @@
+//! What a client leaves to the one that comes after it, on the same mount: the session and what the kernel has of it.
+//!
+//! Owns a piece of memory that outlives the process (its layout is in [`formats`](crate::docs::formats)): which session it was and
+//! which sequences it may have used, the open files by the numbers that the kernel calls them, the locks that were decided here,
+//! and a few numbers of the door's. Never holds a byte of a file, or a name. A client that leaves in order has nothing else; one
+//! that was killed had written data and changes of names too, and those are lost with it (`in_order` tells the two apart).
+//!
+//! The order: the next client reads all of it before it changes any of it; a handle is in it before the kernel is told of it, and
+//! taken out after the kernel has let go of it; a lock is in it before its taker is told.
+
+mod rows;
+
+use std::io;
+use std::ops::Range;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use self::rows::Rows;
+use crate::client::api::{Handle, OpenMode, Result};
+use crate::host::shared::SharedMemory;
+use crate::types::error::FsError;
+use crate::types::id::{Ino, SessionId};
+use crate::types::lock::{LockMode, LockRange, LockSpace, OwnLock};
+
+/// "HOLDKEPT", little-endian.
+const MAGIC: u64 = u64::from_le_bytes(*b"HOLDKEPT");
+const VERSION: u64 = 1;
+
+/// Words at the beginning.
+const AT_MAGIC: usize = 0;
+const AT_VERSION: usize = 1;
+const AT_SESSION: usize = 2;
+const AT_SEQUENCES: usize = 3;
+const AT_TERM: usize = 4;
+const AT_IN_ORDER: usize = 5;
+const AT_HANDLES: usize = 6;
+const AT_DOOR: usize = 8;
+const DOOR_WORDS: usize = 2;
+const HEAD: usize = 64;
+
+/// As many as a process of root may open, times sixteen.
+const HANDLES: usize = 1 << 20;
+const LOCKERS: usize = 1 << 16;
+const LOCKS: usize = 1 << 16;
+
+const HANDLE_ROWS: Range<usize> = HEAD..HEAD + Rows::<3>::words(HANDLES);
+const LOCKER_ROWS: Range<usize> = HANDLE_ROWS.end..HANDLE_ROWS.end + Rows::<3>::words(LOCKERS);
+const DESCRIPTION_ROWS: Range<usize> = LOCKER_ROWS.end..LOCKER_ROWS.end + Rows::<3>::words(LOCKERS);
+const LOCK_ROWS: Range<usize> = DESCRIPTION_ROWS.end..DESCRIPTION_ROWS.end + Rows::<6>::words(LOCKS);
+
+/// Sequences, and numbers of handles, are set aside so many at a time: the next client begins after all that were.
+const SET_ASIDE: u64 = 4096;
+
+/// An owner that may hold locks of a kind on an inode.
+pub type Locker = (Ino, LockSpace, u64);
+
+#[derive(Debug)]
+pub struct Kept {
+    memory: SharedMemory,
+    handles: Rows<3>,
+    lockers: Rows<3>,
+    descriptions: Rows<3>,
+    locks: Rows<6>,
+}
+
+/// The session that the client before had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub session: SessionId,
+    /// No sequence from here on was used.
+    pub sequence: u64,
+    /// The leader's, to which everything that was held is known.
+    pub term: u64,
+    /// Everything that it had taken was stored when it ended.
+    pub in_order: bool,
+}
+
+impl Kept {
+    /// Of a mount that begins.
+    ///
+    /// # Errors
+    /// The host has no memory for it.
+    pub fn new() -> io::Result<Kept> {
+        let memory = SharedMemory::create(c"holdfast-kept", LOCK_ROWS.end)?;
+        memory.words()[AT_MAGIC].store(MAGIC, Ordering::Relaxed);
+        memory.words()[AT_VERSION].store(VERSION, Ordering::Relaxed);
+        Ok(Kept::of(memory))
+    }
+
+    /// What another client has left.
+    ///
+    /// # Errors
+    /// `InvalidData` when it is not that, or that of a client whose layout this one does not know.
+    pub fn left_behind(file: OwnedFd) -> io::Result<Kept> {
+        let memory = SharedMemory::open(file)?;
+        let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+        let word = |at: usize| memory.words().get(at).map(|word| word.load(Ordering::Acquire));
+        if word(AT_MAGIC) != Some(MAGIC) {
+            return Err(invalid("it is not what a client leaves behind".into()));
+        }
+        if word(AT_VERSION) != Some(VERSION) || memory.words().len() < LOCK_ROWS.end {
+            return Err(invalid("it was left behind by a client of another version".into()));
+        }
+        Ok(Kept::of(memory))
+    }
+
+    fn of(memory: SharedMemory) -> Kept {
+        Kept {
+            handles: Rows::of(&memory, HANDLE_ROWS),
+            lockers: Rows::of(&memory, LOCKER_ROWS),
+            descriptions: Rows::of(&memory, DESCRIPTION_ROWS),
+            locks: Rows::of(&memory, LOCK_ROWS),
+            memory,
+        }
+    }
+
+    /// For whoever keeps it while clients come and go.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.memory.file()
+    }
+
+    fn word(&self, at: usize) -> &AtomicU64 {
+        &self.memory.words()[at]
+    }
+
+    fn get(&self, at: usize) -> u64 {
+        self.word(at).load(Ordering::Acquire)
+    }
+
+    fn set(&self, at: usize, number: u64) {
+        self.word(at).store(number, Ordering::Release);
+    }
+
+    // The session.
+
+    /// `None`: there was no client before.
+    pub fn standing(&self) -> Option<Standing> {
+        let session = SessionId(self.get(AT_SESSION));
+        (session.0 > 0).then(|| Standing {
+            session,
+            sequence: self.get(AT_SEQUENCES) + 1,
+            term: self.get(AT_TERM),
+            in_order: self.get(AT_IN_ORDER) > 0,
+        })
+    }
+
+    /// From now on it is this session, of which nothing is known to be stored.
+    pub fn goes_on_as(&self, session: SessionId, term: u64) {
+        self.set(AT_IN_ORDER, 0);
+        self.set(AT_TERM, term);
+        self.set(AT_SESSION, session.0);
+    }
+
+    /// This leader knows what is held.
+    pub fn is_known_to(&self, term: u64) {
+        self.set(AT_TERM, term);
+    }
+
+    /// To be called before a sequence is used.
+    pub fn uses_sequence(&self, sequence: u64) {
+        self.uses(AT_SEQUENCES, sequence);
+    }
+
+    fn uses(&self, at: usize, number: u64) {
+        if number > self.get(at) {
+            self.word(at).fetch_max(number + SET_ASIDE, Ordering::AcqRel);
+        }
+    }
+
+    /// Everything is stored, and nothing more is taken.
+    pub fn leaves_in_order(&self) {
+        self.set(AT_IN_ORDER, 1);
+    }
+
+    // The door.
+
+    /// What the door has agreed on with the kernel.
+    pub fn door(&self) -> [u64; DOOR_WORDS] {
+        std::array::from_fn(|n| self.get(AT_DOOR + n))
+    }
+
+    pub fn set_door(&self, door: [u64; DOOR_WORDS]) {
+        door.iter().enumerate().for_each(|(n, word)| self.set(AT_DOOR + n, *word));
+    }
+
+    // Open files.
+
+    pub fn handles(&self) -> Vec<(Handle, Ino, OpenMode)> {
+        self.handles.all().into_iter().map(|[handle, ino, mode]| (Handle(handle), Ino(ino), mode_of(mode))).collect()
+    }
+
+    /// No handle had a number above this one. The kernel may still say that it has let go of one that is not open any more.
+    pub fn last_handle(&self) -> u64 {
+        self.get(AT_HANDLES)
+    }
+
+    /// # Errors
+    /// `NoSpace`: too many files are open.
+    pub fn opened(&self, handle: Handle, ino: Ino, mode: OpenMode) -> Result<()> {
+        self.uses(AT_HANDLES, handle.0);
+        self.handles.put(&self.memory, handle_row(handle, ino, mode)).map_err(|_| FsError::NoSpace)
+    }
+
+    pub fn closed(&self, handle: Handle, ino: Ino, mode: OpenMode) {
+        self.handles.take(&self.memory, handle_row(handle, ino, mode));
+    }
+
+    // Locks.
+
+    pub fn lockers(&self) -> Vec<Locker> {
+        self.lockers.all().into_iter().map(|[ino, space, owner]| (Ino(ino), space_of(space), owner)).collect()
+    }
+
+    /// # Errors
+    /// `NoSpace`: too many have locks.
+    pub fn may_lock(&self, locker: Locker) -> Result<()> {
+        self.lockers.put(&self.memory, locker_row(locker)).map_err(|_| FsError::NoSpace)
+    }
+
+    pub fn locks_no_more(&self, locker: Locker) {
+        self.lockers.take(&self.memory, locker_row(locker));
+    }
+
+    /// Through which open files ranges were locked, and by whom.
+    pub fn descriptions(&self) -> Vec<(Ino, Handle, u64)> {
+        self.descriptions.all().into_iter().map(|[ino, handle, owner]| (Ino(ino), Handle(handle), owner)).collect()
+    }
+
+    /// # Errors
+    /// `NoSpace`: too many have locks.
+    pub fn locked_through(&self, ino: Ino, handle: Handle, owner: u64) -> Result<()> {
+        self.descriptions.put(&self.memory, [ino.0, handle.0, owner]).map_err(|_| FsError::NoSpace)
+    }
+
+    pub fn unlocked_through(&self, ino: Ino, handle: Handle, owner: u64) {
+        self.descriptions.take(&self.memory, [ino.0, handle.0, owner]);
+    }
+
+    /// The locks that were decided here.
+    pub fn locks(&self) -> Vec<(Ino, OwnLock)> {
+        self.locks.all().into_iter().map(lock_of).collect()
+    }
+
+    /// Those of one inode are these now, and were those.
+    ///
+    /// # Errors
+    /// `NoSpace`: there are too many.
+    pub fn locks_become(&self, ino: Ino, before: &[OwnLock], now: &[OwnLock]) -> Result<()> {
+        for lock in now.iter().filter(|lock| !before.contains(lock)) {
+            self.locks.put(&self.memory, lock_row(ino, lock)).map_err(|_| FsError::NoSpace)?;
+        }
+        for lock in before.iter().filter(|lock| !now.contains(lock)) {
+            self.locks.take(&self.memory, lock_row(ino, lock));
+        }
+        Ok(())
+    }
+
+    /// The session is over, and every lock with it.
+    pub fn loses_locks(&self) {
+        self.locks.all().into_iter().for_each(|row| self.locks.take(&self.memory, row));
+        self.lockers.all().into_iter().for_each(|row| self.lockers.take(&self.memory, row));
+    }
+}
+
+fn handle_row(handle: Handle, ino: Ino, mode: OpenMode) -> [u64; 3] {
+    let OpenMode { read, write, sync } = mode;
+    [handle.0, ino.0, u64::from(read) | u64::from(write) << 1 | u64::from(sync) << 2]
+}
+
+fn mode_of(number: u64) -> OpenMode {
+    OpenMode { read: number & 1 > 0, write: number & 2 > 0, sync: number & 4 > 0 }
+}
+
+fn locker_row((ino, space, owner): Locker) -> [u64; 3] {
+    [ino.0, space_number(space), owner]
+}
+
+fn space_number(space: LockSpace) -> u64 {
+    match space {
+        LockSpace::Flock => 0,
+        LockSpace::Range => 1,
+    }
+}
+
+fn space_of(number: u64) -> LockSpace {
+    if number == 0 { LockSpace::Flock } else { LockSpace::Range }
+}
+
+fn lock_row(ino: Ino, lock: &OwnLock) -> [u64; 6] {
+    let OwnLock { space, owner, mode, range, pid } = *lock;
+    let kind = space_number(space) | u64::from(mode == LockMode::Exclusive) << 1;
+    [ino.0, kind, owner, range.start, range.end, u64::from(pid)]
+}
+
+fn lock_of([ino, kind, owner, start, end, pid]: [u64; 6]) -> (Ino, OwnLock) {
+    let mode = if kind & 2 > 0 { LockMode::Exclusive } else { LockMode::Shared };
+    // It was a smaller number when it was stored.
+    let pid = u32::try_from(pid).unwrap_or(0);
+    (Ino(ino), OwnLock { space: space_of(kind & 1), owner, mode, range: LockRange { start, end }, pid })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODE: OpenMode = OpenMode { read: true, write: true, sync: false };
+
+    fn next(kept: Kept) -> Kept {
+        Kept::left_behind(kept.file().try_clone_to_owned().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_next_client_finds_the_session_and_may_use_what_was_not_used() {
+        let kept = Kept::new().unwrap();
+        assert_eq!(kept.standing(), None);
+        kept.goes_on_as(SessionId(7), 3);
+        kept.uses_sequence(1);
+        kept.uses_sequence(2);
+        let standing = Standing { session: SessionId(7), sequence: SET_ASIDE + 2, term: 3, in_order: false };
+        let kept = next(kept);
+        assert_eq!(kept.standing(), Some(standing));
+        kept.is_known_to(4);
+        kept.leaves_in_order();
+        assert_eq!(next(kept).standing(), Some(Standing { term: 4, in_order: true, ..standing }));
+    }
+
+    #[test]
+    fn the_next_client_finds_files_and_locks() {
+        let kept = Kept::new().unwrap();
+        kept.opened(Handle(1), Ino(5), OpenMode::default()).unwrap();
+        kept.opened(Handle(2), Ino(5), MODE).unwrap();
+        kept.closed(Handle(1), Ino(5), OpenMode::default());
+        kept.may_lock((Ino(5), LockSpace::Range, 9)).unwrap();
+        kept.locked_through(Ino(5), Handle(2), 9).unwrap();
+        let range = LockRange { start: 1, end: u64::MAX >> 1 };
+        let one = OwnLock { space: LockSpace::Range, owner: 9, mode: LockMode::Exclusive, range, pid: 42 };
+        let other = OwnLock { space: LockSpace::Flock, mode: LockMode::Shared, ..one };
+        kept.locks_become(Ino(5), &[], &[one]).unwrap();
+        kept.locks_become(Ino(5), &[one], &[other]).unwrap();
+        kept.set_door([4, 5]);
+
+        let kept = next(kept);
+        assert_eq!(kept.handles(), [(Handle(2), Ino(5), MODE)]);
+        assert!(kept.last_handle() >= 2);
+        assert_eq!(kept.lockers(), [(Ino(5), LockSpace::Range, 9)]);
+        assert_eq!(kept.descriptions(), [(Ino(5), Handle(2), 9)]);
+        assert_eq!(kept.locks(), [(Ino(5), other)]);
+        assert_eq!(kept.door(), [4, 5]);
+        kept.loses_locks();
+        assert!(kept.locks().is_empty() && kept.lockers().is_empty());
+    }
+
+    #[test]
+    fn what_a_client_did_not_leave_is_refused() {
+        let other = SharedMemory::create(c"test", LOCK_ROWS.end).unwrap();
+        assert!(Kept::left_behind(other.file().try_clone_to_owned().unwrap()).is_err());
+        let kept = Kept::new().unwrap();
+        kept.set(AT_VERSION, VERSION + 1);
+        assert!(Kept::left_behind(kept.file().try_clone_to_owned().unwrap()).is_err());
+    }
+}

@@ -1,0 +1,199 @@
+//! Going on where another process has ended: with its session, what it held, its open files and its locks
+//! ([decision 26](crate::docs::decisions::a_mount_is_kept)).
+//!
+//! In order: the session is asked for; what it holds is taken over as the leader has noted it, so that recalls find it; open files
+//! and locks are put back; what was lost is reported. Only then do the tasks of the client start, and the door opens last. Of
+//! nothing that is held is it known what the kernel has of it, so it is taken to have pages, and to go by names and attributes for
+//! as long as it may.
+//!
+//! When another server leads by now, nobody can say what was held. It waits until all sessions have told it, and this one tells
+//! what it knows of: the open files, and what it had locks on. By then the kernel goes by nothing that it was told before.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::core::Core;
+use super::files::OpenFile;
+use super::kept::{Kept, Standing};
+use super::session::take_up_open_files;
+use super::{ClientConfig, FAREWELL};
+use crate::remote::meta::{CallError, MetaClient};
+use crate::remote::session::MetaSession;
+use crate::types::allowance::Allowance;
+use crate::types::error::FsError;
+use crate::types::id::Ino;
+use crate::types::lock::OwnLock;
+use crate::types::op::Op;
+use crate::types::session::{Hold, Lease, SessionOpened};
+
+/// A session, and the one that a client before had on this mount.
+pub struct Begun {
+    pub session: MetaSession,
+    pub opened: SessionOpened,
+    /// When it was asked for.
+    pub sent: Instant,
+    pub before: Option<Standing>,
+}
+
+impl Begun {
+    /// The session is that of the client before.
+    pub fn goes_on(&self) -> bool {
+        self.before.is_some_and(|before| before.session == self.session.id())
+    }
+
+    /// The term of the leader that knows what is held.
+    pub fn known_to(&self) -> u64 {
+        match self.before {
+            Some(before) if self.goes_on() => before.term,
+            _ => self.opened.heartbeat.term,
+        }
+    }
+}
+
+/// Goes on with the session that was left behind, or opens one.
+///
+/// # Errors
+/// As [`MetaSession::open`].
+pub async fn begin(config: &ClientConfig, meta: &Arc<MetaClient>) -> Result<Begun, CallError> {
+    let (volume, name, kept) = (&config.volume, &config.name, config.kept.clone());
+    let before = kept.as_ref().and_then(|kept| kept.standing());
+    // Who is there already waits for the cluster with all its callers.
+    let patience = if before.is_some() { None } else { config.start_patience };
+    let resumed = match before {
+        Some(before) => MetaSession::resume(meta.clone(), before.session, before.sequence, patience).await?,
+        None => None,
+    };
+    let (session, opened, sent) = match resumed {
+        Some(resumed) => resumed,
+        None => {
+            let after = before.map(|before| before.session);
+            MetaSession::open(meta.clone(), volume, name, config.read_only, after, patience).await?
+        }
+    };
+    if opened.volume.policy.access.is_for_one()
+        && let Some(before) = before.filter(|before| !before.in_order || before.session != session.id())
+    {
+        tracing::error!(session = %before.session, "what the kernel keeps of the volume is not what is stored");
+        if let Err(error) = session.close(FAREWELL).await {
+            tracing::debug!(%error, "the session was not closed");
+        }
+        return Err(CallError::Refused(
+            "the client died with something unsynced: unmount it and mount it again".into(),
+        ));
+    }
+    let session = match kept {
+        Some(kept) => session.telling(move |sequence| kept.uses_sequence(sequence)),
+        None => session,
+    };
+    Ok(Begun { session, opened, sent, before })
+}
+
+impl Core {
+    /// Takes over what a client before has left. To be called before anything else is done.
+    pub async fn take_up(self: &Arc<Self>, kept: &Kept, before: Standing, goes_on: bool) {
+        let known = goes_on && self.take_up_holds(before.term).await;
+        self.take_up_files(kept, !before.in_order);
+        if goes_on {
+            self.take_up_locks(kept, known);
+        } else {
+            self.files.lose(&self.locks.lose());
+        }
+        let session = self.session().id();
+        if before.in_order {
+            tracing::info!(%session, goes_on, "taken over from a client that has left");
+        } else {
+            self.journal.note_failure();
+            tracing::error!(%session, goes_on, "taken over from a client that died: what was not synced is lost");
+        }
+    }
+
+    /// What the session holds. `false`: the leader is not the one that has granted it.
+    async fn take_up_holds(self: &Arc<Self>, term: u64) -> bool {
+        self.lending.began_before();
+        let (era, mut after) = (self.era(), Ino(0));
+        loop {
+            let answer = self.session().holdings(after).await;
+            let Ok((told_by, claims, end)) = answer.result else { return false };
+            if told_by != term {
+                return false;
+            }
+            after = claims.last().map_or(after, |claim| claim.ino);
+            let taken = self.install(era, claims);
+            for ino in taken {
+                let node = self.nodes.node(ino);
+                let mut state = node.lock();
+                state.pages = true;
+                state.lent.lend();
+            }
+            if end {
+                return true;
+            }
+        }
+    }
+
+    fn take_up_files(self: &Arc<Self>, kept: &Kept, with_losses: bool) {
+        for (handle, ino, mode) in kept.handles() {
+            let node = self.nodes.node(ino);
+            node.lock().opened(mode.write);
+            let file = Arc::new(OpenFile::new(node.clone(), mode));
+            self.files.restore(handle, file);
+            let mut state = node.lock();
+            state.pages = true;
+            state.uncovered = state.held.lease() == Lease::None;
+            if with_losses && mode.write {
+                state.fail(FsError::Io);
+            }
+        }
+    }
+
+    /// Locks that were decided here, where it is still ours to decide.
+    fn take_up_locks(&self, kept: &Kept, knows_holds: bool) {
+        let mut locks: HashMap<Ino, Vec<OwnLock>> = HashMap::new();
+        for (ino, lock) in kept.locks() {
+            locks.entry(ino).or_default().push(lock);
+        }
+        for (ino, own) in locks {
+            let node = self.nodes.node(ino);
+            let mut state = node.lock();
+            if !knows_holds {
+                // The leader that granted it is gone, and no other grants it to anybody before this one has told what it held.
+                state.held.assume(Hold { lease: Lease::Write, open: false });
+            }
+            if state.held.lease() == Lease::Write {
+                state.arbiter.takes_up(&own);
+            }
+        }
+    }
+
+    /// A client that died may have been told of the end of a file, and not have dropped its locks.
+    async fn unlock_closed(self: &Arc<Self>) {
+        for (ino, space, owner) in self.config.kept.iter().flat_map(|kept| kept.lockers()) {
+            if self.nodes.node(ino).lock().opens > 0 {
+                continue;
+            }
+            if let Err(error) = self.unlock_all(ino, space, owner).await {
+                tracing::warn!(%error, %ino, "locks of a file that was closed were not dropped");
+            }
+        }
+    }
+
+    /// After the tasks of the client have started: whoever sent something before this does so in vain, and what was promised to
+    /// it of the quotas goes back, as nobody knows how much of that was used.
+    pub async fn settle_resumed(self: &Arc<Self>) {
+        let give_back = Op::Reserve { numbers: 0, upto: Allowance::default() };
+        if let (Err(error), _) = self.submit(vec![give_back], Hold::default()).await {
+            tracing::debug!(%error, "nothing was given back");
+        }
+        take_up_open_files(self).await;
+        self.unlock_closed().await;
+        // Not before: what is granted in answer to a question from before the leader was told is void.
+        for node in self.nodes.all() {
+            let uncovered = node.lock().uncovered;
+            if uncovered {
+                self.note_uncovered(&node);
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! A client that ends, in order or not, and the one that goes on with what it left.
+
+use super::*;
+use crate::client::kept::Kept;
+use crate::remote::meta::CallError;
+
+const EXCLUSIVE: Option<LockMode> = Some(LockMode::Exclusive);
+
+fn call(owner: u64, mode: Option<LockMode>) -> LockCall {
+    LockCall { space: LockSpace::Range, owner, mode, range: LockRange { start: 0, end: 9 }, pid: 1 }
+}
+
+/// A client that can be followed by another.
+async fn kept_client(cluster: &Cluster) -> (Client, Arc<Kept>) {
+    let kept = Arc::new(Kept::new().unwrap());
+    let config = kept.clone();
+    (cluster.client_with(|set| set.kept = Some(config)).await, kept)
+}
+
+/// As a killed process: nothing more happens on its behalf.
+fn kill(client: Client) {
+    client.core.stopping.send_replace(true);
+}
+
+fn left(kept: &Kept) -> Arc<Kept> {
+    Arc::new(Kept::left_behind(kept.file().try_clone_to_owned().unwrap()).unwrap())
+}
+
+async fn next(cluster: &Cluster, kept: &Kept) -> Client {
+    let kept = left(kept);
+    cluster.client_with(|set| set.kept = Some(kept)).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn open_files_and_leases_live_on() {
+    let cluster = Cluster::new();
+    let (first, kept) = kept_client(&cluster).await;
+    let (ino, handle) = create(&first, "f").await;
+    let (_, gone) = create(&first, "g").await;
+    first.release(ino, gone, None).await.unwrap();
+    write(&first, ino, handle, 0, b"before").await;
+    first.leave().await.unwrap();
+    kill(first);
+
+    let second = next(&cluster, &kept).await;
+    assert_eq!(read(&second, ino, handle, 0, 99).await, b"before");
+    write(&second, ino, handle, 0, b"beyond").await;
+    assert_eq!(second.fsync(ino, Some(handle)).await, Ok(()), "nothing was lost");
+    assert_eq!(second.check_handle(gone), Err(FsError::BadHandle));
+    let (_, another) = create(&second, "h").await;
+    assert!(another != handle && another != gone);
+
+    // What it holds is recalled from it, and given up when the kernel goes by nothing of it any more.
+    let other = cluster.client().await;
+    let (recalls, begun) = (cluster.meta.count("recall"), tokio::time::Instant::now());
+    other.setattr(ino, SetAttr { mode: Some(0o600), ..SetAttr::default() }).await.unwrap();
+    assert!(cluster.meta.count("recall") > recalls);
+    assert!(begun.elapsed() > Duration::from_millis(900), "a name was lent, perhaps");
+    assert_eq!(second.getattr(ino).await.unwrap().mode, 0o600);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_without_a_name_lives_on() {
+    let cluster = Cluster::new();
+    let (first, kept) = kept_client(&cluster).await;
+    let (ino, handle) = create(&first, "f").await;
+    write(&first, ino, handle, 0, b"here").await;
+    first.unlink(Ino::ROOT, name("f")).await.unwrap();
+    first.leave().await.unwrap();
+    kill(first);
+    // Another server leads, and knows of nothing that it is not told.
+    cluster.meta.fail_over();
+    let second = next(&cluster, &kept).await;
+    assert_eq!(read(&second, ino, handle, 0, 99).await, b"here");
+    second.release(ino, handle, None).await.unwrap();
+    second.sync().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(cluster.meta.attr(ino).is_none(), "closed, it is gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn locks_that_were_decided_here_hold() {
+    for fails_over in [false, true] {
+        let cluster = Cluster::new();
+        let (first, kept) = kept_client(&cluster).await;
+        let (ino, handle) = create(&first, "f").await;
+        first.sync().await.unwrap();
+        first.setlk(ino, call(1, EXCLUSIVE), true).await.unwrap();
+        first.setlk(ino, call(2, None), true).await.unwrap();
+        first.leave().await.unwrap();
+        kill(first);
+        if fails_over {
+            cluster.meta.fail_over();
+        }
+
+        let second = next(&cluster, &kept).await;
+        let other = cluster.client().await;
+        assert_eq!(second.setlk(ino, call(2, EXCLUSIVE), false).await, Err(FsError::WouldBlock));
+        assert_eq!(other.setlk(ino, call(1, EXCLUSIVE), false).await, Err(FsError::WouldBlock), "{fails_over}");
+        second.flush(ino, handle, 1).await.unwrap();
+        other.setlk(ino, call(1, EXCLUSIVE), false).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn locks_on_their_way_home_hold() {
+    let cluster = Cluster::new();
+    let (first, kept) = kept_client(&cluster).await;
+    let (ino, _) = create(&first, "f").await;
+    first.sync().await.unwrap();
+    first.setlk(ino, call(1, EXCLUSIVE), true).await.unwrap();
+    // Two are in each other's way: the leader is to decide, and the first dies before it has told what it decided.
+    cluster.meta.fault(|faults| faults.away = true);
+    let waiting = tokio::spawn({
+        let first = first.clone();
+        async move { first.setlk(ino, call(2, EXCLUSIVE), true).await }
+    });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    kill(first);
+    waiting.abort();
+    cluster.meta.fault(|faults| faults.away = false);
+    let second = next(&cluster, &kept).await;
+    let other = cluster.client().await;
+    assert_eq!(other.setlk(ino, call(1, EXCLUSIVE), false).await, Err(FsError::WouldBlock));
+    assert_eq!(second.setlk(ino, call(2, EXCLUSIVE), false).await, Err(FsError::WouldBlock));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_lost_is_reported() {
+    let cluster = Cluster::new();
+    let (first, kept) = kept_client(&cluster).await;
+    let (ino, handle) = create(&first, "f").await;
+    first.fsync(ino, Some(handle)).await.unwrap();
+    let reader = first.open(ino, OpenMode { read: true, ..OpenMode::default() }).await.unwrap();
+    write(&first, ino, handle, 0, b"lost").await;
+    kill(first);
+    let second = next(&cluster, &kept).await;
+    assert_eq!(second.fsync(ino, Some(handle)).await, Err(FsError::Io));
+    assert_eq!(second.fsync(ino, Some(handle)).await, Ok(()), "once");
+    write(&second, ino, handle, 0, b"kept").await;
+    assert_eq!(read(&second, ino, reader, 0, 99).await, b"kept");
+    second.leave().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_ended_meanwhile_is_replaced() {
+    let cluster = Cluster::new();
+    let (first, kept) = kept_client(&cluster).await;
+    let ((ino, handle), (locked, lock_handle)) = (create(&first, "f").await, create(&first, "l").await);
+    write(&first, ino, handle, 0, b"here").await;
+    first.setlk(locked, call(1, EXCLUSIVE), true).await.unwrap();
+    first.leave().await.unwrap();
+    kill(first);
+    cluster.meta.expire_all();
+    let second = next(&cluster, &kept).await;
+    assert_eq!(read(&second, ino, handle, 0, 99).await, b"here");
+    assert_eq!(second.read(locked, lock_handle, 0, 9).await, Err(FsError::Io), "others may have had the lock");
+    assert!(left(&kept).lockers().is_empty());
+    // The third goes on with the session of the second.
+    second.leave().await.unwrap();
+    kill(second);
+    let third = next(&cluster, &kept).await;
+    assert_eq!(read(&third, ino, handle, 0, 99).await, b"here");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_for_one_host_is_not_gone_on_with_when_something_is_lost() {
+    let cluster = Cluster::new();
+    cluster.meta.fault(|faults| faults.exclusive = true);
+    let (first, kept) = kept_client(&cluster).await;
+    create(&first, "f").await;
+    kill(first);
+    let config = ClientConfig { kept: Some(left(&kept)), ..ClientConfig::new("v", "test") };
+    let meta = Arc::new(MetaClient::new(Arc::new(FakeNet(cluster.meta.clone())), vec!["a:1".into()]));
+    let begun = Client::start(config, meta, cluster.chunks.clone()).await;
+    assert!(matches!(begun.map(drop), Err(CallError::Refused(_))));
+}

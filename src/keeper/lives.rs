@@ -1,0 +1,72 @@
+//! What follows when a client has ended. Pure.
+
+use std::time::Duration;
+
+/// Who ends sooner than this has not got on.
+const LIVED: Duration = Duration::from_millis(500);
+/// Before each next start of a client that does not get on.
+const PAUSES_MS: [u64; 6] = [0, 50, 200, 500, 1_000, 2_000];
+
+#[derive(Debug, Default)]
+pub struct Lives {
+    /// There is something to go on with.
+    keeps: bool,
+    /// The client has said that nobody is to follow it.
+    done: bool,
+    /// How many in a row have not got on.
+    short: usize,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Another client, after a pause.
+    Follows(Duration),
+    /// The keeper ends as the client did.
+    Ends,
+}
+
+impl Lives {
+    pub fn keeps(&mut self) {
+        self.keeps = true;
+    }
+
+    pub fn is_done(&mut self) {
+        self.done = true;
+    }
+
+    /// A client has ended after so long; or left, as it was told to.
+    pub fn ended(&mut self, after: Duration, left: bool) -> Next {
+        if self.done || !self.keeps {
+            return Next::Ends;
+        }
+        self.short = if after < LIVED && !left { self.short + 1 } else { 0 };
+        let pause = PAUSES_MS.get(self.short.saturating_sub(1)).or(PAUSES_MS.last());
+        Next::Follows(Duration::from_millis(pause.copied().unwrap_or_default()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+    const SHORT: Duration = Duration::from_millis(10);
+
+    #[test]
+    fn who_never_mounted_anything_is_not_followed() {
+        assert_eq!(Lives::default().ended(LONG, false), Next::Ends);
+    }
+
+    #[test]
+    fn a_client_is_followed_at_once_and_one_that_does_not_get_on_ever_later() {
+        let mut lives = Lives::default();
+        lives.keeps();
+        assert_eq!(lives.ended(LONG, false), Next::Follows(Duration::ZERO));
+        let pauses: Vec<Next> = (0..8).map(|_| lives.ended(SHORT, false)).collect();
+        let due = [0, 50, 200, 500, 1_000, 2_000, 2_000, 2_000];
+        assert_eq!(pauses, due.map(|ms| Next::Follows(Duration::from_millis(ms))));
+        assert_eq!(lives.ended(SHORT, true), Next::Follows(Duration::ZERO), "an upgrade is none of its doing");
+        lives.is_done();
+        assert_eq!(lives.ended(LONG, false), Next::Ends);
+    }
+}
