@@ -343,6 +343,8 @@ async fn called(calls: &mut Option<mpsc::Receiver<()>>) {
 fn abandon(mountpoint: &Path, keeping: Option<&Keeping>) {
     let Some(keeping) = keeping.filter(|keeping| keeping.goes_on()) else { return };
     keeping.is_done();
+    // The last descriptor but the keeper's, which lets go of its own: nothing is answered any more.
+    drop(keeping.device());
     if let Err(error) = detach_mount(mountpoint) {
         tracing::warn!(%error, "a mount is left behind");
     }

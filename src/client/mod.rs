@@ -197,6 +197,7 @@ impl Client {
     /// Something could not be made durable: it is not left, and goes on.
     pub async fn leave(&self) -> Result<()> {
         self.core.sync().await?;
+        let _ = tokio::time::timeout(FAREWELL, self.core.tell_access_times()).await;
         self.core.config.kept.iter().for_each(|kept| kept.leaves_in_order());
         Ok(())
     }

@@ -130,10 +130,10 @@ impl Mounted {
         Ok((Mounted { path, listed }, device))
     }
 
-    /// What another process has mounted here.
+    /// What another process has mounted here. What else is there by now is not ours to unmount.
     pub fn adopt(path: &Path) -> Mounted {
         let path = resolve_untouched(path).unwrap_or_else(|_| path.to_owned());
-        let listed = listed_at(&path);
+        let listed = listed_at(&path).filter(MountEntry::is_ours);
         Mounted { path, listed }
     }
 

@@ -152,7 +152,11 @@ impl Watch {
                 }
             }
             (REFUSES, why) => say(format_args!("the client stays: {why}")),
-            (DONE, _) => self.lives.is_done(),
+            (DONE, _) => {
+                self.lives.is_done();
+                // Whoever unmounts it waits for answers as long as somebody could give them.
+                self.kept.clear();
+            }
             _ => say(format_args!("the client says {message:?}, which means nothing")),
         }
         Ok(())
