@@ -23,6 +23,7 @@ pub struct Keeping {
     ward: Ward,
     pub kept: Arc<Kept>,
     device: Mutex<Option<Vec<OwnedFd>>>,
+    goes_on: bool,
 }
 
 impl Keeping {
@@ -40,7 +41,8 @@ impl Keeping {
             None => Kept::new().or_fail(|| "nothing can be left to the next client".to_string())?,
         };
         let device = device.filter(|_| kept.standing().is_some());
-        Ok(Some(Arc::new(Keeping { ward, kept: Arc::new(kept), device: Mutex::new(device) })))
+        let goes_on = device.is_some();
+        Ok(Some(Arc::new(Keeping { ward, kept: Arc::new(kept), device: Mutex::new(device), goes_on })))
     }
 
     /// What the process before served, to be gone on with.
@@ -50,7 +52,7 @@ impl Keeping {
 
     /// There is a mount to go on with.
     pub fn goes_on(&self) -> bool {
-        self.device.lock().is_some()
+        self.goes_on
     }
 
     /// Has a mount that was just made kept.
@@ -63,7 +65,7 @@ impl Keeping {
         self.ward.keep(DEVICE, &device.iter().map(AsFd::as_fd).collect::<Vec<_>>())
     }
 
-    /// From now on signals are heard.
+    /// It is mounted, and signals are heard.
     pub fn hears(&self) {
         self.ward.hears();
     }

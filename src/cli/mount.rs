@@ -100,7 +100,6 @@ fn work(common: &CommonConfig, access: Access, plan: Plan, report: &mut Report) 
     memory::give_back_above(plan.config.memory.0 / 2).or_fail(|| "the program cannot start".to_string())?;
     dial::runtime()?.block_on(async {
         let mut signals = Signals::new()?;
-        plan.keeping.iter().for_each(|keeping| keeping.hears());
         let credential = access.credential().await?;
         let (mountpoint, keeping) = (plan.mountpoint.clone(), plan.keeping.clone());
         let place = mountpoint.display().to_string();
@@ -111,6 +110,7 @@ fn work(common: &CommonConfig, access: Access, plan: Plan, report: &mut Report) 
                 return Err(Failure::new("interrupted before it was mounted"));
             }
         };
+        mounted.keeping.iter().for_each(|keeping| keeping.hears());
         ready::announce("mount", mounted.volume_number(), place);
         report.ready("");
         mounted.run(&mut signals).await
@@ -249,8 +249,11 @@ impl Mounted {
                 Ok(Mounted { mount, client, endpoint, follower, keeping: plan.keeping, _note })
             }
             Err(failure) => {
-                // Nothing was written through it: what this reports does not matter beside the failure.
-                let _ = client.stop().await;
+                // Nothing was written through it: what this reports does not matter beside the failure. And with a session that is
+                // gone on with the next process goes on.
+                if plan.keeping.as_ref().is_none_or(|keeping| !keeping.goes_on()) {
+                    let _ = client.stop().await;
+                }
                 Err(failure)
             }
         }

@@ -17,6 +17,7 @@ use super::api::LockCall;
 use super::core::Core;
 use super::inode::{Node, State};
 use super::journal::Change;
+use super::kept::Kept;
 use crate::types::id::{Ino, SessionId};
 use crate::types::lock::{Lock, LockOwner, LockSpace, OwnLock};
 use crate::types::locking;
@@ -157,9 +158,14 @@ impl Arbiter {
 
     /// The leader has said that this client may decide, when asked in the turn given.
     fn come(&mut self, turn: u64, own: &[OwnLock]) {
-        if self.calls == 0 && self.turns == turn && self.here.is_none() {
+        if self.comes(turn) {
             self.here = Some(Table::of(own));
         }
+    }
+
+    /// What the leader said when it was asked in this turn still holds.
+    fn comes(&self, turn: u64) -> bool {
+        self.calls == 0 && self.turns == turn && self.here.is_none()
     }
 }
 
@@ -202,6 +208,7 @@ impl Core {
         let Some(kept) = &self.config.kept else { return };
         let node = self.nodes.node(ino);
         let state = node.lock();
+        self.locks.are_home(ino);
         // It may have come back meanwhile, with them.
         let now = state.arbiter.own();
         if kept.locks_become(ino, locks, &now).is_err() {
@@ -235,8 +242,8 @@ impl Core {
         let mut state = node.lock();
         match told.result {
             Ok(Some(own)) if self.may_decide(&state) => {
-                let kept = self.config.kept.as_ref().map(|kept| kept.locks_become(node.ino, &[], &own));
-                if kept.is_none_or(|kept| kept.is_ok()) {
+                let is_kept = |kept: &Arc<Kept>| kept.locks_become(node.ino, &[], &own).is_ok();
+                if state.arbiter.comes(turn) && self.config.kept.as_ref().is_none_or(is_kept) {
                     state.arbiter.come(turn, &own);
                 }
             }

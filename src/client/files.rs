@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::api::{Handle, OpenMode, Result};
 use super::inode::{Node, State};
-use super::kept::Kept;
+use super::kept::{Debt, Kept};
 use super::names::FIRST_COOKIE;
 use super::readahead::Stream;
 use crate::types::error::FsError;
@@ -50,6 +50,10 @@ impl OpenFile {
     /// `Io` when a lock that this handle may have relied on was lost.
     pub fn check_lost(&self) -> Result<()> {
         if self.lost.load(Ordering::Acquire) { Err(FsError::Io) } else { Ok(()) }
+    }
+
+    fn owes_a_report(&self) -> bool {
+        self.node.lock().failure.count > self.reported.load(Ordering::Acquire)
     }
 
     /// What write-back met since this handle was told last.
@@ -137,6 +141,40 @@ impl Files {
         for shard in &self.shards {
             for file in shard.lock().values().filter(|file| inos.contains(&file.node.ino)) {
                 file.lost.store(true, Ordering::Release);
+            }
+        }
+    }
+
+    /// What open files are to be told yet.
+    pub fn debts(&self) -> Vec<Debt> {
+        let mut debts = Vec::new();
+        for shard in &self.shards {
+            for (handle, file) in shard.lock().iter() {
+                let (failure, lost) = (file.owes_a_report(), file.lost.load(Ordering::Acquire));
+                if failure || lost {
+                    debts.push(Debt { handle: Handle(*handle), failure, lost });
+                }
+            }
+        }
+        debts
+    }
+
+    /// Takes up what a client before owed to these, and to no other.
+    pub fn take_up(&self, debts: &[Debt]) {
+        let owed = debts.iter().filter_map(|debt| Some((debt, self.find(debt.handle).ok()?)));
+        let owed: Vec<(&Debt, Arc<OpenFile>)> = owed.collect();
+        for (debt, file) in &owed {
+            if debt.failure {
+                file.node.lock().fail(FsError::Io);
+            }
+            file.lost.fetch_or(debt.lost, Ordering::AcqRel);
+        }
+        let is_owed = |handle: u64| owed.iter().any(|(debt, _)| debt.failure && debt.handle.0 == handle);
+        for shard in &self.shards {
+            for (handle, file) in shard.lock().iter().filter(|_| !owed.is_empty()) {
+                if !is_owed(*handle) {
+                    file.reported.store(file.node.lock().failure.count, Ordering::Release);
+                }
             }
         }
     }

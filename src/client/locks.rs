@@ -33,6 +33,8 @@ pub struct LockNotes {
     /// What was granted and not dropped as a whole since.
     granted: Mutex<HashMap<Locker, Vec<LockRange>>>,
     kept: Option<Arc<Kept>>,
+    /// Who has dropped all, and of whom the leader may not have heard yet.
+    leaving: Mutex<Vec<Locker>>,
 }
 
 impl LockNotes {
@@ -40,7 +42,12 @@ impl LockNotes {
     pub fn new(kept: Option<Arc<Kept>>) -> LockNotes {
         let lockers = kept.as_ref().map(|kept| kept.lockers()).unwrap_or_default();
         let granted = lockers.iter().map(|locker| (*locker, vec![EVERYTHING])).collect();
-        LockNotes { held: Mutex::new(lockers.into_iter().collect()), granted: Mutex::new(granted), kept }
+        LockNotes {
+            held: Mutex::new(lockers.into_iter().collect()),
+            granted: Mutex::new(granted),
+            kept,
+            leaving: Mutex::default(),
+        }
     }
 
     /// Nobody holds any. Returns the inodes on which somebody did.
@@ -87,9 +94,26 @@ impl LockNotes {
         self.held.lock().remove(&(ino, space, owner))
     }
 
-    /// Nothing of it is held any more, anywhere.
-    fn is_gone(&self, locker: Locker) {
-        self.kept.iter().for_each(|kept| kept.locks_no_more(locker));
+    /// Nothing of it is held any more here; nor at the leader, unless something is on its way there.
+    fn is_gone(&self, locker: Locker, on_its_way: bool) {
+        match &self.kept {
+            Some(_) if on_its_way => self.leaving.lock().push(locker),
+            Some(kept) => kept.locks_no_more(locker),
+            None => {}
+        }
+    }
+
+    /// The leader has heard what was decided here about an inode.
+    pub fn are_home(&self, ino: Ino) {
+        let Some(kept) = &self.kept else { return };
+        self.leaving.lock().retain(|locker| {
+            let is_home = locker.0 == ino;
+            // It may have locked something anew.
+            if is_home && !self.held.lock().contains(locker) {
+                kept.locks_no_more(*locker);
+            }
+            !is_home
+        });
     }
 }
 
@@ -265,7 +289,8 @@ impl Core {
                 return Err(error);
             }
         }
-        self.locks.is_gone((ino, space, owner));
+        let on_its_way = node.lock().pending > 0;
+        self.locks.is_gone((ino, space, owner), on_its_way);
         Ok(())
     }
 }

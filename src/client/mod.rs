@@ -157,7 +157,10 @@ impl Client {
         if let (Some(kept), Some(before)) = (&kept, before) {
             core.take_up(kept, before, goes_on).await;
         }
-        kept.iter().for_each(|kept| kept.goes_on_as(core.session().id(), term));
+        kept.iter().for_each(|kept| {
+            kept.is_of(core.volume.id);
+            kept.goes_on_as(core.session().id(), term);
+        });
         core.refresh_space().await;
         session::start(&core, term);
         writeback::start(&core);
@@ -198,7 +201,10 @@ impl Client {
     pub async fn leave(&self) -> Result<()> {
         self.core.sync().await?;
         let _ = tokio::time::timeout(FAREWELL, self.core.tell_access_times()).await;
-        self.core.config.kept.iter().for_each(|kept| kept.leaves_in_order());
+        if let Some(kept) = &self.core.config.kept {
+            kept.owes(&self.core.files.debts())?;
+            kept.leaves_in_order();
+        }
         Ok(())
     }
 

@@ -9,14 +9,14 @@
 //! When another server leads by now, nobody can say what was held. It waits until all sessions have told it, and this one tells
 //! what it knows of: the open files, and what it had locks on. By then the kernel goes by nothing that it was told before.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::core::Core;
 use super::files::OpenFile;
-use super::kept::{Kept, Standing};
+use super::kept::{Kept, Locker, Standing};
 use super::session::take_up_open_files;
 use super::{ClientConfig, FAREWELL};
 use crate::remote::meta::{CallError, MetaClient};
@@ -72,6 +72,9 @@ pub async fn begin(config: &ClientConfig, meta: &Arc<MetaClient>) -> Result<Begu
             MetaSession::open(meta.clone(), volume, name, config.read_only, after, patience).await?
         }
     };
+    if kept.as_ref().and_then(|kept| kept.volume()).is_some_and(|volume| volume != opened.volume.id) {
+        return Err(CallError::Refused("it is another volume of that name by now".into()));
+    }
     if opened.volume.policy.access.is_for_one()
         && let Some(before) = before.filter(|before| !before.in_order || before.session != session.id())
     {
@@ -141,18 +144,24 @@ impl Core {
             self.files.restore(handle, file);
             let mut state = node.lock();
             state.pages = true;
-            state.uncovered = state.held.lease() == Lease::None;
-            if with_losses && mode.write {
-                state.fail(FsError::Io);
-            }
+            // It may have had them from before the lease.
+            state.uncovered = !self.is_exclusive();
+        }
+        self.files.take_up(&kept.debts());
+        for (_, ino, _) in kept.handles().into_iter().filter(|(.., mode)| with_losses && mode.write) {
+            self.nodes.node(ino).lock().fail(FsError::Io);
         }
     }
 
     /// Locks that were decided here, where it is still ours to decide.
     fn take_up_locks(&self, kept: &Kept, knows_holds: bool) {
         let mut locks: HashMap<Ino, Vec<OwnLock>> = HashMap::new();
+        // What its owner has dropped as a whole may still be noted.
+        let lockers: HashSet<Locker> = kept.lockers().into_iter().collect();
         for (ino, lock) in kept.locks() {
-            locks.entry(ino).or_default().push(lock);
+            if lockers.contains(&(ino, lock.space, lock.owner)) {
+                locks.entry(ino).or_default().push(lock);
+            }
         }
         for (ino, own) in locks {
             let node = self.nodes.node(ino);
@@ -183,8 +192,8 @@ impl Core {
     /// it of the quotas goes back, as nobody knows how much of that was used.
     pub async fn settle_resumed(self: &Arc<Self>) {
         let give_back = Op::Reserve { numbers: 0, upto: Allowance::default() };
-        if let (Err(error), _) = self.submit(vec![give_back], Hold::default()).await {
-            tracing::debug!(%error, "nothing was given back");
+        while let (Err(FsError::Unreachable), _) = self.submit(vec![give_back.clone()], Hold::default()).await {
+            tracing::warn!("the cluster does not answer; what a client before has sent may still happen");
         }
         take_up_open_files(self).await;
         self.unlock_closed().await;

@@ -100,12 +100,13 @@ impl Mount {
         if let Err(error) = notifier.increment_epoch() {
             tracing::debug!(%error, "the kernel goes by names that it was told before, for as long as it was told");
         }
-        let mut mount = Mount::of(mounted);
-        mount.afterwork = afterwork;
-        let serving = mount.serve(session, cache);
+        // Before anything is taken: what is taken and not answered is handed out again, whoever has taken it.
         if let Err(error) = notifier.resend() {
             tracing::error!(%error, "whoever waited for an answer before may wait for ever: Linux 6.9 is needed");
         }
+        let mut mount = Mount::of(mounted);
+        mount.afterwork = afterwork;
+        let serving = mount.serve(session, cache);
         // Whoever dropped it would unmount it.
         serving.inspect_err(|_| mount.end = watch::channel(Some(Ok(()))).1)?;
         Ok(mount)

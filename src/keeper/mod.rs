@@ -12,7 +12,7 @@
 //!
 //! Messages over a socket that keeps their bounds, each a word and what belongs to it, with descriptors beside it. The keeper first
 //! says `kept NAME` for all that it has of the client before, then `go`; later `leave`. The client says `keep NAME` (which takes the
-//! place of what had the name), `hears` once signals do not kill it, `refuses SENTENCE` when it cannot leave now, and `done`, after
+//! place of what had the name), `hears` once it serves and signals do not kill it, `refuses SENTENCE` when it cannot leave now, and `done`, after
 //! which nobody follows it.
 
 mod lives;

@@ -56,7 +56,7 @@ impl Ward {
         self.socket.send(&format!("{KEEP} {name}"), descriptors)
     }
 
-    /// From now on a signal, or a word, makes this process end in order.
+    /// It serves; from now on a signal, or a word, makes this process end in order.
     pub fn hears(&self) {
         self.say(HEARS);
     }

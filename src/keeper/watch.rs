@@ -23,6 +23,10 @@ const OOM_FILE: &str = "/proc/self/oom_score_adj";
 /// Never to be killed for want of memory: it has next to none, and a mount dies with it.
 const OOM_NEVER: &str = "-1000";
 
+/// Between two looks at a client that says nothing.
+const LOOK_PERIOD: Duration = Duration::from_millis(500);
+/// A process that has ended is buried within so long, if none of its threads is held in the kernel.
+const BURIED_WITHIN: Duration = Duration::from_millis(400);
 /// Before it is tried again: the program may be being replaced.
 const START_PAUSE: Duration = Duration::from_millis(500);
 
@@ -64,8 +68,12 @@ struct Client {
     pid: libc::pid_t,
     /// Gone when the client has closed its end.
     socket: Option<Socket>,
+    /// It serves, and signals do not kill it.
     hears: bool,
+    is_to_leave: bool,
     started: Instant,
+    /// It has ended, and was not to be buried then.
+    dead_since: Option<Instant>,
 }
 
 impl Watch {
@@ -74,8 +82,9 @@ impl Watch {
         loop {
             let [signalled, spoken] = self.wait()?;
             if spoken {
-                self.listen()?;
+                self.listen();
             }
+            self.look_for_the_unburied();
             if signalled {
                 let signal = next_signal(&self.signals)?;
                 if signal == libc::SIGCHLD {
@@ -113,7 +122,14 @@ impl Watch {
         let pid = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
         // One that has ended already is buried soon.
         let _ = hand_over(&ours, &self.kept);
-        self.client = Some(Client { pid, socket: Some(ours), hears: false, started: Instant::now() });
+        self.client = Some(Client {
+            pid,
+            socket: Some(ours),
+            hears: false,
+            is_to_leave: false,
+            started: Instant::now(),
+            dead_since: None,
+        });
         Ok(())
     }
 
@@ -122,7 +138,10 @@ impl Watch {
         let spoken = self.client.as_ref().and_then(|client| client.socket.as_ref()).map_or(-1, Socket::number);
         let watched = |fd: RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         let mut polled = [watched(self.signals.as_raw_fd()), watched(spoken)];
-        let pause = self.starts_at.map(|at| at.saturating_duration_since(Instant::now()).as_millis() + 1);
+        let pause = match self.starts_at {
+            Some(at) => Some(at.saturating_duration_since(Instant::now()).as_millis() + 1),
+            None => self.client.as_ref().map(|_| LOOK_PERIOD.as_millis()),
+        };
         let timeout = pause.map_or(-1, |ms| libc::c_int::try_from(ms).unwrap_or(libc::c_int::MAX));
         // SAFETY: an array of two, which lives to the end of the call.
         if unsafe { libc::poll(polled.as_mut_ptr(), 2, timeout) } < 0 {
@@ -133,12 +152,17 @@ impl Watch {
     }
 
     /// One message of the client.
-    fn listen(&mut self) -> io::Result<()> {
-        let Some(client) = &mut self.client else { return Ok(()) };
-        let Some(socket) = &client.socket else { return Ok(()) };
-        let Some((message, descriptors)) = socket.receive()? else {
-            client.socket = None;
-            return Ok(());
+    fn listen(&mut self) {
+        let Some(client) = &mut self.client else { return };
+        let Some(socket) = &client.socket else { return };
+        let (message, descriptors) = match socket.receive() {
+            Ok(Some(message)) => message,
+            // It ended before it had read all that it was told: said once, before what it has said itself.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return,
+            Ok(None) | Err(_) => {
+                client.socket = None;
+                return;
+            }
         };
         match message.split_once(' ').unwrap_or((&message, "")) {
             (KEEP, name) => {
@@ -159,23 +183,27 @@ impl Watch {
             }
             _ => say(format_args!("the client says {message:?}, which means nothing")),
         }
-        Ok(())
     }
 
     fn signalled(&mut self, signal: libc::c_int) {
-        let Some(client) = &self.client else {
+        let Some(client) = &mut self.client else {
             self.ending = Some(signal).filter(|signal| *signal != libc::SIGHUP);
             return;
         };
         match (signal, &client.socket) {
             (libc::SIGHUP, Some(socket)) if client.hears => {
                 // One that is gone is followed anyway.
-                let _ = socket.send(LEAVE, &[]);
+                client.is_to_leave = socket.send(LEAVE, &[]).is_ok();
             }
             // It starts, or ends.
             (libc::SIGHUP, _) => {}
             // What it would not hear yet it would die of; with nothing to keep that is as good.
             _ if client.hears || self.kept.is_empty() => kill(client.pid, signal),
+            // Twice: whoever says so minds neither the mount nor what is on it.
+            _ if self.ending.is_some() => {
+                self.lives.is_done();
+                kill(client.pid, libc::SIGKILL);
+            }
             _ => self.ending = Some(signal),
         }
     }
@@ -198,10 +226,10 @@ impl Watch {
                 continue;
             }
             while self.client.as_ref().is_some_and(|client| client.socket.is_some()) {
-                self.listen()?;
+                self.listen();
             }
             let Some(client) = self.client.take() else { continue };
-            let left = libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0;
+            let left = client.is_to_leave && libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0;
             match self.lives.ended(client.started.elapsed(), left) {
                 Next::Ends => return Ok(Some(code_of(status))),
                 Next::Follows(pause) => {
@@ -211,6 +239,27 @@ impl Watch {
             }
         }
     }
+
+    /// A thread of a client that has ended may be held in the kernel by a request that nobody answers: until another client does, so
+    /// it is followed without being buried.
+    fn look_for_the_unburied(&mut self) {
+        let Some(client) = &mut self.client else { return };
+        if !is_zombie(client.pid) {
+            client.dead_since = None;
+            return;
+        }
+        let since = *client.dead_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= BURIED_WITHIN && self.lives.ended(client.started.elapsed(), false) != Next::Ends {
+            say(format_args!("the client has ended but for what waits for the next one; another follows"));
+            self.client = None;
+            self.starts_at = Some(Instant::now());
+        }
+    }
+}
+
+fn is_zombie(pid: libc::pid_t) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
 }
 
 fn hand_over(socket: &Socket, kept: &BTreeMap<String, Vec<OwnedFd>>) -> io::Result<()> {

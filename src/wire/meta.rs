@@ -33,16 +33,6 @@ pub enum MetaRequest {
         session: SessionId,
         vitals: Vitals,
     },
-    /// By the process that comes after the one that opened it, and has its place with the kernel: what `OpenSession` was answered
-    /// with. Its answer counts as a heartbeat.
-    ResumeSession {
-        session: SessionId,
-    },
-    /// What the session holds on inodes after this one, at most `RECLAIM_CLAIMS_MAX`, in their order.
-    Holdings {
-        session: SessionId,
-        after: Ino,
-    },
     /// Opens the stream of events of this session; one at a time, a new one replaces the old.
     Subscribe {
         session: SessionId,
@@ -238,6 +228,18 @@ pub enum MetaRequest {
     /// Which servers there are and who leads; answered by every server, without a session.
     Members,
     GetMap,
+
+    // Sessions that other processes go on with.
+    /// By the process that comes after the one that opened it, and has its place with the kernel: what `OpenSession` was answered
+    /// with. Its answer counts as a heartbeat.
+    ResumeSession {
+        session: SessionId,
+    },
+    /// What the session holds on inodes after this one, at most `RECLAIM_CLAIMS_MAX`, in their order.
+    Holdings {
+        session: SessionId,
+        after: Ino,
+    },
 }
 
 /// What every reply to a session carries besides its body.
@@ -308,12 +310,6 @@ pub enum MetaBody {
     Refused(String),
     Done,
     Session(SessionOpened),
-    /// As a leader of this term has noted them. `end`: there are no more.
-    Holdings {
-        term: u64,
-        claims: Vec<Claim>,
-        end: bool,
-    },
     Heartbeat(HeartbeatReply),
     Attr(Attr),
     Attrs(Vec<Attr>),
@@ -350,6 +346,12 @@ pub enum MetaBody {
     Map(ClusterMap),
     /// As `NotLeader`, but what was asked for may have been done, or may still be.
     Uncertain(Option<MetaInfo>),
+    /// As a leader of this term has noted them. `end`: there are no more.
+    Holdings {
+        term: u64,
+        claims: Vec<Claim>,
+        end: bool,
+    },
 }
 
 /// What a store is told in the reply to its heartbeat.

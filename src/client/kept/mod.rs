@@ -19,7 +19,7 @@ use self::rows::Rows;
 use crate::client::api::{Handle, OpenMode, Result};
 use crate::host::shared::SharedMemory;
 use crate::types::error::FsError;
-use crate::types::id::{Ino, SessionId};
+use crate::types::id::{Ino, SessionId, VolumeId};
 use crate::types::lock::{LockMode, LockRange, LockSpace, OwnLock};
 
 /// "HOLDKEPT", little-endian.
@@ -34,6 +34,7 @@ const AT_SEQUENCES: usize = 3;
 const AT_TERM: usize = 4;
 const AT_IN_ORDER: usize = 5;
 const AT_HANDLES: usize = 6;
+const AT_VOLUME: usize = 7;
 const AT_DOOR: usize = 8;
 const DOOR_WORDS: usize = 2;
 const HEAD: usize = 64;
@@ -42,11 +43,14 @@ const HEAD: usize = 64;
 const HANDLES: usize = 1 << 20;
 const LOCKERS: usize = 1 << 16;
 const LOCKS: usize = 1 << 16;
+const DEBTS: usize = 1 << 16;
 
 const HANDLE_ROWS: Range<usize> = HEAD..HEAD + Rows::<3>::words(HANDLES);
 const LOCKER_ROWS: Range<usize> = HANDLE_ROWS.end..HANDLE_ROWS.end + Rows::<3>::words(LOCKERS);
 const DESCRIPTION_ROWS: Range<usize> = LOCKER_ROWS.end..LOCKER_ROWS.end + Rows::<3>::words(LOCKERS);
 const LOCK_ROWS: Range<usize> = DESCRIPTION_ROWS.end..DESCRIPTION_ROWS.end + Rows::<6>::words(LOCKS);
+const DEBT_ROWS: Range<usize> = LOCK_ROWS.end..LOCK_ROWS.end + Rows::<2>::words(DEBTS);
+const WORDS: usize = DEBT_ROWS.end;
 
 /// Sequences, and numbers of handles, are set aside so many at a time: the next client begins after all that were.
 const SET_ASIDE: u64 = 4096;
@@ -61,6 +65,17 @@ pub struct Kept {
     lockers: Rows<3>,
     descriptions: Rows<3>,
     locks: Rows<6>,
+    debts: Rows<2>,
+}
+
+/// What an open file is to be told yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Debt {
+    pub handle: Handle,
+    /// Something that was written could not be stored.
+    pub failure: bool,
+    /// A lock that it may have relied on is lost.
+    pub lost: bool,
 }
 
 /// The session that the client before had.
@@ -81,7 +96,7 @@ impl Kept {
     /// # Errors
     /// The host has no memory for it.
     pub fn new() -> io::Result<Kept> {
-        let memory = SharedMemory::create(c"holdfast-kept", LOCK_ROWS.end)?;
+        let memory = SharedMemory::create(c"holdfast-kept", WORDS)?;
         memory.words()[AT_MAGIC].store(MAGIC, Ordering::Relaxed);
         memory.words()[AT_VERSION].store(VERSION, Ordering::Relaxed);
         Ok(Kept::of(memory))
@@ -98,7 +113,7 @@ impl Kept {
         if word(AT_MAGIC) != Some(MAGIC) {
             return Err(invalid("it is not what a client leaves behind".into()));
         }
-        if word(AT_VERSION) != Some(VERSION) || memory.words().len() < LOCK_ROWS.end {
+        if word(AT_VERSION) != Some(VERSION) || memory.words().len() < WORDS {
             return Err(invalid("it was left behind by a client of another version".into()));
         }
         Ok(Kept::of(memory))
@@ -110,6 +125,7 @@ impl Kept {
             lockers: Rows::of(&memory, LOCKER_ROWS),
             descriptions: Rows::of(&memory, DESCRIPTION_ROWS),
             locks: Rows::of(&memory, LOCK_ROWS),
+            debts: Rows::of(&memory, DEBT_ROWS),
             memory,
         }
     }
@@ -149,6 +165,15 @@ impl Kept {
         self.set(AT_IN_ORDER, 0);
         self.set(AT_TERM, term);
         self.set(AT_SESSION, session.0);
+    }
+
+    /// `None`: there was no client before.
+    pub fn volume(&self) -> Option<VolumeId> {
+        Some(VolumeId(self.get(AT_VOLUME))).filter(|volume| volume.0 > 0)
+    }
+
+    pub fn is_of(&self, volume: VolumeId) {
+        self.set(AT_VOLUME, volume.0);
     }
 
     /// This leader knows what is held.
@@ -203,6 +228,25 @@ impl Kept {
 
     pub fn closed(&self, handle: Handle, ino: Ino, mode: OpenMode) {
         self.handles.take(&self.memory, handle_row(handle, ino, mode));
+    }
+
+    pub fn debts(&self) -> Vec<Debt> {
+        let debt =
+            |[handle, what]: [u64; 2]| Debt { handle: Handle(handle), failure: what & 1 > 0, lost: what & 2 > 0 };
+        self.debts.all().into_iter().map(debt).collect()
+    }
+
+    /// These are all that is owed, and nothing else is.
+    ///
+    /// # Errors
+    /// `NoSpace`: there are too many.
+    pub fn owes(&self, debts: &[Debt]) -> Result<()> {
+        self.debts.all().into_iter().for_each(|row| self.debts.take(&self.memory, row));
+        for Debt { handle, failure, lost } in debts {
+            let row = [handle.0, u64::from(*failure) | u64::from(*lost) << 1];
+            self.debts.put(&self.memory, row).map_err(|_| FsError::NoSpace)?;
+        }
+        Ok(())
     }
 
     // Locks.
@@ -338,6 +382,9 @@ mod tests {
         kept.locks_become(Ino(5), &[], &[one]).unwrap();
         kept.locks_become(Ino(5), &[one], &[other]).unwrap();
         kept.set_door([4, 5]);
+        let debt = Debt { handle: Handle(2), failure: true, lost: false };
+        kept.owes(&[Debt { lost: true, ..debt }]).unwrap();
+        kept.owes(&[debt]).unwrap();
 
         let kept = next(kept);
         assert_eq!(kept.handles(), [(Handle(2), Ino(5), MODE)]);
@@ -346,13 +393,14 @@ mod tests {
         assert_eq!(kept.descriptions(), [(Ino(5), Handle(2), 9)]);
         assert_eq!(kept.locks(), [(Ino(5), other)]);
         assert_eq!(kept.door(), [4, 5]);
+        assert_eq!(kept.debts(), [debt]);
         kept.loses_locks();
         assert!(kept.locks().is_empty() && kept.lockers().is_empty());
     }
 
     #[test]
     fn what_a_client_did_not_leave_is_refused() {
-        let other = SharedMemory::create(c"test", LOCK_ROWS.end).unwrap();
+        let other = SharedMemory::create(c"test", WORDS).unwrap();
         assert!(Kept::left_behind(other.file().try_clone_to_owned().unwrap()).is_err());
         let kept = Kept::new().unwrap();
         kept.set(AT_VERSION, VERSION + 1);

@@ -143,6 +143,27 @@ async fn what_was_lost_is_reported() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_not_told_is_told_by_the_next() {
+    let cluster = Cluster::new();
+    let (first, kept) = kept_client(&cluster).await;
+    let (ino, handle) = create(&first, "f").await;
+    let other = first.open(ino, RW).await.unwrap();
+    first.sync().await.unwrap();
+    cluster.meta.fault(|faults| faults.full = true);
+    cluster.chunks.full.store(true, Ordering::Relaxed);
+    write(&first, ino, handle, 0, &pattern(200_000, 1)).await;
+    assert_eq!(first.fsync(ino, Some(other)).await, Err(FsError::NoSpace), "one has heard of it, the other has not");
+    cluster.meta.fault(|faults| faults.full = false);
+    cluster.chunks.full.store(false, Ordering::Relaxed);
+    first.leave().await.unwrap();
+    kill(first);
+    let second = next(&cluster, &kept).await;
+    assert_eq!(second.fsync(ino, Some(other)).await, Ok(()), "it was told");
+    assert_eq!(second.fsync(ino, Some(handle)).await, Err(FsError::Io));
+    assert_eq!(second.fsync(ino, Some(handle)).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_that_ended_meanwhile_is_replaced() {
     let cluster = Cluster::new();
     let (first, kept) = kept_client(&cluster).await;
@@ -155,12 +176,14 @@ async fn a_session_that_ended_meanwhile_is_replaced() {
     let second = next(&cluster, &kept).await;
     assert_eq!(read(&second, ino, handle, 0, 99).await, b"here");
     assert_eq!(second.read(locked, lock_handle, 0, 9).await, Err(FsError::Io), "others may have had the lock");
+    assert_eq!(second.check_handle(handle), Ok(()));
     assert!(left(&kept).lockers().is_empty());
     // The third goes on with the session of the second.
     second.leave().await.unwrap();
     kill(second);
     let third = next(&cluster, &kept).await;
     assert_eq!(read(&third, ino, handle, 0, 99).await, b"here");
+    assert_eq!(third.read(locked, lock_handle, 0, 9).await, Err(FsError::Io), "until it is opened anew");
 }
 
 #[tokio::test(start_paused = true)]
