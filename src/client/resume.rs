@@ -24,7 +24,7 @@ use crate::remote::session::MetaSession;
 use crate::types::allowance::Allowance;
 use crate::types::error::FsError;
 use crate::types::id::Ino;
-use crate::types::lock::OwnLock;
+use crate::types::lock::{LockSpace, OwnLock};
 use crate::types::op::Op;
 use crate::types::session::{Hold, Lease, SessionOpened};
 
@@ -176,8 +176,19 @@ impl Core {
         }
     }
 
-    /// A client that died may have been told of the end of a file, and not have dropped its locks.
+    /// A client that died may have been told of the end of a file, and not have dropped its locks, or it.
     async fn unlock_closed(self: &Arc<Self>) {
+        let kept = self.config.kept.as_ref();
+        for (handle, ino, owner) in kept.iter().flat_map(|kept| kept.leaving()) {
+            for space in [LockSpace::Flock, LockSpace::Range] {
+                if let Err(error) = self.unlock_all(ino, space, owner).await {
+                    tracing::warn!(%error, %ino, "locks of a file that was closed were not dropped");
+                }
+            }
+            // One that has several owners is released once.
+            let _ = self.release(handle);
+            kept.iter().for_each(|kept| kept.has_left(handle, ino, owner));
+        }
         for (ino, space, owner) in self.config.kept.iter().flat_map(|kept| kept.lockers()) {
             if self.nodes.node(ino).lock().opens > 0 {
                 continue;

@@ -13,14 +13,13 @@ use fuser::{
     ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
     ReplyLock, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use tokio::runtime::Handle as Runtime;
 
 use super::caller::Caller;
 use super::convert::{ino, set_time, time_in};
 use super::locks::{LockArgument, space};
 use super::names::{NO_HANDLE, Place};
 use super::open_file_locks::OpenFileLocks;
-use super::serve::Afterwork;
+use super::serve::Desk;
 use super::session::Served;
 use super::tell::Teller;
 use crate::client::api::{Handle, Posix};
@@ -71,15 +70,14 @@ const WANTED_EXCLUSIVE: [(InitFlags, &str); 1] =
 /// A mounted namespace as fuser sees it.
 pub(super) struct Door<F> {
     pub fs: Arc<F>,
-    pub runtime: Runtime,
+    pub desk: Desk,
     /// The mount has `sync` or `dirsync`: changes of names are durable before they are answered.
     pub sync_names: bool,
     /// How regular files are opened; settled by INIT.
     pub open_flags: FopenFlags,
     pub open_file_locks: Arc<OpenFileLocks>,
     pub teller: Teller<F>,
-    pub afterwork: Afterwork,
-    kept: Option<Arc<Kept>>,
+    pub kept: Option<Arc<Kept>>,
 }
 
 impl<F: Posix> Door<F> {
@@ -88,11 +86,10 @@ impl<F: Posix> Door<F> {
         Door {
             teller: Teller::new(fs.clone(), runtime.clone(), cache),
             fs,
-            runtime,
+            desk: Desk::new(runtime),
             sync_names,
             open_flags: FopenFlags::empty(),
             open_file_locks: Arc::new(OpenFileLocks::new(kept.clone())),
-            afterwork: Afterwork::default(),
             kept,
         }
     }
@@ -139,7 +136,7 @@ impl<F: Posix> Filesystem for Door<F> {
     }
 
     fn destroy(&mut self) {
-        if let Err(error) = self.runtime.block_on(self.fs.sync()) {
+        if let Err(error) = self.desk.runtime.block_on(self.fs.sync()) {
             tracing::error!(%error, "the last changes of the mount may not be durable");
         }
     }

@@ -37,7 +37,7 @@ impl<F: Posix> Door<F> {
             return answer(result);
         }
         let fs = self.fs.clone();
-        serve(&self.runtime, caller, Surrender::Look, async move { fs.getattr(number).await }, answer);
+        serve(&self.desk, caller, Surrender::Look, async move { fs.getattr(number).await }, answer);
     }
 
     /// `by`: of `ftruncate`, the handle.
@@ -54,13 +54,13 @@ impl<F: Posix> Door<F> {
             Ok(attr)
         };
         let teller = self.teller.clone();
-        serve(&self.runtime, caller, Surrender::Change, work, move |result| teller.changed_attr(result, reply));
+        serve(&self.desk, caller, Surrender::Change, work, move |result| teller.changed_attr(result, reply));
     }
 
     pub fn answer_readlink(&self, caller: Caller, number: Ino, reply: ReplyData) {
         let fs = self.fs.clone();
         let work = async move { fs.readlink(number).await };
-        serve(&self.runtime, caller, Surrender::Look, work, move |result| match result {
+        serve(&self.desk, caller, Surrender::Look, work, move |result| match result {
             Ok(target) => reply.data(&target),
             Err(error) => reply.error(errno(&stale(error))),
         });
@@ -82,7 +82,7 @@ impl<F: Posix> Door<F> {
             check_name(&name)?;
             fs.getxattr(number, name).await
         };
-        serve(&self.runtime, caller, Surrender::Look, work, move |result| reply_xattr(result, size, reply));
+        serve(&self.desk, caller, Surrender::Look, work, move |result| reply_xattr(result, size, reply));
     }
 
     /// Names end with a NUL each. Who may not read `trusted.*` does not see them, as on ext4.
@@ -95,7 +95,7 @@ impl<F: Posix> Door<F> {
             }
             Ok(names.iter().flat_map(|name| name.iter().copied().chain([0])).collect())
         };
-        serve(&self.runtime, caller, Surrender::Look, work, move |result| reply_xattr(result, size, reply));
+        serve(&self.desk, caller, Surrender::Look, work, move |result| reply_xattr(result, size, reply));
     }
 
     pub fn answer_setxattr(&self, caller: Caller, number: Ino, pair: (&[u8], &[u8]), flags: i32, reply: ReplyEmpty) {
@@ -112,7 +112,7 @@ impl<F: Posix> Door<F> {
             Ok(())
         };
         let answer = move |result: Result<()>| reply_empty(result.map_err(stale), reply);
-        serve(&self.runtime, caller, Surrender::Change, work, answer);
+        serve(&self.desk, caller, Surrender::Change, work, answer);
     }
 
     pub fn answer_removexattr(&self, caller: Caller, number: Ino, name: &[u8], reply: ReplyEmpty) {
@@ -124,7 +124,7 @@ impl<F: Posix> Door<F> {
             Ok(())
         };
         let answer = move |result: Result<()>| reply_empty(result.map_err(stale), reply);
-        serve(&self.runtime, caller, Surrender::Change, work, answer);
+        serve(&self.desk, caller, Surrender::Change, work, answer);
     }
 }
 

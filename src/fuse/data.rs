@@ -72,7 +72,7 @@ impl<F: Posix> Door<F> {
                 }
             })
         }));
-        serve(&self.runtime, caller, surrender, async move { fs.open(number, mode).await }, answer);
+        serve(&self.desk, caller, surrender, async move { fs.open(number, mode).await }, answer);
     }
 
     pub fn answer_read(&self, caller: Caller, number: Ino, handle: Handle, offset: u64, len: u32, reply: ReplyData) {
@@ -81,7 +81,7 @@ impl<F: Posix> Door<F> {
         }
         let fs = self.fs.clone();
         let work = async move { fs.read(number, handle, offset, len).await };
-        serve(&self.runtime, caller, Surrender::Look, work, move |result| reply_data(result, reply));
+        serve(&self.desk, caller, Surrender::Look, work, move |result| reply_data(result, reply));
     }
 
     pub fn answer_write(
@@ -98,20 +98,24 @@ impl<F: Posix> Door<F> {
         let (fs, data) = (self.fs.clone(), write.data.to_vec());
         let write = WriteRequest { data: &[], ..write };
         let work = async move { fs.write(number, handle, WriteRequest { data: &data, ..write }).await };
-        serve(&self.runtime, caller, Surrender::Change, work, move |result| reply_written(result, reply));
+        serve(&self.desk, caller, Surrender::Change, work, move |result| reply_written(result, reply));
     }
 
     pub fn answer_flush(&self, caller: Caller, number: Ino, handle: Handle, owner: u64, reply: ReplyEmpty) {
         self.open_file_locks.flushed(number, owner);
         let fs = self.fs.clone();
         let work = async move { fs.flush(number, handle, owner).await };
-        serve(&self.runtime, caller, Surrender::Bounded(CLOSE_PATIENCE), work, move |result| {
-            reply_empty(result, reply)
-        });
+        serve(&self.desk, caller, Surrender::Bounded(CLOSE_PATIENCE), work, move |result| reply_empty(result, reply));
     }
 
     pub fn answer_release(&self, number: Ino, handle: Handle, flock_owner: Option<u64>, reply: ReplyEmpty) {
         let (fs, owners) = (self.fs.clone(), self.open_file_locks.released(number, handle));
+        // Whoever comes after this process is not told of it again.
+        let leaving: Vec<u64> = owners.iter().copied().chain([flock_owner.unwrap_or(0)]).collect();
+        let (kept, left) = (self.kept.clone(), leaving.clone());
+        let before =
+            || kept.iter().for_each(|kept| leaving.iter().for_each(|owner| kept.leaves(handle, number, *owner)));
+        let kept = self.kept.clone();
         let work = async move {
             let mut unlocked = Ok(());
             for owner in owners {
@@ -120,21 +124,23 @@ impl<F: Posix> Door<F> {
             if let Err(error) = unlocked {
                 tracing::warn!(ino = %number, %error, "locks of an open file description were not dropped");
             }
-            fs.release(number, handle, flock_owner).await
+            let released = fs.release(number, handle, flock_owner).await;
+            kept.iter().for_each(|kept| left.iter().for_each(|owner| kept.has_left(handle, number, *owner)));
+            released
         };
-        serve_leaving(&self.runtime, &self.afterwork, work, move |result| reply_empty(result, reply));
+        serve_leaving(&self.desk, before, work, move |result| reply_empty(result, reply));
     }
 
     pub fn answer_fsync(&self, caller: Caller, number: Ino, handle: Option<Handle>, reply: ReplyEmpty) {
         let fs = self.fs.clone();
         let work = async move { fs.fsync(number, handle).await };
-        serve(&self.runtime, caller, Surrender::Change, work, move |result| reply_empty(result, reply));
+        serve(&self.desk, caller, Surrender::Change, work, move |result| reply_empty(result, reply));
     }
 
     /// Everything of this mount, whoever wrote it.
     pub fn answer_sync(&self, caller: Caller, reply: ReplyIoctl) {
         let fs = self.fs.clone();
-        serve(&self.runtime, caller, Surrender::Change, async move { fs.sync().await }, move |result| match result {
+        serve(&self.desk, caller, Surrender::Change, async move { fs.sync().await }, move |result| match result {
             Ok(()) => reply.ioctl(0, &[]),
             // The mount has ended for good: no later try can make anything durable.
             Err(FsError::SessionExpired | FsError::TakenOver) => reply.error(Errno::ESTALE),
@@ -147,7 +153,7 @@ impl<F: Posix> Door<F> {
     pub fn answer_syncfs(&self, caller: Caller, reply: ReplyEmpty) {
         let fs = self.fs.clone();
         let (work, surrender) = (async move { fs.sync().await }, Surrender::Bounded(SYNC_PATIENCE));
-        serve(&self.runtime, caller, surrender, work, move |result| {
+        serve(&self.desk, caller, surrender, work, move |result| {
             if let Err(error) = &result {
                 tracing::warn!(%error, "a sync returned before everything was durable");
             }
@@ -159,7 +165,7 @@ impl<F: Posix> Door<F> {
     /// runtime's may be the very one that unmounts, when its answer to a request ends the last use of the mount.
     pub fn answer_unmounting(&self, reply: ReplyEmpty) {
         let (fs, (done, outcome)) = (self.fs.clone(), mpsc::channel());
-        self.runtime.spawn(async move { done.send(fs.sync().await) });
+        self.desk.runtime.spawn(async move { done.send(fs.sync().await) });
         let wait = move || {
             let synced = outcome.recv_timeout(UNMOUNT_PATIENCE);
             if !matches!(synced, Ok(Ok(()))) {
@@ -184,7 +190,7 @@ impl<F: Posix> Door<F> {
     ) {
         let fs = self.fs.clone();
         let work = async move { fs.fallocate(number, handle, fallocate_mode(mode)?, offset, len).await };
-        serve(&self.runtime, caller, Surrender::Change, work, move |result| reply_empty(result, reply));
+        serve(&self.desk, caller, Surrender::Change, work, move |result| reply_empty(result, reply));
     }
 
     pub fn answer_lseek(
@@ -206,7 +212,7 @@ impl<F: Posix> Door<F> {
             };
             i64::try_from(found).map_err(|_| FsError::FileTooLarge)
         };
-        serve(&self.runtime, caller, Surrender::Look, work, move |result| match result {
+        serve(&self.desk, caller, Surrender::Look, work, move |result| match result {
             Ok(offset) => reply.offset(offset),
             Err(error) => reply.error(errno(&error)),
         });
@@ -225,7 +231,7 @@ impl<F: Posix> Door<F> {
             let copied = fs.copy_range(from, to, len.min(COPY_BYTES_MAX)).await?;
             u32::try_from(copied).map_err(|_| FsError::Io)
         };
-        serve(&self.runtime, caller, Surrender::Change, work, move |result| reply_written(result, reply));
+        serve(&self.desk, caller, Surrender::Change, work, move |result| reply_written(result, reply));
     }
 }
 

@@ -55,7 +55,7 @@ impl<F: Posix> Door<F> {
     pub fn answer_getlk(&self, caller: Caller, number: Ino, lock: LockArgument, reply: ReplyLock) {
         let fs = self.fs.clone();
         let work = async move { fs.getlk(number, call(&lock)?).await };
-        serve(&self.runtime, caller, Surrender::Look, work, move |result| match result {
+        serve(&self.desk, caller, Surrender::Look, work, move |result| match result {
             Ok(None) => reply.locked(lock.start, lock.end, libc::F_UNLCK, 0),
             Ok(Some(held)) => {
                 let kind = if held.mode == LockMode::Shared { libc::F_RDLCK } else { libc::F_WRLCK };
@@ -75,18 +75,18 @@ impl<F: Posix> Door<F> {
         if wait {
             reply.leave_to_others();
         }
-        let (fs, runtime) = (self.fs.clone(), self.runtime.clone());
+        let (fs, desk) = (self.fs.clone(), self.desk.clone());
         let (taken, takes) = (self.fs.clone(), lock.kind != libc::F_UNLCK);
         let work = async move { fs.setlk(number, call(&lock)?, wait).await };
         let surrender = if wait { Surrender::Wait } else { Surrender::Change };
-        serve(&self.runtime, caller, surrender, work, move |result| match result {
+        serve(&self.desk, caller, surrender, work, move |result| match result {
             // From here on there is nothing to give up: who is told of a signal does not expect to have the lock.
             Ok(()) if takes => {
                 let settle = async move {
                     taken.locked(number).await;
                     Ok(())
                 };
-                serve(&runtime, caller, Surrender::Change, settle, move |result| reply_empty(result, reply));
+                serve(&desk, caller, Surrender::Change, settle, move |result| reply_empty(result, reply));
             }
             result => reply_empty(result, reply),
         });

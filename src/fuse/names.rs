@@ -73,11 +73,11 @@ impl<F: Posix> Door<F> {
                 let attr = fs.getattr(dir).await?;
                 if attr.nlink > 0 { Ok(attr) } else { Err(FsError::NotFound) }
             };
-            return serve(&self.runtime, caller, Surrender::Look, find, answer);
+            return serve(&self.desk, caller, Surrender::Look, find, answer);
         }
         if text == ".." {
             let answer = move |result| teller.entry(None, result, reply);
-            return serve(&self.runtime, caller, Surrender::Look, async move { fs.parent(dir).await }, answer);
+            return serve(&self.desk, caller, Surrender::Look, async move { fs.parent(dir).await }, answer);
         }
         let name = match name(text) {
             Ok(name) => name,
@@ -89,7 +89,7 @@ impl<F: Posix> Door<F> {
         if let Some(result) = known {
             return answer(result);
         }
-        serve(&self.runtime, caller, Surrender::Look, async move { fs.lookup(dir, name).await }, answer);
+        serve(&self.desk, caller, Surrender::Look, async move { fs.lookup(dir, name).await }, answer);
     }
 
     /// Runs a change of names in `dirs` and, on a mount with `sync` or `dirsync`, makes it durable.
@@ -113,7 +113,7 @@ impl<F: Posix> Door<F> {
             Ok(done)
         };
         let change = self.teller.underway.begin(dirs);
-        serve(&self.runtime, caller, Surrender::Change, work, move |result| {
+        serve(&self.desk, caller, Surrender::Change, work, move |result| {
             reply(result);
             drop(change);
         });
@@ -173,7 +173,7 @@ impl<F: Posix> Door<F> {
         let give_back = move |(attr, handle): (Attr, Handle)| release_later(fs, attr.ino, handle);
         let surrender = Surrender::Obtain(Box::new(give_back));
         let change = self.teller.underway.begin([dir, dir]);
-        serve(&self.runtime, caller, surrender, work, move |result| {
+        serve(&self.desk, caller, surrender, work, move |result| {
             match result {
                 Ok(created) => teller.created(&found, created, open_flags, reply),
                 Err(error) => reply.error(errno(&error)),
@@ -202,7 +202,7 @@ impl<F: Posix> Door<F> {
         let (fs, releasing) = (self.fs.clone(), self.fs.clone());
         let surrender = Surrender::Obtain(Box::new(move |handle| release_later(releasing, dir, handle)));
         let work = async move { fs.open(dir, mode).await };
-        serve(&self.runtime, caller, surrender, work, move |result| answer(result, reply));
+        serve(&self.desk, caller, surrender, work, move |result| answer(result, reply));
     }
 
     pub fn answer_releasedir(&self, dir: Ino, handle: Handle, reply: ReplyEmpty) {
@@ -211,14 +211,14 @@ impl<F: Posix> Door<F> {
         }
         let fs = self.fs.clone();
         let work = async move { fs.release(dir, handle, None).await };
-        serve_leaving(&self.runtime, &self.afterwork, work, move |result| reply_empty(result, reply));
+        serve_leaving(&self.desk, || (), work, move |result| reply_empty(result, reply));
     }
 
     pub fn answer_readdir(&self, caller: Caller, dir: Ino, handle: Handle, offset: u64, mut reply: ReplyDirectory) {
         let fs = self.fs.clone();
         let handle = (handle != NO_HANDLE).then_some(handle);
         let work = async move { list(&*fs, dir, handle, offset).await };
-        serve(&self.runtime, caller, Surrender::Look, work, move |result| match result {
+        serve(&self.desk, caller, Surrender::Look, work, move |result| match result {
             Ok(lines) => {
                 // `add` says when the buffer is full; the kernel asks again from the last line that fitted.
                 let _full = lines
@@ -242,7 +242,7 @@ impl<F: Posix> Door<F> {
         let (fs, teller) = (self.fs.clone(), self.teller.clone());
         let handle = (handle != NO_HANDLE).then_some(handle);
         let work = async move { list(&*fs, dir, handle, offset).await };
-        serve(&self.runtime, caller, Surrender::Look, work, move |result| match result {
+        serve(&self.desk, caller, Surrender::Look, work, move |result| match result {
             Ok(lines) => {
                 let _full = lines.iter().any(|line| add_plus(&teller, dir, line, &mut reply));
                 reply.ok();

@@ -36,16 +36,16 @@ pub(super) enum Surrender<T> {
 
 /// Runs `work` to its end and hands the result to `reply`, which sends it.
 pub(super) fn serve<T: Send + 'static>(
-    runtime: &Runtime,
+    desk: &Desk,
     caller: Caller,
     surrender: Surrender<T>,
     work: impl Future<Output = Result<T>> + Send + 'static,
     reply: impl FnOnce(Result<T>) + Send + 'static,
 ) {
     let mut work: Work<T> = Box::pin(work);
-    match begin(runtime, &mut work) {
+    match begin(&desk.runtime, &mut work) {
         Poll::Ready(result) => reply(result),
-        Poll::Pending => drop(runtime.spawn(park(caller, surrender, work, reply))),
+        Poll::Pending => drop(desk.runtime.spawn(park(desk.afterwork.clone(), caller, surrender, work, reply))),
     }
 }
 
@@ -54,6 +54,19 @@ pub(super) fn serve<T: Send + 'static>(
 pub(super) struct Afterwork(Arc<AtomicUsize>);
 
 struct Begun(Afterwork);
+
+/// Where requests are worked on.
+#[derive(Clone, Debug)]
+pub(super) struct Desk {
+    pub runtime: Runtime,
+    pub afterwork: Afterwork,
+}
+
+impl Desk {
+    pub fn new(runtime: Runtime) -> Desk {
+        Desk { runtime, afterwork: Afterwork::default() }
+    }
+}
 
 impl Afterwork {
     pub fn is_done(&self) -> bool {
@@ -74,18 +87,21 @@ impl Drop for Begun {
 
 /// Runs `work` to its end, and answers before it if it has to wait. For a file that is let go of: whoever does so cannot be
 /// killed while the kernel waits for the answer, and may be a thread of ours that the work needs.
+///
+/// `before`: done before it is answered early.
 pub(super) fn serve_leaving(
-    runtime: &Runtime,
-    afterwork: &Afterwork,
+    desk: &Desk,
+    before: impl FnOnce(),
     work: impl Future<Output = Result<()>> + Send + 'static,
     reply: impl FnOnce(Result<()>),
 ) {
     let mut work: Work<()> = Box::pin(work);
-    match begin(runtime, &mut work) {
+    match begin(&desk.runtime, &mut work) {
         Poll::Ready(result) => reply(result),
         Poll::Pending => {
-            let begun = afterwork.begin();
-            runtime.spawn(async move {
+            before();
+            let begun = desk.afterwork.begin();
+            desk.runtime.spawn(async move {
                 if let Err(error) = work.await {
                     tracing::warn!(%error, "a file was let go of, and not all that it held");
                 }
@@ -101,15 +117,23 @@ fn begin<T>(runtime: &Runtime, work: &mut Work<T>) -> Poll<Result<T>> {
     work.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }
 
-async fn park<T>(caller: Caller, surrender: Surrender<T>, mut work: Work<T>, reply: impl FnOnce(Result<T>)) {
+async fn park<T>(
+    afterwork: Afterwork,
+    caller: Caller,
+    surrender: Surrender<T>,
+    mut work: Work<T>,
+    reply: impl FnOnce(Result<T>),
+) {
     let signals = if matches!(surrender, Surrender::Wait) { Signals::Any } else { Signals::Fatal };
     let patience = if let Surrender::Bounded(patience) = &surrender { Some(*patience) } else { None };
-    tokio::select! {
+    let error = tokio::select! {
         biased;
         result = &mut work => return reply(result),
-        () = signalled(caller, signals) => reply(Err(FsError::Interrupted)),
-        () = wait(patience) => reply(Err(FsError::Unreachable)),
-    }
+        () = signalled(caller, signals) => FsError::Interrupted,
+        () = wait(patience) => FsError::Unreachable,
+    };
+    let _begun = afterwork.begin();
+    reply(Err(error));
     match surrender {
         Surrender::Wait | Surrender::Look => drop(work),
         Surrender::Change | Surrender::Bounded(_) => drop(work.await),
@@ -147,9 +171,11 @@ mod tests {
         };
         let bound = Surrender::Bounded(Duration::from_secs(30));
         let begun = tokio::time::Instant::now();
-        serve(&Runtime::current(), KERNEL, bound, work, |result| answer.send(result).unwrap());
+        let desk = Desk::new(Runtime::current());
+        serve(&desk, KERNEL, bound, work, |result| answer.send(result).unwrap());
         assert_eq!(answered.await.unwrap(), Err(FsError::Unreachable));
         assert_eq!(begun.elapsed().as_secs(), 30);
+        assert!(!desk.afterwork.is_done());
         ended.await.unwrap();
         assert_eq!(begun.elapsed().as_secs(), 50);
     }
@@ -162,12 +188,12 @@ mod tests {
             done.send(()).unwrap();
             Err(FsError::Io)
         };
-        let afterwork = Afterwork::default();
-        serve_leaving(&Runtime::current(), &afterwork, work, |result| answer.send(result).unwrap());
+        let desk = Desk::new(Runtime::current());
+        serve_leaving(&desk, || (), work, |result| answer.send(result).unwrap());
         assert_eq!(answered.try_recv().unwrap(), Ok(()));
-        assert!(!afterwork.is_done());
+        assert!(!desk.afterwork.is_done());
         ended.await.unwrap();
         tokio::task::yield_now().await;
-        assert!(afterwork.is_done());
+        assert!(desk.afterwork.is_done());
     }
 }

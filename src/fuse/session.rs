@@ -69,7 +69,7 @@ impl Mount {
         let mut mount = Mount::of(mounted);
         // From here on an error drops `mount`, which undoes it. Who may use the mount is the kernel's to check.
         let door = Door::new(served, options.sync || options.dirsync);
-        mount.afterwork = door.afterwork.clone();
+        mount.afterwork = door.desk.afterwork.clone();
         let mut session =
             Session::from_fd(door, device, SessionACL::All, config(options.threads)).map_err(MountError::Handshake)?;
         if keeps {
@@ -93,7 +93,7 @@ impl Mount {
         let mounted = Mounted::adopt(mountpoint);
         let cache = served.cache.clone();
         let door = Door::resumed(served, options.sync || options.dirsync);
-        let afterwork = door.afterwork.clone();
+        let afterwork = door.desk.afterwork.clone();
         let session = Session::resume(door, descriptors, SessionACL::All, config(options.threads))
             .map_err(MountError::Handshake)?;
         let notifier = session.notifier();

@@ -50,7 +50,8 @@ const LOCKER_ROWS: Range<usize> = HANDLE_ROWS.end..HANDLE_ROWS.end + Rows::<3>::
 const DESCRIPTION_ROWS: Range<usize> = LOCKER_ROWS.end..LOCKER_ROWS.end + Rows::<3>::words(LOCKERS);
 const LOCK_ROWS: Range<usize> = DESCRIPTION_ROWS.end..DESCRIPTION_ROWS.end + Rows::<6>::words(LOCKS);
 const DEBT_ROWS: Range<usize> = LOCK_ROWS.end..LOCK_ROWS.end + Rows::<2>::words(DEBTS);
-const WORDS: usize = DEBT_ROWS.end;
+const LEAVING_ROWS: Range<usize> = DEBT_ROWS.end..DEBT_ROWS.end + Rows::<3>::words(LOCKERS);
+const WORDS: usize = LEAVING_ROWS.end;
 
 /// Sequences, and numbers of handles, are set aside so many at a time: the next client begins after all that were.
 const SET_ASIDE: u64 = 4096;
@@ -66,6 +67,7 @@ pub struct Kept {
     descriptions: Rows<3>,
     locks: Rows<6>,
     debts: Rows<2>,
+    leaving: Rows<3>,
 }
 
 /// What an open file is to be told yet.
@@ -126,6 +128,7 @@ impl Kept {
             descriptions: Rows::of(&memory, DESCRIPTION_ROWS),
             locks: Rows::of(&memory, LOCK_ROWS),
             debts: Rows::of(&memory, DEBT_ROWS),
+            leaving: Rows::of(&memory, LEAVING_ROWS),
             memory,
         }
     }
@@ -228,6 +231,22 @@ impl Kept {
 
     pub fn closed(&self, handle: Handle, ino: Ino, mode: OpenMode) {
         self.handles.take(&self.memory, handle_row(handle, ino, mode));
+    }
+
+    /// Open files that the kernel has let go of, with an owner each whose locks go with it (0: none), and that are not released yet.
+    pub fn leaving(&self) -> Vec<(Handle, Ino, u64)> {
+        self.leaving.all().into_iter().map(|[handle, ino, owner]| (Handle(handle), Ino(ino), owner)).collect()
+    }
+
+    /// The kernel is about to be told that it has let go of an open file, and not all of that is done.
+    pub fn leaves(&self, handle: Handle, ino: Ino, owner: u64) {
+        if self.leaving.put(&self.memory, [handle.0, ino.0, owner]).is_err() {
+            tracing::warn!(%ino, "if this process is killed now, a file stays open");
+        }
+    }
+
+    pub fn has_left(&self, handle: Handle, ino: Ino, owner: u64) {
+        self.leaving.take(&self.memory, [handle.0, ino.0, owner]);
     }
 
     pub fn debts(&self) -> Vec<Debt> {
@@ -394,6 +413,13 @@ mod tests {
         assert_eq!(kept.locks(), [(Ino(5), other)]);
         assert_eq!(kept.door(), [4, 5]);
         assert_eq!(kept.debts(), [debt]);
+        kept.leaves(Handle(2), Ino(5), 9);
+        assert_eq!(
+            next(Kept::left_behind(kept.file().try_clone_to_owned().unwrap()).unwrap()).leaving(),
+            [(Handle(2), Ino(5), 9)]
+        );
+        kept.has_left(Handle(2), Ino(5), 9);
+        assert!(kept.leaving().is_empty());
         kept.loses_locks();
         assert!(kept.locks().is_empty() && kept.lockers().is_empty());
     }

@@ -198,3 +198,19 @@ async fn a_volume_for_one_host_is_not_gone_on_with_when_something_is_lost() {
     let begun = Client::start(config, meta, cluster.chunks.clone()).await;
     assert!(matches!(begun.map(drop), Err(CallError::Refused(_))));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_close_that_was_answered_is_done_by_the_next() {
+    let cluster = Cluster::new();
+    let (first, kept) = kept_client(&cluster).await;
+    let (ino, handle) = create(&first, "f").await;
+    first.sync().await.unwrap();
+    first.setlk(ino, call(1, EXCLUSIVE), true).await.unwrap();
+    kept.leaves(handle, ino, 1);
+    kill(first);
+    let second = next(&cluster, &kept).await;
+    assert_eq!(second.check_handle(handle), Err(FsError::BadHandle));
+    let other = cluster.client().await;
+    other.setlk(ino, call(1, EXCLUSIVE), false).await.unwrap();
+    assert!(left(&kept).leaving().is_empty());
+}
