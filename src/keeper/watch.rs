@@ -98,7 +98,7 @@ impl Watch {
             if self.starts_at.is_some_and(|at| Instant::now() >= at) {
                 self.starts_at = None;
                 if let Err(error) = self.start() {
-                    say(format_args!("{} cannot be started: {error}", self.command[0].display()));
+                    say(format_args!("{error}"));
                     self.starts_at = Some(Instant::now() + START_PAUSE);
                 }
             }
@@ -117,7 +117,9 @@ impl Watch {
         unsafe {
             command.pre_exec(move || prepare(number, &oom_before));
         }
-        let child = command.spawn()?;
+        let child = command.spawn().map_err(|error| {
+            io::Error::new(error.kind(), format!("{} cannot be started: {error}", program.display()))
+        })?;
         drop(theirs);
         let pid = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
         // One that has ended already is buried soon.
@@ -195,8 +197,7 @@ impl Watch {
                 // One that is gone is followed anyway.
                 client.is_to_leave = socket.send(LEAVE, &[]).is_ok();
             }
-            // It starts, or ends.
-            (libc::SIGHUP, _) => {}
+            (libc::SIGHUP, _) => say(format_args!("the client does not serve yet: it is not replaced now")),
             // What it would not hear yet it would die of; with nothing to keep that is as good.
             _ if client.hears || self.kept.is_empty() => kill(client.pid, signal),
             // Twice: whoever says so minds neither the mount nor what is on it.
