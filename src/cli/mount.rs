@@ -26,6 +26,7 @@ use crate::cli::up::place::user_dir;
 use crate::cli::{daemon, dial, join, map, mountpoint};
 use crate::client::cache::disk::{DiskCache, DiskCacheError};
 use crate::client::chunks::ChunkStore;
+use crate::client::kept::Kept;
 use crate::client::{Client, ClientConfig};
 use crate::config::layer::Flags;
 use crate::config::roles::{CommonConfig, MountConfig};
@@ -209,6 +210,12 @@ pub struct Plan {
     pub keeping: Option<Arc<Keeping>>,
 }
 
+impl Plan {
+    fn kept(&self) -> Option<Arc<Kept>> {
+        self.keeping.as_ref().map(|keeping| keeping.kept.clone())
+    }
+}
+
 /// A volume that is mounted.
 pub struct Mounted {
     mount: Mount,
@@ -386,15 +393,15 @@ fn client_config(plan: &Plan) -> ClientConfig {
     config.memory_bytes = plan.config.memory.0;
     config.resident_high_bytes = memory::resident_high_bytes;
     config.start_patience = Some(plan.config.patience.0);
-    config.kept = plan.keeping.as_ref().map(|keeping| keeping.kept.clone());
+    config.kept = plan.kept();
     config
 }
 
 async fn attach(client: &Client, plan: &Plan) -> Outcome<Mount> {
     let cache = Invalidator::new();
     client.set_kernel(cache.clone());
-    let kept = client_config(plan).kept;
-    let served = Served { kept, ..Served::new(Arc::new(client.clone()), tokio::runtime::Handle::current(), cache) };
+    let served =
+        Served { kept: plan.kept(), ..Served::new(Arc::new(client.clone()), tokio::runtime::Handle::current(), cache) };
     let options = MountOptions { threads: plan.config.threads, ..plan.options.clone() };
     let mountpoint = plan.mountpoint.clone();
     let keeping = plan.keeping.clone();

@@ -163,6 +163,9 @@ impl Files {
     pub fn take_up(&self, debts: &[Debt]) {
         let owed = debts.iter().filter_map(|debt| Some((debt, self.find(debt.handle).ok()?)));
         let owed: Vec<(&Debt, Arc<OpenFile>)> = owed.collect();
+        if owed.is_empty() {
+            return;
+        }
         for (debt, file) in &owed {
             if debt.failure {
                 file.node.lock().fail(FsError::Io);
@@ -171,7 +174,7 @@ impl Files {
         }
         let is_owed = |handle: u64| owed.iter().any(|(debt, _)| debt.failure && debt.handle.0 == handle);
         for shard in &self.shards {
-            for (handle, file) in shard.lock().iter().filter(|_| !owed.is_empty()) {
+            for (handle, file) in shard.lock().iter() {
                 if !is_owed(*handle) {
                     file.reported.store(file.node.lock().failure.count, Ordering::Release);
                 }
