@@ -39,4 +39,5 @@ pub mod store;
 // Doors.
 pub mod admin;
 pub mod cli;
+pub mod container;
 pub mod fuse;

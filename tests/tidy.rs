@@ -50,7 +50,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("client", &["types", "config", "placement", "host", "telemetry", "daemon", "remote"]),
     // Front doors. None imports another, save the command line.
-    ("fuse", &["types", "config", "telemetry", "daemon", "client"]),
+    ("fuse", &["types", "config", "host", "telemetry", "daemon", "client"]),
     ("container", &["types", "config", "host", "daemon", "telemetry", "remote"]),
     ("admin", &["types", "config", "crypto", "daemon", "telemetry", "remote"]),
     // The command line assembles every role, so it alone sees everything.
@@ -89,6 +89,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rkyv", &["src/types", "src/wire", "src/meta/command.rs", "src/meta/state", "src/meta/raft"]),
     ("blake3", &["src/types"]),
     ("tonic", &["src/container/csi"]),
+    ("tonic_prost", &["src/container/csi"]),
+    ("prost", &["src/container/csi"]),
+    ("tower_service", &["src/container/csi"]),
     ("axum", &["src/admin", "src/container/docker"]),
     ("axum_server", &["src/admin"]),
     ("utoipa", &["src/admin"]),

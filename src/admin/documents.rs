@@ -36,7 +36,8 @@ pub struct VolumeDocument {
 }
 
 /// `rwx`: any number of hosts, each seeing what the others did. `rwo`: one host, whose kernel then caches all it likes. `rox`: any
-/// number of hosts, which read only. `fenced`: as `rwo`, but who mounts it shuts out who had it.
+/// number of hosts, which read only. `fenced`: as `rwo`, but who mounts it shuts out who had it. `rwop`: as `rwo`,
+/// and one container there has it.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
 #[allow(dead_code, reason = "describes `Access`, whose own module knows of no schema")]
@@ -45,6 +46,7 @@ enum AccessDocument {
     Rwo,
     Rox,
     Fenced,
+    Rwop,
 }
 
 /// Whole bytes, or text with a unit: `10GiB`.

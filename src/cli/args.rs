@@ -55,6 +55,10 @@ pub enum Command {
     Mount(MountArgs),
     /// Run the HTTP interface: volumes, stores and clients as JSON, metrics
     Api(ApiArgs),
+    /// Run the volume plugin of this host's Docker engine
+    Docker(DockerArgs),
+    /// Run a driver of the Container Storage Interface (CSI), for Kubernetes
+    Csi(CsiArgs),
     /// Make everything done through a mount durable, as syncfs does where the kernel passes it on
     Sync(SyncArgs),
     /// Make, change, list, show and delete volumes
@@ -359,6 +363,8 @@ pub enum AccessArg {
     Rox,
     /// One host: who mounts it shuts out who had it
     Fenced,
+    /// One host, and one container there
+    Rwop,
 }
 
 #[derive(Debug, Args)]
@@ -415,6 +421,43 @@ pub struct ApiArgs {
     pub openapi: bool,
     #[command(flatten)]
     pub admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct DockerArgs {
+    /// Where Docker finds it; its name is that of the driver [default: /run/docker/plugins/holdfast.sock]
+    #[arg(long, value_name = "FILE")]
+    pub socket: Option<PathBuf>,
+    /// Where it keeps what it must not forget, and mounts volumes [default: /var/lib/holdfast/docker]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct CsiArgs {
+    /// The socket: unix:///path [default: unix:///run/holdfast/csi.sock]
+    #[arg(long, env = "CSI_ENDPOINT", value_name = "ENDPOINT")]
+    pub endpoint: Option<String>,
+    /// Which services it has: all, controller or node [default: all]
+    #[arg(long, value_name = "ROLE")]
+    pub role: Option<String>,
+    /// What the node is called [default: this host's name]
+    #[arg(long, value_name = "NAME")]
+    pub node_id: Option<String>,
+    /// Where it keeps what it must not forget [default: /var/lib/holdfast/csi]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Where the node is, as in topology.kubernetes.io/zone=a; may be given again
+    #[arg(long, value_name = "DOMAIN=SEGMENT")]
+    pub topology: Vec<String>,
+    /// The version of the specification that its capabilities are told by: 1.12 or 1.13 [default: 1.12]
+    #[arg(long, value_name = "VERSION")]
+    pub spec_level: Option<String>,
+    /// An operator's credential, or for a node alone a client's [env: HOLDFAST_CREDENTIAL]
+    #[arg(long, value_name = "FILE")]
+    pub credential: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -501,7 +544,7 @@ pub struct ConfigArgs {
 pub enum ConfigCommand {
     /// Print every setting and where its value comes from
     Print {
-        /// Only this section: common, meta, store, mount, api or up
+        /// Only this section: common, meta, store, mount, api, docker, csi or up
         #[arg(long, value_name = "ROLE")]
         role: Option<String>,
     },

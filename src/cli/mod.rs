@@ -3,14 +3,17 @@
 //! The one place that knows all engines and doors: it assembles a role from its settings and lets it run. Decides
 //! nothing about data. Every command checks all it can before its first side effect, and fails with one sentence.
 
+mod again;
 mod api;
 pub mod args;
 mod bench;
 mod cluster;
 mod config;
+mod csi;
 mod daemon;
 mod detach;
 mod dial;
+mod docker;
 mod down;
 mod failure;
 mod join;
@@ -22,6 +25,7 @@ mod meta;
 mod mount;
 mod mount_helper;
 mod mountpoint;
+mod of_mounts;
 mod operator;
 mod out;
 mod settings;
@@ -77,6 +81,8 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Outcome {
         Command::Store(args) => store::run(common, args),
         Command::Mount(args) => mount::run(common, args),
         Command::Api(args) => api::run(common, args),
+        Command::Docker(args) => docker::run(common, args),
+        Command::Csi(args) => csi::run(common, args),
         Command::Sync(args) => umount_helper::sync(&args.path),
         Command::Volume(args) => volume::run(common, args),
         Command::Token(args) => token::run(common, args),

@@ -3,8 +3,8 @@
 //! In order: options and mount point are checked, the process goes to the background unless told not to, the credential
 //! is read (or a token is given for one), the client opens its session (an unknown volume ends here), and only then is
 //! anything mounted. The command returns when the volume is mounted. `umount` from outside ends the process, SIGTERM
-//! unmounts first. A process with a keeper goes on with the mount of the one before it, if there is one, and leaves it to the next
-//! when it is told to.
+//! unmounts first. In the background it has a keeper, unless told otherwise (`again`). A process with a keeper goes on with the mount
+//! of the one before it, if there is one, and leaves it to the next when it is told to.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::cli::again::Again;
 use crate::cli::args::{CommonArgs, MountArgs};
 use crate::cli::detach::{Report, Side, detach};
 use crate::cli::failure::{Context, Failure, Outcome};
@@ -35,10 +36,11 @@ use crate::crypto::identity::Credential;
 use crate::crypto::token::JoinToken;
 use crate::daemon::ready;
 use crate::fuse::invalidate::Invalidator;
-use crate::fuse::mountinfo::mounted_at;
 use crate::fuse::options::{AccessTimes, MountOptions};
 use crate::fuse::session::{Mount, MountError, Served, detach as detach_mount};
 use crate::host::memory;
+use crate::host::mountinfo::mounted_at;
+use crate::host::presence::Presence;
 use crate::host::utab::Note;
 use crate::net::Transport;
 use crate::net::quic::QuicEndpoint;
@@ -48,7 +50,7 @@ use crate::types::error::FsError;
 use crate::types::record::Role;
 
 /// Where a mount's credential is when nobody says.
-const CREDENTIAL_DEFAULT: &str = "/etc/holdfast/client.credential";
+pub const CREDENTIAL_DEFAULT: &str = "/etc/holdfast/client.credential";
 const THREADS_MAX: u32 = 64;
 /// With less the program and its connections leave nothing for a write of the kernel and the block that it changes.
 const MEMORY_BYTES_MIN: u64 = 80 << 20;
@@ -60,8 +62,17 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 /// Something cannot be used, the cluster refuses, or the mount fails; nothing is mounted then.
 pub fn run(common: &CommonArgs, args: MountArgs) -> Outcome {
+    let mut report = Report::inherited();
+    let outcome = mount(common, args, &mut report);
+    if let Err(failure) = &outcome {
+        report.failed(failure);
+    }
+    outcome
+}
+
+fn mount(given: &CommonArgs, args: MountArgs, report: &mut Report) -> Outcome {
     memory::share_heaps();
-    let settings = settings(common, Flags::from(&args))?;
+    let settings = settings(given, Flags::from(&args))?;
     let (common, config): (CommonConfig, MountConfig) = (settings.section()?, settings.section()?);
     check_limits(&config)?;
     let mut words = Words::parse(&args.options)?;
@@ -80,20 +91,21 @@ pub fn run(common: &CommonArgs, args: MountArgs) -> Outcome {
             None => absolute(&common.credential)?,
         });
     }
-    let access = Access::choose(words.credential, token(&common)?.as_deref())?;
-    let mut report = Report::foreground();
+    let token = token(&common)?;
+    let access = Access::choose(words.credential, token.as_deref())?;
     if !args.foreground {
+        let again = Again { given, args: &args, config: &config, options: &words.rest, mountpoint: &mountpoint };
+        let kept = access.file().and_then(|file| again.kept(file, token.as_deref()).transpose()).transpose()?;
         match detach(&log_file(&config, &args.volume)?)? {
             Side::Parent(text) => return print(text),
-            Side::Child(child) => report = child,
+            Side::Child(child) => *report = child,
+        }
+        if let Some(mut command) = kept {
+            return Err(report.become_program(&mut command));
         }
     }
     let plan = Plan { metas: args.metas, volume: args.volume, mountpoint, options, config, keeping };
-    let outcome = work(&common, access, plan, &mut report);
-    if let Err(failure) = &outcome {
-        report.failed(failure);
-    }
-    outcome
+    work(&common, access, plan, report)
 }
 
 fn work(common: &CommonConfig, access: Access, plan: Plan, report: &mut Report) -> Outcome {
@@ -172,6 +184,14 @@ impl Access {
         }
     }
 
+    /// Where the credential is, or will be, for whoever mounts next.
+    fn file(&self) -> Option<&Path> {
+        match self {
+            Access::File(file) | Access::Token(_, Some(file)) => Some(file),
+            Access::Token(_, None) => None,
+        }
+    }
+
     async fn credential(self) -> Outcome<Credential> {
         match self {
             Access::File(file) => Credential::load(&file).or_fail(|| "the credential cannot be used".to_string()),
@@ -223,8 +243,9 @@ pub struct Mounted {
     endpoint: Arc<QuicEndpoint>,
     follower: JoinHandle<()>,
     keeping: Option<Arc<Keeping>>,
-    /// Taken out when the mount is gone.
+    /// Taken out when the mount is gone, and nothing is left to do.
     _note: Option<Note>,
+    _presence: Option<Presence>,
 }
 
 impl Mounted {
@@ -251,9 +272,9 @@ impl Mounted {
         match attach(&client, &plan).await {
             Ok(mount) => {
                 let mountpoint = mount.mountpoint().to_owned();
-                let noting = tokio::task::spawn_blocking(move || note(&mountpoint));
-                let _note = noting.await.ok().flatten();
-                Ok(Mounted { mount, client, endpoint, follower, keeping: plan.keeping, _note })
+                let showing = tokio::task::spawn_blocking(move || show(&mountpoint));
+                let (_note, _presence) = showing.await.unwrap_or_default();
+                Ok(Mounted { mount, client, endpoint, follower, keeping: plan.keeping, _note, _presence })
             }
             Err(failure) => {
                 // Nothing was written through it: what this reports does not matter beside the failure. And with a session that is
@@ -419,10 +440,15 @@ async fn attach(client: &Client, plan: &Plan) -> Outcome<Mount> {
     mount.map_err(Failure::new)
 }
 
-/// Only root may; and an ordinary user's umount(8) runs fusermount3, which asks nobody.
-fn note(mountpoint: &Path) -> Option<Note> {
-    let entry = mounted_at(mountpoint).ok().flatten().filter(|_| mountpoint::is_root())?;
-    Note::of(mountpoint, &entry.source)
+/// What umount(8) goes by. Only root may; and an ordinary user's runs fusermount3, which asks nobody.
+fn show(mountpoint: &Path) -> (Option<Note>, Option<Presence>) {
+    let entry = mounted_at(mountpoint).ok().flatten().filter(|_| mountpoint::is_root());
+    let Some(entry) = entry else { return (None, None) };
+    let presence = Presence::of(entry.device);
+    if let Err(error) = &presence {
+        tracing::warn!(%error, "nobody will wait for the end of this process");
+    }
+    (Note::of(mountpoint, &entry.source), presence.ok())
 }
 
 /// This host's name, as others know it.

@@ -4,8 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::cli::failure::{Context, Failure, Outcome};
-use crate::fuse::control::is_dead;
-use crate::fuse::mountinfo::{MountEntry, mounted_at};
+use crate::host::mountinfo::{MountEntry, is_dead, mounted_at};
 
 /// That a mount of ours is on top at exactly this path, which is absolute and without links.
 ///

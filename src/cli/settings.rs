@@ -3,7 +3,9 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::cli::args::{ApiArgs, CommonArgs, InitArgs, JoinWith, MetaArgs, MountArgs, StoreArgs, UpArgs};
+use crate::cli::args::{
+    ApiArgs, CommonArgs, CsiArgs, DockerArgs, InitArgs, JoinWith, MetaArgs, MountArgs, StoreArgs, UpArgs,
+};
 use crate::cli::failure::{Context, Failure, Outcome};
 use crate::config::layer::{Flags, Settings, Sources};
 use crate::config::roles::CommonConfig;
@@ -19,13 +21,18 @@ const TOKEN_BYTES_MAX: u64 = 16 << 10;
 /// The named file cannot be read, or something in a layer cannot be used.
 pub fn settings(common: &CommonArgs, mut flags: Flags) -> Outcome<Settings> {
     flags.set("common", "log", common.log.clone());
-    flags.set("common", "log_format", common.log_format.map(|format| format!("{format:?}").to_lowercase()));
+    flags.set("common", "log_format", common.log_format.map(|format| format.name().to_string()));
     let env = |name: &str| std::env::var(name).ok();
     Ok(Settings::resolve(Sources { flags, env: &env, file: file(common)? })?)
 }
 
+/// The configuration file that was asked for; where there is none, one need not be there.
+pub fn named_file(common: &CommonArgs) -> Option<PathBuf> {
+    common.config.clone().or_else(|| std::env::var_os("HOLDFAST_CONFIG").map(PathBuf::from))
+}
+
 fn file(common: &CommonArgs) -> Outcome<Option<(PathBuf, String)>> {
-    let named = common.config.clone().or_else(|| std::env::var_os("HOLDFAST_CONFIG").map(PathBuf::from));
+    let named = named_file(common);
     let path = named.clone().unwrap_or_else(|| PathBuf::from(FILE_DEFAULT));
     match std::fs::read_to_string(&path) {
         Ok(text) => Ok(Some((path, text))),
@@ -132,6 +139,30 @@ impl From<&ApiArgs> for Flags {
         flags.set("api", "listen", args.listen.as_ref().map(ToString::to_string));
         flags.set("api", "tls_cert", text(&args.tls_cert));
         flags.set("api", "tls_key", text(&args.tls_key));
+        flags
+    }
+}
+
+impl From<&DockerArgs> for Flags {
+    fn from(args: &DockerArgs) -> Flags {
+        let mut flags = Flags::default();
+        flags.set("common", "credential", text(&args.admin.credential));
+        flags.set("docker", "socket", text(&args.socket));
+        flags.set("docker", "dir", text(&args.dir));
+        flags
+    }
+}
+
+impl From<&CsiArgs> for Flags {
+    fn from(args: &CsiArgs) -> Flags {
+        let mut flags = Flags::default();
+        flags.set("common", "credential", text(&args.credential));
+        flags.set("csi", "endpoint", args.endpoint.clone());
+        flags.set("csi", "role", args.role.clone());
+        flags.set("csi", "node_id", args.node_id.clone());
+        flags.set("csi", "dir", text(&args.dir));
+        flags.set_list("csi", "topology", args.topology.clone());
+        flags.set("csi", "spec_level", args.spec_level.clone());
         flags
     }
 }

@@ -1,16 +1,22 @@
 //! The helper that umount(8) runs for a mount of ours: `umount.fuse.holdfast DIR [-fnlrv]`.
 //!
 //! Everything is synced first, for two reasons: the kernel waits for mounts on a block device only, and it has no way to
-//! say that the sync failed. So `umount` returns when all is durable, or says why it is not and leaves the mount.
+//! say that the sync failed. So `umount` returns when all is durable, or says why it is not and leaves the mount; and when its
+//! process has given back what it had of the cluster, so that whoever is next finds the volume free.
 
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::cli::failure::{Context, Failure, Outcome};
 use crate::cli::mountpoint::check_ours;
-use crate::fuse::control::{is_dead, sync_mount, unmount_as_user};
-use crate::fuse::mountinfo::resolve_untouched;
+use crate::fuse::control::{sync_mount, unmount_as_user};
+use crate::host::mountinfo::{is_dead, mounted_at, resolve_untouched};
+use crate::host::presence;
+
+/// What the process of a mount may still have to do.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Serves one call by umount(8); `arguments` without the program's name.
 ///
@@ -33,7 +39,13 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
         }
         synced => report(synced, &path)?,
     }
-    unmount(&path, flags)
+    let device = mounted_at(&path).ok().flatten().map(|entry| entry.device);
+    unmount(&path, flags)?;
+    // One that is detached lives on with its users.
+    if let Some(device) = device.filter(|_| flags & libc::MNT_DETACH == 0) {
+        presence::wait_until_gone(device, FAREWELL);
+    }
+    Ok(())
 }
 
 /// Waits neither for a cluster that may be away nor for the mount's process, and so looks at nothing through the mount. The

@@ -86,6 +86,7 @@ fn access(arg: AccessArg) -> Access {
         AccessArg::Rwo => Access::One,
         AccessArg::Rox => Access::Readers,
         AccessArg::Fenced => Access::Fenced,
+        AccessArg::Rwop => Access::Container,
     }
 }
 
@@ -142,6 +143,7 @@ fn details(volume: &Volume, usage: &VolumeUsage) -> String {
         Access::One => "rwo: one host at a time",
         Access::Readers => "rox: any number of hosts, which read only",
         Access::Fenced => "fenced: one host at a time, the one that asked last",
+        Access::Container => "rwop: one container at a time, on whatever host",
     };
     let labels = volume.labels.iter().map(|(key, value)| format!("label        {key}={value}"));
     let lines = [

@@ -49,6 +49,8 @@ pub const TABLES: &[&Section] = &[
     StoreConfig::SECTION,
     MountConfig::SECTION,
     ApiConfig::SECTION,
+    DockerConfig::SECTION,
+    CsiConfig::SECTION,
     UpConfig::SECTION,
 ];
 
@@ -116,6 +118,8 @@ section! {
         cache_size: ByteSize = "10GiB",
         /// Whether chunks of a store on this host are read from its disks where their files can be opened, without the store.
         short_circuit: bool = true,
+        /// Whether a mount in the background outlives its process: by holdfast-keeper, which lies beside holdfast.
+        keeper: bool = true,
         /// Threads that take requests from the kernel (at most 64); 0 is one per core, two at least and eight at most.
         threads: u32 = 0,
         /// Where a detached mount logs. Empty: /var/log/holdfast/mount-VOLUME.log for root,
@@ -135,6 +139,34 @@ section! {
         tls_cert: PathBuf = "",
         /// Its key, PEM.
         tls_key: PathBuf = "",
+    }
+}
+
+section! {
+    /// The volume plugin of a Docker engine.
+    DockerConfig = "docker" {
+        /// Where Docker finds it; the driver has the name of the file. systemd may hand over another.
+        socket: PathBuf = "/run/docker/plugins/holdfast.sock",
+        /// Where it keeps who uses which volume, and mounts them.
+        dir: PathBuf = "/var/lib/holdfast/docker",
+    }
+}
+
+section! {
+    /// The driver of the Container Storage Interface.
+    CsiConfig = "csi" {
+        /// Its socket. Orchestrators give it as $CSI_ENDPOINT.
+        endpoint: String = "unix:///run/holdfast/csi.sock",
+        /// Which services it has: "all", "controller" or "node". The controller needs an operator's credential, a node alone a client's.
+        role: String = "all",
+        /// What the node is called. Empty: this host's name.
+        node_id: String = "",
+        /// Where a node keeps what it must not forget.
+        dir: PathBuf = "/var/lib/holdfast/csi",
+        /// Where the node is, as in ["topology.kubernetes.io/zone=a"]. Empty: volumes are told to be of use from everywhere.
+        topology: Vec<String> = Vec::<String>::new(),
+        /// The version of the specification that its capabilities are told by: "1.12", or "1.13" for orchestrators that know it.
+        spec_level: String = "1.12",
     }
 }
 

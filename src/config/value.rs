@@ -46,6 +46,15 @@ pub enum LogFormat {
     Json,
 }
 
+impl LogFormat {
+    pub fn name(self) -> &'static str {
+        match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        }
+    }
+}
+
 /// A string or a bare number, as TOML has it.
 #[derive(Deserialize)]
 #[serde(untagged)]

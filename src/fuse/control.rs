@@ -1,12 +1,9 @@
 //! What other processes ask of a mount: make all durable, say whether it may be written, by ioctls of our own on its
-//! root; and whether anybody is there.
+//! root.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::adapter::{SYNC_IOCTL, WRITABLE_IOCTL};
@@ -27,16 +24,6 @@ pub fn sync_mount(path: &Path) -> io::Result<()> {
 /// EROFS: it was mounted read-only. Others as for [`sync_mount`].
 pub fn check_writable(path: &Path) -> io::Result<()> {
     command(path, WRITABLE_IOCTL)
-}
-
-/// Whether a mount's process is gone: every call says "Transport endpoint is not connected". Asked by what the kernel never
-/// answers itself; attributes of the root it may know for a moment.
-pub fn is_dead(path: &Path) -> bool {
-    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
-    let mut found = MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: `path` is a NUL-terminated string and `found` room for the answer, which is not looked at.
-    let failed = unsafe { libc::statfs(path.as_ptr(), found.as_mut_ptr()) } != 0;
-    failed && io::Error::last_os_error().raw_os_error() == Some(libc::ENOTCONN)
 }
 
 /// Unmounts as an ordinary user may: by fusermount3.

@@ -6,7 +6,7 @@
 //! `serve` answers in the FUSE thread when that needs no waiting and parks the request on the runtime when it does,
 //! `interrupt` lets go of parked requests whose process was signalled, `places` and `underway` know where the kernel has
 //! directories and which it has locked, and [`invalidate`] drops what the kernel cached.
-//! [`control`] and [`mountinfo`] are for other processes: what they ask of a mount, and how they find one.
+//! [`control`] is for other processes: what they ask of a mount, which they find by [`mountinfo`](crate::host::mountinfo).
 //!
 //! # What the kernel may cache
 //!
@@ -32,7 +32,6 @@ mod interrupt;
 pub mod invalidate;
 mod locks;
 mod mount;
-pub mod mountinfo;
 mod names;
 mod open_file_locks;
 pub mod options;

@@ -16,10 +16,9 @@ use std::process::{Command, Stdio};
 
 use super::apart::{check, without_descriptors};
 use super::blockdev::BlockDevice;
-use super::control::is_dead;
 use super::convert::BLOCK_BYTES;
-use super::mountinfo::{MountEntry, ON_BLOCK_DEVICE, PLAIN, SUBTYPE, mounted_at, resolve_untouched};
 use super::options::{AccessTimes, MountOptions, OptionError, SyncCalls};
+use crate::host::mountinfo::{MountEntry, ON_BLOCK_DEVICE, PLAIN, SUBTYPE, is_dead, mounted_at, resolve_untouched};
 
 const DEVICE: &str = "/dev/fuse";
 const FUSERMOUNT: &str = "fusermount3";

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::meta::{Answered, CallError, MetaBody, MetaClient, MetaRequest};
 use crate::types::api_key::ApiKey;
 use crate::types::error::FsError;
-use crate::types::record::{ClientGrant, ClusterStatus, Role};
+use crate::types::record::{ClientGrant, ClusterStatus, Role, SpaceReport};
 use crate::types::volume::{NewVolume, Volume, VolumeChange, VolumeUsage};
 
 /// An election is waited out; a cluster that is away is not.
@@ -119,6 +119,17 @@ impl Operator {
     pub async fn status_within(&self, patience: Duration) -> Result<ClusterStatus, OperatorError> {
         match body_of("status", self.answer(&MetaRequest::Status, patience).await?)? {
             MetaBody::Status(status) => Ok(status),
+            _ => Err(OperatorError::Misfit),
+        }
+    }
+
+    /// What volumes of so many copies can hold together, and what is left of that: as `df` says without a quota.
+    ///
+    /// # Errors
+    /// As [`Operator::ask`].
+    pub async fn room(&self, copies: u8) -> Result<SpaceReport, OperatorError> {
+        match self.ask("room", MetaRequest::Room { copies }).await? {
+            MetaBody::Space(report) => Ok(report),
             _ => Err(OperatorError::Misfit),
         }
     }

@@ -35,8 +35,8 @@ pub struct Volume {
     pub labels: Labels,
 }
 
-/// On how many hosts a volume is mounted at once, and for what. Kubernetes' words: ReadWriteMany, ReadWriteOnce and ReadOnlyMany;
-/// `fenced` is ReadWriteOnce for who takes a volume over without asking.
+/// On how many hosts a volume is mounted at once, and for what. Kubernetes' words: ReadWriteMany, ReadWriteOnce, ReadOnlyMany and
+/// ReadWriteOncePod; `fenced` is ReadWriteOnce for who takes a volume over without asking.
 #[derive(
     Archive, Serialize, Deserialize, serde::Serialize, serde::Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq,
 )]
@@ -54,6 +54,9 @@ pub enum Access {
     /// On one, which is whoever asked last: who had it before is shut out.
     #[serde(rename = "fenced")]
     Fenced,
+    /// On one, for one container there: who mounts it for containers gives it to no second.
+    #[serde(rename = "rwop")]
+    Container,
 }
 
 impl Access {
@@ -63,12 +66,13 @@ impl Access {
             Access::One => "rwo",
             Access::Readers => "rox",
             Access::Fenced => "fenced",
+            Access::Container => "rwop",
         }
     }
 
     /// One host at a time has it to itself.
     pub fn is_for_one(self) -> bool {
-        matches!(self, Access::One | Access::Fenced)
+        matches!(self, Access::One | Access::Fenced | Access::Container)
     }
 }
 

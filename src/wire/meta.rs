@@ -240,6 +240,11 @@ pub enum MetaRequest {
         session: SessionId,
         after: Ino,
     },
+
+    /// What volumes of so many copies can hold together: `Space`, without a quota. An operator's.
+    Room {
+        copies: u8,
+    },
 }
 
 /// What every reply to a session carries besides its body.
@@ -285,6 +290,7 @@ impl MetaRequest {
             | MetaRequest::RegisterStore { .. }
             | MetaRequest::CreateVolume(_)
             | MetaRequest::ChangeVolume { .. }
+            | MetaRequest::Room { .. }
             | MetaRequest::ListVolumes
             | MetaRequest::ShowVolume { .. }
             | MetaRequest::DeleteVolume { .. }

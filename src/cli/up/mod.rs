@@ -27,10 +27,10 @@ use crate::config::layer::Flags;
 use crate::config::roles::{CommonConfig, MountConfig, UpConfig};
 use crate::config::value::HostPorts;
 use crate::crypto::identity::Credential;
-use crate::fuse::control::is_dead;
 use crate::fuse::options::MountOptions;
 use crate::host::chance;
 use crate::host::data_dir::DataDir;
+use crate::host::mountinfo::is_dead;
 
 /// What goes to the terminal unless told otherwise: people want to see what to do next, not how it works.
 const LOG_ON_TERMINAL: &str = "warn,openraft=error";

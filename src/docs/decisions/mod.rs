@@ -78,3 +78,6 @@ pub mod http {}
 
 #[doc = include_str!("0026-a-mount-is-kept.md")]
 pub mod a_mount_is_kept {}
+
+#[doc = include_str!("0027-volumes-for-containers.md")]
+pub mod volumes_for_containers {}

@@ -49,6 +49,7 @@ impl Shared {
             MetaRequest::DeleteApiKey { name } => self.propose_to_be_done(&Command::DeleteApiKey { name }).await,
             MetaRequest::CheckApiKey { hash } => self.check_api_key(hash).await,
             MetaRequest::Status => self.status().await,
+            MetaRequest::Room { copies } => self.room(copies).await,
             _ => Err(FsError::Invalid.into()),
         }
     }
@@ -161,6 +162,15 @@ impl Shared {
             chunk_bytes: chunks.chunk_bytes,
             shared_references: chunks.shared_references,
         })))
+    }
+
+    async fn room(&self, copies: u8) -> Result<MetaReply, Fail> {
+        let leader = self.lead()?;
+        let map = self.read(|view| view.map()).await?;
+        leader.stores.first_round(&map, leader.age()).await;
+        let Room { total_bytes, free_bytes } = leader.stores.room(&map, copies);
+        let report = SpaceReport { total_bytes, free_bytes, disk_free_bytes: free_bytes, ..SpaceReport::default() };
+        Ok(plain(MetaBody::Space(bounded_by_log(report, *self.room.borrow()))))
     }
 
     /// The space of a session's volume: what its copies can use of the stores', or what its quota leaves of that.

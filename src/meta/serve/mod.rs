@@ -177,6 +177,7 @@ impl Shared {
             MetaRequest::RegisterStore { info } => self.register_store(peer, info).await,
             MetaRequest::CreateVolume(_)
             | MetaRequest::ChangeVolume { .. }
+            | MetaRequest::Room { .. }
             | MetaRequest::ListVolumes
             | MetaRequest::ShowVolume { .. }
             | MetaRequest::DeleteVolume { .. }

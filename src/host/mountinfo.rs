@@ -1,16 +1,17 @@
-//! What is mounted where, as `/proc/self/mountinfo` lists it. Looks, and touches no mount.
+//! What is mounted where, as `/proc/self/mountinfo` lists it. Looks, and touches no mount but to ask whether anybody is there.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fs;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 /// What the kernel shows behind the dot of the type of a mount of ours.
-pub(super) const SUBTYPE: &str = "holdfast";
+pub const SUBTYPE: &str = "holdfast";
 /// A mount that the kernel tells of `sync` (see `blockdev`), and one that it does not.
-pub(super) const ON_BLOCK_DEVICE: &str = "fuseblk.holdfast";
-pub(super) const PLAIN: &str = "fuse.holdfast";
+pub const ON_BLOCK_DEVICE: &str = "fuseblk.holdfast";
+pub const PLAIN: &str = "fuse.holdfast";
 
 /// A mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,11 +21,18 @@ pub struct MountEntry {
     pub device: (u32, u32),
     pub fs_type: String,
     pub source: String,
+    /// Nothing can be written through it, whatever its filesystem would take.
+    pub read_only: bool,
 }
 
 impl MountEntry {
     pub fn is_ours(&self) -> bool {
         [ON_BLOCK_DEVICE, PLAIN].contains(&self.fs_type.as_str())
+    }
+
+    /// What is mounted is this volume, of whatever cluster.
+    pub fn is_volume(&self, name: &str) -> bool {
+        self.is_ours() && self.source.rsplit_once(":/").is_some_and(|(_, volume)| volume == name)
     }
 }
 
@@ -34,6 +42,16 @@ impl MountEntry {
 /// `/proc` is not mounted.
 pub fn mounted_at(path: &Path) -> io::Result<Option<MountEntry>> {
     Ok(find(&fs::read("/proc/self/mountinfo")?, path))
+}
+
+/// Wherever the filesystem of this device is mounted.
+///
+/// # Errors
+/// `/proc` is not mounted.
+pub fn mounts_of(device: (u32, u32)) -> io::Result<Vec<MountEntry>> {
+    let mountinfo = fs::read("/proc/self/mountinfo")?;
+    let entries = mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line);
+    Ok(entries.filter(|entry| entry.device == device).collect())
 }
 
 fn find(mountinfo: &[u8], path: &Path) -> Option<MountEntry> {
@@ -51,6 +69,7 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
         device: (major.parse().ok()?, minor.parse().ok()?),
         fs_type: text(fields.get(dash + 1)?),
         source: text(fields.get(dash + 2)?),
+        read_only: fields.get(5)?.split(|byte| *byte == b',').any(|option| option == b"ro"),
     })
 }
 
@@ -86,6 +105,16 @@ pub fn resolve_untouched(path: &Path) -> io::Result<PathBuf> {
     Ok(parent.canonicalize()?.join(name))
 }
 
+/// Whether a mount's process is gone: every call says "Transport endpoint is not connected". Asked by what the kernel never
+/// answers itself; attributes of the root it may know for a moment.
+pub fn is_dead(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    let mut found = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: `path` is a NUL-terminated string and `found` room for the answer, which is not looked at.
+    let failed = unsafe { libc::statfs(path.as_ptr(), found.as_mut_ptr()) } != 0;
+    failed && io::Error::last_os_error().raw_os_error() == Some(libc::ENOTCONN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,7 +122,7 @@ mod tests {
     const MOUNTINFO: &[u8] = b"22 1 254:0 / / rw,relatime - ext4 /dev/root rw\n\
         36 22 0:30 / /mnt/a\\040b rw,nosuid shared:1 master:2 - fuse.holdfast a:1,b:1:/main rw,user_id=0\n\
         37 36 0:31 / /mnt/a\\040b rw - tmpfs tmp rw\n\
-        38 22 7:3 / /mnt/c rw - fuseblk.holdfast a:1:/main rw,user_id=0\n\
+        38 22 7:3 / /mnt/c ro,nosuid - fuseblk.holdfast a:1:/main rw,user_id=0\n\
         broken line\n";
 
     #[test]
@@ -102,6 +131,7 @@ mod tests {
         assert_eq!((entry.device, entry.fs_type.as_str(), entry.source.as_str()), ((0, 31), "tmpfs", "tmp"));
         assert_eq!(find(MOUNTINFO, Path::new("/mnt/a")), None);
         assert_eq!(find(MOUNTINFO, Path::new("/")).unwrap().fs_type, "ext4");
+        assert!(!entry.read_only && find(MOUNTINFO, Path::new("/mnt/c")).unwrap().read_only);
     }
 
     #[test]
@@ -110,6 +140,7 @@ mod tests {
         let entry = find(MOUNTINFO, Path::new("/mnt/c")).unwrap();
         assert!(entry.is_ours());
         assert_eq!((entry.device, entry.source.as_str()), ((7, 3), "a:1:/main"));
+        assert!(entry.is_volume("main") && !entry.is_volume("ain"));
         assert!(parse_line(MOUNTINFO.split(|byte| *byte == b'\n').nth(1).unwrap()).unwrap().is_ours());
     }
 

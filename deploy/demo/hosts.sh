@@ -1,0 +1,109 @@
+# Hosts with a Docker engine each, on one machine: sourced by the demos and by tests. Needs root, Debian's docker.io and busybox-static.
+#
+# A host is a mount and a process namespace of its own: what is mounted there is seen there alone, and when its first process is killed
+# everything on it dies at once, as when the plug is pulled. Its engine is a dockerd with its own data; its plugin a `holdfast docker`.
+#
+#   host_up HOST [OPTION...]    start it; the options are dockerd's
+#   engine HOST COMMAND...      docker on that host
+#   host_start HOST plugin|dockerd [OPTION...], host_stop HOST plugin|dockerd SIGNAL
+#   host_kill HOST              pull the plug
+#   image HOST NAME DIR         make an image of a directory
+#   busybox_at DIR              a root directory with a shell and the usual commands
+#
+# Reads WORK (a directory), HOLDFAST_BIN (the program) and CREDENTIAL (an operator's). `defer COMMAND...` is called with what undoes it.
+
+place_of() { printf '%s/host-%s' "$WORK" "$1"; }
+
+host_up() {
+    local host=$1 place
+    place=$(place_of "$host")
+    mkdir -p "$place"
+    setsid unshare --mount --pid --fork --mount-proc --propagation private bash -c '
+        for dir in /run/docker /run/containerd /run/holdfast; do mkdir -p $dir && mount -t tmpfs tmpfs $dir || exit 1; done
+        touch "$1/is-up"
+        while :; do sleep 1000 & wait $!; done' host "$place" >"$place/log" 2>&1 </dev/null &
+    echo $! >"$place/pid"
+    disown
+    defer host_kill "$host"
+    until_so 20 test -e "$place/is-up" || { echo "host $host does not start" >&2; return 1; }
+    pgrep -P "$(cat "$place/pid")" >"$place/init"
+    host_start "$host" plugin
+    host_start "$host" dockerd "${@:2}"
+}
+
+# on HOST COMMAND...: a program of that host's.
+on() { nsenter --mount --pid --target "$(cat "$(place_of "$1")/init")" "${@:2}"; }
+
+host_start() {
+    local host=$1 what=$2 place command
+    place=$(place_of "$host")
+    case $what in
+    plugin) command=("$HOLDFAST_BIN" docker --credential "$CREDENTIAL" --dir "$place/plugin") ;;
+    dockerd)
+        rm -f "$place/dockerd-pid"
+        command=(
+            dockerd --data-root "$place/docker" --exec-root /run/docker --pidfile "$place/dockerd-pid" --host "unix://$place/docker.sock"
+            --bridge none --iptables=false --cgroup-parent "holdfast-$host" "${@:3}"
+        )
+        ;;
+    esac
+    on "$host" setsid "${command[@]}" >>"$place/$what.log" 2>&1 </dev/null &
+    echo $! >"$place/$what.pid"
+    disown
+    until_so 60 "is_up_$what" "$place" "$host" || { tail -5 "$place/$what.log" >&2; return 1; }
+}
+
+is_up_plugin() { on "$2" curl -sf --unix-socket /run/docker/plugins/holdfast.sock http://plugin/Plugin.Activate -X POST -o /dev/null; }
+is_up_dockerd() { docker -H "unix://$1/docker.sock" info >/dev/null 2>&1; }
+
+# Its process on that host, by the number it has here.
+host_process() {
+    local place
+    place=$(place_of "$1")
+    case $2 in
+    plugin) pgrep -f "^$HOLDFAST_BIN docker --credential $CREDENTIAL --dir $place/plugin" ;;
+    dockerd) pgrep -f "^dockerd --data-root $place/docker" ;;
+    esac
+}
+
+host_stop() {
+    local pid
+    for pid in $(host_process "$1" "$2"); do
+        kill "-$3" "$pid"
+        until_so 60 is_gone "$pid" || { echo "$2 of host $1 does not end" >&2; return 1; }
+    done
+}
+
+is_gone() { [[ ! -e /proc/$1 || $(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null) == [ZX]* ]]; }
+
+host_kill() {
+    local place
+    place=$(place_of "$1")
+    [[ -e $place/init ]] || return 0
+    kill -KILL "$(cat "$place/init")" 2>/dev/null
+    until_so 60 is_gone "$(cat "$place/pid")" || { echo "host $1 does not end" >&2; return 1; }
+    rm "$place/init" "$place/is-up"
+    find /sys/fs/cgroup -depth -type d -path "*/holdfast-$1*" -exec rmdir {} + 2>/dev/null || true
+}
+
+engine() { docker -H "unix://$(place_of "$1")/docker.sock" "${@:2}"; }
+
+image() { tar -C "$3" -c . | engine "$1" import - "$2" >/dev/null; }
+
+busybox_at() {
+    local command
+    mkdir -p "$1"/{bin,tmp,etc}
+    cp /bin/busybox "$1/bin/busybox"
+    for command in sh cat cp dd echo grep head hostname httpd ls mkdir rm sed seq sleep stat sync touch wc wget; do
+        ln -sf busybox "$1/bin/$command"
+    done
+}
+
+# until_so SECONDS COMMAND...: until it succeeds.
+until_so() {
+    local until=$((SECONDS + $1))
+    until "${@:2}"; do
+        ((SECONDS < until)) || return 1
+        sleep 0.1
+    done
+}

@@ -1,0 +1,148 @@
+//! Ways of use, as orchestrators ask for them, and which volumes are fit for them.
+
+use tonic::Status;
+
+use super::spec::volume_capability::{AccessType, MountVolume};
+use super::spec::{AccessModeKind, VolumeCapability};
+use crate::types::volume::Access;
+
+/// One way of use, read and found possible.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Use {
+    pub mode: AccessModeKind,
+    pub mount: MountVolume,
+}
+
+impl Use {
+    /// # Errors
+    /// `INVALID_ARGUMENT`: the mode is missing or not known, or it is to be a block device.
+    pub fn of(capability: &VolumeCapability) -> Result<Use, Status> {
+        let mode = capability.access_mode.map(|access| access.mode());
+        let mode = mode.filter(|mode| *mode != AccessModeKind::Unknown);
+        let mode = mode.ok_or_else(|| Status::invalid_argument("the access mode of the capability is missing"))?;
+        match &capability.access_type {
+            Some(AccessType::Mount(mount)) => Ok(Use { mode, mount: mount.clone() }),
+            Some(AccessType::Block(_)) => Err(Status::invalid_argument(
+                "a volume is a filesystem, and no block device: use volumeMode Filesystem",
+            )),
+            None => Err(Status::invalid_argument("the access type of the capability is missing")),
+        }
+    }
+
+    /// # Errors
+    /// `INVALID_ARGUMENT`: there is none.
+    pub fn required(capability: Option<&VolumeCapability>) -> Result<Use, Status> {
+        Use::of(capability.ok_or_else(|| Status::invalid_argument("the volume capability is missing"))?)
+    }
+
+    /// # Errors
+    /// `INVALID_ARGUMENT`: there is none, or one of them is not possible.
+    pub fn all(capabilities: &[VolumeCapability]) -> Result<Vec<Use>, Status> {
+        if capabilities.is_empty() {
+            return Err(Status::invalid_argument("volume capabilities are missing"));
+        }
+        capabilities.iter().map(Use::of).collect()
+    }
+
+    /// Nothing is written.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self.mode, AccessModeKind::SingleNodeReaderOnly | AccessModeKind::MultiNodeReaderOnly)
+    }
+
+    /// One workload has it.
+    pub fn is_for_one(&self) -> bool {
+        self.mode == AccessModeKind::SingleNodeSingleWriter
+    }
+
+    fn is_on_one_node(&self) -> bool {
+        use AccessModeKind::{SingleNodeMultiWriter, SingleNodeReaderOnly, SingleNodeSingleWriter, SingleNodeWriter};
+        matches!(self.mode, SingleNodeWriter | SingleNodeReaderOnly | SingleNodeSingleWriter | SingleNodeMultiWriter)
+    }
+
+    /// A volume of this kind can be used so.
+    pub fn is_possible(&self, access: Access) -> bool {
+        match access {
+            Access::Many => true,
+            Access::One | Access::Fenced => self.is_on_one_node(),
+            Access::Container => self.mode == AccessModeKind::SingleNodeSingleWriter,
+            Access::Readers => self.is_read_only(),
+        }
+    }
+}
+
+/// The kind of volume that is fit for all of these, and for no more: the fewer hosts may have it, the more their kernels may cache. One
+/// for readers alone could never be filled.
+pub(super) fn access_for(uses: &[Use]) -> Access {
+    if uses.iter().all(Use::is_for_one) {
+        Access::Container
+    } else if uses.iter().all(Use::is_on_one_node) {
+        Access::One
+    } else {
+        Access::Many
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::csi::spec::volume_capability::{AccessMode, BlockVolume};
+
+    fn capability(mode: AccessModeKind) -> VolumeCapability {
+        let access_type = Some(AccessType::Mount(MountVolume::default()));
+        VolumeCapability { access_type, access_mode: Some(AccessMode { mode: mode.into() }) }
+    }
+
+    fn uses(modes: &[AccessModeKind]) -> Vec<Use> {
+        Use::all(&modes.iter().map(|mode| capability(*mode)).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn a_volume_is_for_as_few_as_it_may() {
+        use AccessModeKind::*;
+        assert_eq!(access_for(&uses(&[SingleNodeSingleWriter])), Access::Container);
+        assert_eq!(access_for(&uses(&[SingleNodeWriter])), Access::One);
+        assert_eq!(access_for(&uses(&[SingleNodeSingleWriter, SingleNodeMultiWriter])), Access::One);
+        assert_eq!(access_for(&uses(&[SingleNodeWriter, MultiNodeMultiWriter])), Access::Many);
+        assert_eq!(access_for(&uses(&[MultiNodeReaderOnly])), Access::Many);
+    }
+
+    #[test]
+    fn what_a_volume_was_made_for_it_is_fit_for() {
+        use AccessModeKind::*;
+        let modes = [
+            SingleNodeWriter,
+            SingleNodeReaderOnly,
+            MultiNodeReaderOnly,
+            MultiNodeSingleWriter,
+            MultiNodeMultiWriter,
+            SingleNodeSingleWriter,
+            SingleNodeMultiWriter,
+        ];
+        for mode in modes {
+            let made = access_for(&uses(&[mode]));
+            assert!(uses(&[mode])[0].is_possible(made), "{mode:?} of {made:?}");
+        }
+        assert!(!uses(&[MultiNodeMultiWriter])[0].is_possible(Access::One));
+        assert!(!uses(&[SingleNodeWriter])[0].is_possible(Access::Container));
+        assert!(!uses(&[MultiNodeMultiWriter])[0].is_possible(Access::Readers));
+        assert!(uses(&[MultiNodeReaderOnly])[0].is_possible(Access::Readers));
+    }
+
+    #[test]
+    fn what_is_missing_or_impossible_is_refused() {
+        let block = VolumeCapability {
+            access_type: Some(AccessType::Block(BlockVolume {})),
+            ..capability(AccessModeKind::SingleNodeWriter)
+        };
+        let modeless = VolumeCapability { access_mode: None, ..capability(AccessModeKind::SingleNodeWriter) };
+        let strange = VolumeCapability {
+            access_mode: Some(AccessMode { mode: 99 }),
+            ..capability(AccessModeKind::SingleNodeWriter)
+        };
+        let typeless = VolumeCapability { access_type: None, ..capability(AccessModeKind::SingleNodeWriter) };
+        for capability in [block, modeless, strange, typeless, capability(AccessModeKind::Unknown)] {
+            assert_eq!(Use::of(&capability).unwrap_err().code(), tonic::Code::InvalidArgument, "{capability:?}");
+        }
+        assert!(Use::required(None).is_err() && Use::all(&[]).is_err());
+    }
+}

@@ -1,0 +1,372 @@
+//! The node's calls: a volume is mounted once on a host, at its staging path, and found from there where pods want it.
+//!
+//! What there is, is read off the kernel's table of mounts at each call. A call about a mount whose cluster is away ends in time and says
+//! so; what it has begun goes on, and until it is done further calls about the volume are told to come back.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tonic::Status;
+
+use super::capability::Use;
+use super::ephemeral::{Ephemerals, is_ephemeral};
+use super::fault::needed;
+use super::identity::SpecLevel;
+use super::spec::volume_health::VolumeHealthEntry;
+use super::spec::*;
+use super::stats::{Stats, StatsError};
+use super::turns::{Turn, Turns};
+use crate::container::mounter::{Mounter, mounted};
+use crate::host::bind::{bind, unbind};
+use crate::host::file::write_private;
+use crate::host::mountinfo::{MountEntry, mounts_of};
+use crate::types::volume::NewVolume;
+
+/// Orchestrators wait about two minutes.
+const PATIENCE: Duration = Duration::from_secs(100);
+/// For what is asked through a mount.
+const LOOK_PATIENCE: Duration = Duration::from_secs(10);
+/// The name of a secret: the credential file of a client, whole.
+const CREDENTIAL_SECRET: &str = "credential";
+/// Of a root that a group is to use.
+const GROUP_MODE: u32 = 0o2070;
+
+/// Where the node is, and what it keeps there.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub node_id: String,
+    /// Of this driver alone.
+    pub dir: PathBuf,
+    /// Segments by their domains; empty where volumes are told from everywhere.
+    pub topology: Map,
+    pub level: SpecLevel,
+    /// The servers that mounts ask.
+    pub metas: Vec<String>,
+}
+
+pub struct NodeService {
+    place: Place,
+    mounter: Mounter,
+    ephemerals: Option<Ephemerals>,
+    turns: Turns,
+    stats: Stats,
+}
+
+impl NodeService {
+    /// `ephemerals`: who makes volumes that live as long as a pod, where this node may.
+    pub fn new(place: Place, mounter: Mounter, ephemerals: Option<Ephemerals>) -> NodeService {
+        NodeService { place, mounter, ephemerals, turns: Turns::default(), stats: Stats::default() }
+    }
+
+    /// The mounter for one volume, with the credential that came with the call, if one did.
+    fn mounter_for(&self, volume: &str, secrets: &Map) -> Result<Mounter, Status> {
+        let Some(credential) = secrets.get(CREDENTIAL_SECRET) else { return Ok(self.mounter.clone()) };
+        let file = self.credential_file(volume);
+        let written = fs::create_dir_all(self.place.dir.join("credentials"))
+            .and_then(|()| write_private(&file, credential.as_bytes()));
+        written.map_err(|error| Status::internal(format!("the credential cannot be kept: {error}")))?;
+        Ok(self.mounter.with_credential(file))
+    }
+
+    fn credential_file(&self, volume: &str) -> PathBuf {
+        self.place.dir.join("credentials").join(volume)
+    }
+
+    /// Has a volume mounted on `dir`, for this use.
+    async fn mount(&self, turn: Turn, volume: &str, dir: &Path, wish: &Use, secrets: &Map) -> Result<(), Status> {
+        let (mounter, metas) = (self.mounter_for(volume, secrets)?, self.place.metas.clone());
+        let mut options = wish.mount.mount_flags.clone();
+        if wish.is_read_only() {
+            options.push("ro".to_string());
+        }
+        let (volume, place, wish) = (volume.to_string(), dir.to_path_buf(), wish.clone());
+        in_time(async move {
+            let _turn = turn;
+            mounter.mount(&metas, &volume, &place, &options).await?;
+            give_to_group(&place, &wish).await
+        })
+        .await
+    }
+
+    fn unmount(&self, turn: Turn, dir: &Path) -> impl Future<Output = Result<(), Status>> + use<> {
+        let (mounter, dir) = (self.mounter.clone(), dir.to_path_buf());
+        in_time(async move {
+            let _turn = turn;
+            mounter.unmount(&dir).await.map_err(Status::from)
+        })
+    }
+
+    /// A volume that is there from the pod's beginning to its end.
+    async fn publish_ephemeral(
+        &self,
+        request: &NodePublishVolumeRequest,
+        wish: &Use,
+        turn: Turn,
+    ) -> Result<(), Status> {
+        let ephemerals = self.ephemerals.as_ref();
+        let ephemerals = ephemerals.ok_or_else(|| {
+            Status::failed_precondition("this node makes no volumes of its own: it has no operator's credential")
+        })?;
+        let volume = &request.volume_id;
+        ephemerals.create(volume, &request.volume_context).await?;
+        self.mount(turn, volume, Path::new(&request.target_path), wish, &request.secrets).await
+    }
+}
+
+/// Goes on when nobody waits for it any more.
+async fn in_time(work: impl Future<Output = Result<(), Status>> + Send + 'static) -> Result<(), Status> {
+    match timeout(PATIENCE, tokio::spawn(work)).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(error)) => Err(Status::internal(error.to_string())),
+        Err(_) => Err(Status::aborted("it is still under way: the cluster does not answer")),
+    }
+}
+
+/// Has new files belong to the group that a pod asks for: by the root's set-group-id, whatever there is below it already.
+async fn give_to_group(dir: &Path, wish: &Use) -> Result<(), Status> {
+    let group = match wish.mount.volume_mount_group.as_str() {
+        "" => return Ok(()),
+        text => text.parse::<u32>(),
+    };
+    let group = group.map_err(|_| Status::invalid_argument("the volume mount group is not a number"))?;
+    if wish.is_read_only() {
+        return Ok(());
+    }
+    let dir = dir.to_path_buf();
+    let giving = spawn_blocking(move || -> io::Result<()> {
+        let found = fs::metadata(&dir)?;
+        if found.gid() != group {
+            chown(&dir, None, Some(group))?;
+        }
+        if found.mode() & GROUP_MODE != GROUP_MODE {
+            fs::set_permissions(&dir, fs::Permissions::from_mode(found.mode() & 0o7777 | GROUP_MODE))?;
+        }
+        Ok(())
+    });
+    match timeout(LOOK_PATIENCE, giving).await {
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Ok(Err(error))) => Err(Status::unavailable(format!("the volume cannot be given to group {group}: {error}"))),
+        Ok(Err(_)) | Err(_) => Err(Status::unavailable("the volume does not answer")),
+    }
+}
+
+impl Node for NodeService {
+    async fn node_get_capabilities(
+        &self,
+        _: NodeGetCapabilitiesRequest,
+    ) -> Result<NodeGetCapabilitiesResponse, Status> {
+        use NodeRpc::*;
+        let always = [StageUnstageVolume, GetVolumeStats, SingleNodeMultiWriter, VolumeMountGroup];
+        let health: &[NodeRpc] = match self.place.level {
+            SpecLevel::V1_12 => &[VolumeCondition],
+            SpecLevel::V1_13 => &[GetVolumeHealth, GetStorageHealth],
+        };
+        let capabilities = always.iter().chain(health).map(|rpc| (*rpc).into()).collect();
+        Ok(NodeGetCapabilitiesResponse { capabilities })
+    }
+
+    async fn node_get_info(&self, _: NodeGetInfoRequest) -> Result<NodeGetInfoResponse, Status> {
+        let segments = self.place.topology.clone();
+        let accessible_topology = (!segments.is_empty()).then_some(Topology { segments });
+        Ok(NodeGetInfoResponse { node_id: self.place.node_id.clone(), max_volumes_per_node: 0, accessible_topology })
+    }
+
+    async fn node_stage_volume(&self, request: NodeStageVolumeRequest) -> Result<NodeStageVolumeResponse, Status> {
+        let id = needed("the id of the volume", &request.volume_id)?;
+        let staging = absolute("the staging path", &request.staging_target_path)?;
+        let wish = Use::required(request.volume_capability.as_ref())?;
+        check_volume(id)?;
+        let turn = self.turns.take(id)?;
+        self.mount(turn, id, &staging, &wish, &request.secrets).await?;
+        Ok(NodeStageVolumeResponse {})
+    }
+
+    async fn node_unstage_volume(
+        &self,
+        request: NodeUnstageVolumeRequest,
+    ) -> Result<NodeUnstageVolumeResponse, Status> {
+        let id = needed("the id of the volume", &request.volume_id)?;
+        let staging = absolute("the staging path", &request.staging_target_path)?;
+        let turn = self.turns.take(id)?;
+        self.unmount(turn, &staging).await?;
+        if check_volume(id).is_ok() {
+            // Most have none.
+            let _ = fs::remove_file(self.credential_file(id));
+        }
+        Ok(NodeUnstageVolumeResponse {})
+    }
+
+    async fn node_publish_volume(
+        &self,
+        request: NodePublishVolumeRequest,
+    ) -> Result<NodePublishVolumeResponse, Status> {
+        let id = needed("the id of the volume", &request.volume_id)?;
+        let target = absolute("the target path", &request.target_path)?;
+        let wish = Use::required(request.volume_capability.as_ref())?;
+        check_volume(id)?;
+        let turn = self.turns.take(id)?;
+        if is_ephemeral(&request.volume_context) {
+            self.publish_ephemeral(&request, &wish, turn).await?;
+            return Ok(NodePublishVolumeResponse {});
+        }
+        if request.staging_target_path.is_empty() {
+            return Err(Status::failed_precondition("the staging path is missing"));
+        }
+        let staging = absolute("the staging path", &request.staging_target_path)?;
+        let staged = mounted(&staging)?.filter(|entry| entry.is_volume(id));
+        let staged = staged.ok_or_else(|| Status::failed_precondition(format!("volume {id} is not staged")))?;
+        let read_only = request.readonly || wish.is_read_only();
+        if is_published(&staged, &staging, &target, &wish, read_only)? {
+            return Ok(NodePublishVolumeResponse {});
+        }
+        fs::create_dir_all(&target).map_err(|error| host(&target, &error))?;
+        let (from, to) = (staging, target.clone());
+        let bound = spawn_blocking(move || bind(&from, &to, read_only)).await;
+        bound.map_err(|error| Status::internal(error.to_string()))?.map_err(|error| host(&target, &error))?;
+        drop(turn);
+        Ok(NodePublishVolumeResponse {})
+    }
+
+    async fn node_unpublish_volume(
+        &self,
+        request: NodeUnpublishVolumeRequest,
+    ) -> Result<NodeUnpublishVolumeResponse, Status> {
+        let id = needed("the id of the volume", &request.volume_id)?;
+        let target = absolute("the target path", &request.target_path)?;
+        let turn = self.turns.take(id)?;
+        let ephemerals = self.ephemerals.as_ref().filter(|ephemerals| ephemerals.has(id));
+        if ephemerals.is_some() {
+            self.unmount(turn, &target).await?;
+        } else {
+            // Whatever was bound there, as often as it was.
+            while mounted(&target)?.is_some() {
+                unbind(&target).map_err(|error| host(&target, &error))?;
+            }
+        }
+        match fs::remove_dir(&target) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(host(&target, &error)),
+            _ => {}
+        }
+        if let Some(ephemerals) = ephemerals {
+            ephemerals.remove(id).map_err(|error| Status::internal(error.to_string()))?;
+        }
+        Ok(NodeUnpublishVolumeResponse {})
+    }
+
+    async fn node_get_volume_stats(
+        &self,
+        request: NodeGetVolumeStatsRequest,
+    ) -> Result<NodeGetVolumeStatsResponse, Status> {
+        let id = needed("the id of the volume", &request.volume_id)?;
+        let path = PathBuf::from(needed("the path of the volume", &request.volume_path)?);
+        is_here(id, &path)?;
+        let (usage, condition) = match self.stats.of(&path).await {
+            Ok(usage) => (usage, VolumeCondition { abnormal: false, message: "the volume answers".to_string() }),
+            Err(error) => (Vec::new(), VolumeCondition { abnormal: true, message: error.to_string() }),
+        };
+        if usage.is_empty() && !self.place.level.has_condition() {
+            return Err(Status::unavailable(condition.message));
+        }
+        let volume_condition = self.place.level.has_condition().then_some(condition);
+        Ok(NodeGetVolumeStatsResponse { usage, volume_condition })
+    }
+
+    async fn node_expand_volume(&self, request: NodeExpandVolumeRequest) -> Result<NodeExpandVolumeResponse, Status> {
+        let id = needed("the id of the volume", &request.volume_id)?;
+        let path = PathBuf::from(needed("the path of the volume", &request.volume_path)?);
+        is_here(id, &path)?;
+        // A mount goes by the quota as it is; nothing is to be done here.
+        let capacity_bytes = request.capacity_range.map_or(0, |range| range.required_bytes);
+        Ok(NodeExpandVolumeResponse { capacity_bytes })
+    }
+
+    async fn node_get_volume_health(
+        &self,
+        request: NodeGetVolumeHealthRequest,
+    ) -> Result<NodeGetVolumeHealthResponse, Status> {
+        let id = needed("the id of the volume", &request.volume_id)?;
+        let paths = [&request.volume_publish_path, &request.staging_target_path];
+        let path = paths.into_iter().find(|path| !path.is_empty()).map(PathBuf::from);
+        let path = path.ok_or_else(|| Status::invalid_argument("a path of the volume is missing"))?;
+        is_here(id, &path)?;
+        let (status, reason) = (VolumeHealthErrorType::Inaccessible.into(), |error: &StatsError| match error {
+            StatsError::Slow => "ClusterAway",
+            StatsError::Failed(_) => "MountGone",
+        });
+        let wrong = self.stats.of(&path).await.err();
+        let entry = |error: StatsError| VolumeHealthEntry {
+            status,
+            reason: reason(&error).to_string(),
+            message: error.to_string(),
+        };
+        let health_statuses = wrong.map(entry).into_iter().collect();
+        let volume_health = Some(VolumeHealth { volume_id: id.to_string(), health_statuses });
+        Ok(NodeGetVolumeHealthResponse { volume_health })
+    }
+
+    async fn node_get_storage_health(
+        &self,
+        _: NodeGetStorageHealthRequest,
+    ) -> Result<NodeGetStorageHealthResponse, Status> {
+        // What this node knows of the cluster it knows by its mounts, which are asked one by one.
+        Ok(NodeGetStorageHealthResponse { backend_health: Vec::new() })
+    }
+}
+
+/// # Errors
+/// `NOT_FOUND`: no volume has such an id.
+fn check_volume(id: &str) -> Result<(), Status> {
+    NewVolume::named(id).check().map_err(|_| Status::not_found(format!("there is no volume {id}")))
+}
+
+/// # Errors
+/// `INVALID_ARGUMENT`: it is missing, or relative.
+fn absolute(what: &str, path: &str) -> Result<PathBuf, Status> {
+    let path = PathBuf::from(needed(what, path)?);
+    if path.is_absolute() { Ok(path) } else { Err(Status::invalid_argument(format!("{what} is not absolute"))) }
+}
+
+/// Whether the volume is at its target already, as it is asked for.
+///
+/// # Errors
+/// It is there otherwise, or somewhere else though it is for one workload.
+fn is_published(
+    staged: &MountEntry,
+    staging: &Path,
+    target: &Path,
+    wish: &Use,
+    read_only: bool,
+) -> Result<bool, Status> {
+    match mounted(target)? {
+        Some(entry) if entry.device == staged.device && entry.read_only == read_only => return Ok(true),
+        Some(entry) if entry.device == staged.device => {
+            return Err(Status::already_exists("the volume is there already, to be written or read otherwise"));
+        }
+        Some(entry) => {
+            let path = target.display();
+            return Err(Status::already_exists(format!("{path} is taken: {} is mounted there", entry.source)));
+        }
+        None => {}
+    }
+    let elsewhere = mounts_of(staged.device).map_err(|error| host(target, &error))?;
+    if wish.is_for_one() && elsewhere.iter().any(|entry| entry.target != staging) {
+        return Err(Status::failed_precondition("the volume is for one workload, and another has it"));
+    }
+    Ok(false)
+}
+
+/// # Errors
+/// `NOT_FOUND`: the volume is not mounted at this path.
+fn is_here(id: &str, path: &Path) -> Result<(), Status> {
+    let entry = mounted(path)?.filter(|entry| entry.is_volume(id));
+    entry.map(drop).ok_or_else(|| Status::not_found(format!("volume {id} is not mounted on {}", path.display())))
+}
+
+fn host(path: &Path, error: &io::Error) -> Status {
+    Status::internal(format!("{}: {error}", path.display()))
+}

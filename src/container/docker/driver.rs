@@ -1,0 +1,264 @@
+//! What each call of Docker's does.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::book::Book;
+use super::protocol::{Answer, Request, VolumeAnswer};
+use crate::config::value::ByteSize;
+use crate::container::mounter::{MountFailure, Mounter, mounted};
+use crate::container::options::{OptionError, Wanted};
+use crate::host::lock::{FileLock, LockError};
+use crate::remote::operator::{Operator, OperatorError};
+use crate::types::volume::{Access, NewVolume, Volume, VolumeUsage};
+
+/// Docker waits a minute for an unmount. What takes longer goes on, and the next call finds it done.
+const UNMOUNT_PATIENCE: Duration = Duration::from_secs(50);
+/// What is mounted here is answered for without the cluster after so long.
+const LOOK_PATIENCE: Duration = Duration::from_secs(5);
+/// The last use on this host may have ended just now.
+const DELETE_PATIENCE: Duration = Duration::from_secs(3);
+const DELETE_PAUSE: Duration = Duration::from_millis(100);
+
+/// The plugin. One for each directory.
+pub struct Driver {
+    cluster: Operator,
+    metas: Vec<String>,
+    mounter: Mounter,
+    /// Where volumes are mounted, each on a directory of its name.
+    mounts: PathBuf,
+    book: Mutex<Book>,
+    /// One call at a time for each volume.
+    turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    _lock: FileLock,
+}
+
+/// Why a call was not done; one sentence, which Docker shows its user.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    #[error(transparent)]
+    Cluster(#[from] OperatorError),
+    #[error(transparent)]
+    Mount(#[from] MountFailure),
+    #[error("{0}")]
+    Name(String),
+    #[error("there is a volume {volume} already, with {differences}")]
+    Differs { volume: String, differences: String },
+    #[error("volume {0} is in use on this host")]
+    Used(String),
+    #[error("volume {0} is for one container at a time, and another has it")]
+    ForOne(String),
+    #[error("volume {0} is still being unmounted: what was written to it is on its way to the stores")]
+    Unfinished(String),
+    #[error("the uses of volumes cannot be written down: {0}")]
+    Book(io::Error),
+    #[error("another process has {}", .0.display())]
+    Taken(PathBuf),
+}
+
+impl Driver {
+    /// Takes up where the process before has stopped: what is mounted and nobody uses is unmounted.
+    ///
+    /// # Errors
+    /// Another process has the directory, or it cannot be used.
+    pub fn start(
+        cluster: Operator,
+        metas: Vec<String>,
+        mounter: Mounter,
+        dir: &Path,
+    ) -> Result<Arc<Driver>, DriverError> {
+        let mounts = dir.join("mounts");
+        fs::create_dir_all(&mounts).map_err(DriverError::Book)?;
+        let lock = FileLock::take(&dir.join("lock")).map_err(|error| match error {
+            LockError::Held(_) => DriverError::Taken(dir.to_path_buf()),
+            LockError::Io(error) => DriverError::Book(error),
+        })?;
+        let book = Mutex::new(Book::open(dir).map_err(DriverError::Book)?);
+        let turns = Mutex::default();
+        let driver = Arc::new(Driver { cluster, metas, mounter, mounts, book, turns, _lock: lock });
+        for entry in fs::read_dir(&driver.mounts).map_err(DriverError::Book)?.flatten() {
+            let volume = entry.file_name().to_string_lossy().into_owned();
+            if !driver.book.lock().is_used(&volume) {
+                tokio::spawn(driver.clone().tidy(volume));
+            }
+        }
+        Ok(driver)
+    }
+
+    async fn tidy(self: Arc<Self>, volume: String) {
+        let turn = self.turn(&volume).await;
+        if let Err(error) = self.clear(&volume, turn).await {
+            tracing::warn!(volume, %error, "a volume that nobody uses stays mounted");
+        }
+    }
+
+    /// # Errors
+    /// An option is not understood, there is such a volume and it is otherwise, or the cluster refuses.
+    pub(super) async fn create(&self, request: &Request) -> Result<Answer, DriverError> {
+        let wanted = Wanted::parse(request.opts.iter().flatten())?;
+        match self.cluster.create_volume(wanted.volume(&request.name)).await {
+            Ok(_) => Ok(Answer::default()),
+            Err(OperatorError::Exists(_)) => {
+                let (volume, _) = self.cluster.volume(&request.name).await?;
+                let differences = wanted.differences(&volume);
+                if differences.is_empty() {
+                    return Ok(Answer::default());
+                }
+                let differences = differences.iter().map(|(key, has)| format!("{key} {has}")).collect::<Vec<_>>();
+                Err(DriverError::Differs { volume: request.name.clone(), differences: differences.join(", ") })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// # Errors
+    /// It is in use, here or elsewhere, or the cluster does not answer.
+    pub(super) async fn remove(&self, request: &Request) -> Result<Answer, DriverError> {
+        let _turn = self.turn(&request.name).await;
+        if self.book.lock().is_used(&request.name) {
+            return Err(DriverError::Used(request.name.clone()));
+        }
+        let since = Instant::now();
+        loop {
+            match self.cluster.delete_volume(&request.name).await {
+                Ok(()) | Err(OperatorError::NotFound(_)) => return Ok(Answer::default()),
+                Err(OperatorError::Refused(_)) if since.elapsed() < DELETE_PATIENCE => sleep(DELETE_PAUSE).await,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// # Errors
+    /// The mount failed, or the use could not be written down; it is not used then.
+    pub(super) async fn mount(&self, request: &Request) -> Result<Answer, DriverError> {
+        let place = self.place(&request.name)?;
+        let _turn = self.turn(&request.name).await;
+        let was_used = self.book.lock().is_used(&request.name);
+        if self.book.lock().is_taken(&request.name, &request.id) {
+            return Err(DriverError::ForOne(request.name.clone()));
+        }
+        // While it is used that cannot change, and the cluster may be away.
+        let is_for_one = !was_used && self.cluster.volume(&request.name).await?.0.policy.access == Access::Container;
+        self.book.lock().add(&request.name, &request.id, is_for_one).map_err(DriverError::Book)?;
+        if let Err(error) = self.mounter.mount(&self.metas, &request.name, &place, &[]).await {
+            // Of others who use it, as this call may be made again by one of them, nothing is taken.
+            if !was_used {
+                self.book.lock().remove(&request.name, &request.id).map_err(DriverError::Book)?;
+            }
+            return Err(error.into());
+        }
+        Ok(Answer { mountpoint: Some(place.display().to_string()), ..Answer::default() })
+    }
+
+    /// Ends one use, and with the last the mount. A use that is not known has ended.
+    ///
+    /// # Errors
+    /// It could not be unmounted, or is still being: somebody in this host's own namespace uses it, or the cluster is away.
+    pub(super) async fn unmount(self: Arc<Self>, request: &Request) -> Result<Answer, DriverError> {
+        self.place(&request.name)?;
+        let turn = self.turn(&request.name).await;
+        self.book.lock().remove(&request.name, &request.id).map_err(DriverError::Book)?;
+        if self.book.lock().is_used(&request.name) {
+            return Ok(Answer::default());
+        }
+        let (driver, volume) = (self.clone(), request.name.clone());
+        let clearing = tokio::spawn(async move { driver.clear(&volume, turn).await });
+        match timeout(UNMOUNT_PATIENCE, clearing).await {
+            Ok(Ok(cleared)) => cleared.map(|()| Answer::default()),
+            // It cannot panic but with the process.
+            Ok(Err(_)) | Err(_) => Err(DriverError::Unfinished(request.name.clone())),
+        }
+    }
+
+    async fn clear(&self, volume: &str, _turn: OwnedMutexGuard<()>) -> Result<(), DriverError> {
+        let place = self.mounts.join(volume);
+        self.mounter.unmount(&place).await?;
+        // Only an empty one goes, and one that stays does no harm.
+        let _ = fs::remove_dir(&place);
+        Ok(())
+    }
+
+    /// # Errors
+    /// It is no name of a volume.
+    pub(super) fn path(&self, request: &Request) -> Result<Answer, DriverError> {
+        let place = self.place(&request.name)?;
+        Ok(Answer { mountpoint: Some(self.mountpoint(&request.name, &place)), ..Answer::default() })
+    }
+
+    /// # Errors
+    /// There is none, or the cluster does not answer and the volume is not mounted here.
+    pub(super) async fn get(&self, request: &Request) -> Result<Answer, DriverError> {
+        let place = self.place(&request.name)?;
+        let mountpoint = self.mountpoint(&request.name, &place);
+        let answer = |status| {
+            let volume = VolumeAnswer { name: request.name.clone(), mountpoint: mountpoint.clone(), status };
+            Ok(Answer { volume: Some(volume), ..Answer::default() })
+        };
+        let asking = self.cluster.volume(&request.name);
+        if mountpoint.is_empty() {
+            let (volume, usage) = asking.await?;
+            return answer(status(&volume, &usage));
+        }
+        match timeout(LOOK_PATIENCE, asking).await {
+            Ok(Ok((volume, usage))) => answer(status(&volume, &usage)),
+            Ok(Err(OperatorError::Away(_))) | Err(_) => answer([("cluster", "does not answer".to_string())].into()),
+            Ok(Err(error)) => Err(error.into()),
+        }
+    }
+
+    /// # Errors
+    /// The cluster does not answer.
+    pub(super) async fn list(&self) -> Result<Answer, DriverError> {
+        let volumes = self.cluster.volumes().await?;
+        let answer = |(volume, _): &(Volume, VolumeUsage)| VolumeAnswer {
+            mountpoint: self.mountpoint(&volume.name, &self.mounts.join(&volume.name)),
+            name: volume.name.clone(),
+            ..VolumeAnswer::default()
+        };
+        Ok(Answer { volumes: Some(volumes.iter().map(answer).collect()), ..Answer::default() })
+    }
+
+    /// Where it is mounted; nothing where it is not.
+    fn mountpoint(&self, volume: &str, place: &Path) -> String {
+        let entry = mounted(place).ok().flatten();
+        entry.filter(|entry| entry.is_volume(volume)).map(|_| place.display().to_string()).unwrap_or_default()
+    }
+
+    fn place(&self, volume: &str) -> Result<PathBuf, DriverError> {
+        NewVolume::named(volume).check().map_err(DriverError::Name)?;
+        Ok(self.mounts.join(volume))
+    }
+
+    async fn turn(&self, volume: &str) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.turns.lock();
+            // Those that nobody waits for or has are made anew.
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            turns.entry(volume.to_string()).or_default().clone()
+        };
+        turn.lock_owned().await
+    }
+}
+
+fn status(volume: &Volume, usage: &VolumeUsage) -> std::collections::BTreeMap<&'static str, String> {
+    let policy = &volume.policy;
+    let size = if policy.quota_bytes == 0 { "none".to_string() } else { ByteSize(policy.quota_bytes).to_string() };
+    [
+        ("access", policy.access.name().to_string()),
+        ("replicas", policy.replicas.to_string()),
+        ("size", size),
+        ("usedBytes", usage.allocated_bytes.to_string()),
+        ("inodes", usage.inodes.to_string()),
+    ]
+    .into()
+}

@@ -1,0 +1,14 @@
+//! The volume plugin of a Docker engine: JSON over HTTP on a Unix socket, as Docker's own documentation lays it down.
+//!
+//! Owns who uses which volume on this host, by the names that Docker gives its uses (`book`), and nothing else: which volumes there are
+//! the cluster says, and what is mounted the kernel. Docker may make any call again, with the same names or after a crash of either; so
+//! uses are a set and not a count, they are written down before they are granted and struck out before the volume is unmounted, and
+//! what a crash leaves between the two is put in order at the next start.
+//!
+//! In order: `socket` (systemd's, or one of our own), `server` (decodes, encodes), `driver` (what each call does).
+
+mod book;
+pub mod driver;
+mod protocol;
+pub mod server;
+pub mod socket;

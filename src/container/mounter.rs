@@ -1,0 +1,187 @@
+//! Mounts that are made for containers and live on without whoever made them.
+//!
+//! Each is a process of its own with a keeper, started as an operator would start it, by `holdfast mount`; what is there is read off
+//! the kernel's table, and nothing is remembered. A mount is on its directory or is not: a call that is made again finds what the one
+//! before has done.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::host::mountinfo::{MountEntry, is_dead, mounted_at};
+
+/// A mount that does not say soon whether anybody is there waits for the cluster: somebody is.
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Makes and ends mounts of one cluster's volumes.
+#[derive(Clone, Debug)]
+pub struct Mounter {
+    /// This program, by its path.
+    program: PathBuf,
+    /// What the mounts show for who they are.
+    credential: PathBuf,
+}
+
+/// Why a mount was not made, or not ended; each is one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum MountFailure {
+    #[error("{0}")]
+    Refused(String),
+    #[error("{path} is taken: {source_name} is mounted there")]
+    Taken { path: PathBuf, source_name: String },
+    #[error("{path}: {error}")]
+    Host { path: PathBuf, error: io::Error },
+}
+
+impl Mounter {
+    /// # Errors
+    /// The program that runs cannot be found.
+    pub fn new(credential: PathBuf) -> io::Result<Mounter> {
+        Ok(Mounter { program: std::env::current_exe()?, credential })
+    }
+
+    /// The same, for mounts that show another credential.
+    pub fn with_credential(&self, credential: PathBuf) -> Mounter {
+        Mounter { credential, ..self.clone() }
+    }
+
+    /// Has `volume` mounted on `dir`, which is made if need be. `metas` are the servers to ask, `options` those of the mount.
+    ///
+    /// # Errors
+    /// Something else is mounted there, or the mount failed; what it said.
+    pub async fn mount(
+        &self,
+        metas: &[String],
+        volume: &str,
+        dir: &Path,
+        options: &[String],
+    ) -> Result<(), MountFailure> {
+        match mounted(dir)? {
+            Some(entry) if entry.is_ours() && is_gone(dir).await => {
+                tracing::warn!(dir = %dir.display(), "a mount whose process is gone is taken away");
+                self.detach(dir).await?;
+            }
+            Some(entry) if entry.is_volume(volume) => return Ok(()),
+            Some(entry) => return Err(MountFailure::Taken { path: dir.to_path_buf(), source_name: entry.source }),
+            None => {}
+        }
+        fs::create_dir_all(dir).map_err(|error| host(dir, error))?;
+        let mut command = Command::new(&self.program);
+        command.arg("mount").arg(metas.join(",")).arg(volume).arg(dir).arg("--credential").arg(&self.credential);
+        if !options.is_empty() {
+            command.arg("-o").arg(options.join(","));
+        }
+        self.run(command).await
+    }
+
+    /// Has nothing mounted on `dir`: what was written is durable then, and the volume is free for others.
+    ///
+    /// # Errors
+    /// It is in use, or could not be made durable; it is as before then.
+    pub async fn unmount(&self, dir: &Path) -> Result<(), MountFailure> {
+        let Some(entry) = mounted(dir)? else { return Ok(()) };
+        if !entry.is_ours() {
+            return Err(MountFailure::Taken { path: dir.to_path_buf(), source_name: entry.source });
+        }
+        let mut command = self.helper();
+        command.arg(dir);
+        self.run(command).await
+    }
+
+    /// Takes a mount out of the tree, whoever uses it.
+    async fn detach(&self, dir: &Path) -> Result<(), MountFailure> {
+        let mut command = self.helper();
+        command.arg(dir).arg("-l");
+        self.run(command).await
+    }
+
+    /// The program as umount(8) calls it.
+    fn helper(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg0("umount.holdfast");
+        command
+    }
+
+    /// A mount goes to the background, and lets go of what it has of this process.
+    async fn run(&self, mut command: Command) -> Result<(), MountFailure> {
+        let ran = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output().await;
+        let Output { status, stderr, .. } = ran.map_err(|error| host(&self.program, error))?;
+        if status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&stderr);
+        let said = said.trim().lines().last().unwrap_or_default();
+        let said = said.split_once("holdfast: ").map_or(said, |(_, said)| said);
+        Err(MountFailure::Refused(if said.is_empty() {
+            format!("the mount has ended with {status}")
+        } else {
+            said.into()
+        }))
+    }
+}
+
+/// What is on top at `dir`.
+///
+/// # Errors
+/// The kernel's table cannot be read.
+pub fn mounted(dir: &Path) -> Result<Option<MountEntry>, MountFailure> {
+    mounted_at(dir).map_err(|error| host(dir, error))
+}
+
+async fn is_gone(dir: &Path) -> bool {
+    let dir = dir.to_path_buf();
+    let looked = timeout(LOOK_PATIENCE, tokio::task::spawn_blocking(move || is_dead(&dir))).await;
+    matches!(looked, Ok(Ok(true)))
+}
+
+fn host(path: &Path, error: io::Error) -> MountFailure {
+    MountFailure::Host { path: path.to_path_buf(), error }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// Stands in for the program: does as the script says.
+    fn mounter(dir: &Path, script: &str) -> Mounter {
+        let program = dir.join("program");
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+        Mounter { program, credential: "/c".into() }
+    }
+
+    #[tokio::test]
+    async fn a_mount_is_asked_for_as_an_operator_would() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = dir.path().join("said");
+        let mounter = mounter(dir.path(), &format!("echo \"$@\" > {}", said.display()));
+        let place = dir.path().join("a/b");
+        let metas = ["a:1".to_string(), "b:2".to_string()];
+        mounter.mount(&metas, "www", &place, &["ro".to_string()]).await.unwrap();
+        let asked = format!("mount a:1,b:2 www {} --credential /c -o ro\n", place.display());
+        assert_eq!(fs::read_to_string(said).unwrap(), asked);
+        assert!(place.is_dir());
+        mounter.unmount(&place).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_went_wrong_is_passed_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let refusing = mounter(dir.path(), "echo 'holdfast: there is no volume www' >&2; exit 1");
+        let failure = refusing.mount(&[], "www", &dir.path().join("m"), &[]).await.unwrap_err();
+        assert_eq!(failure.to_string(), "there is no volume www");
+        let mute = mounter(dir.path(), "exit 3");
+        let failure = mute.mount(&[], "www", &dir.path().join("m"), &[]).await.unwrap_err();
+        assert!(failure.to_string().contains('3'), "{failure}");
+        let root = mute.mount(&[], "www", Path::new("/"), &[]).await.unwrap_err();
+        assert!(matches!(root, MountFailure::Taken { .. }), "{root}");
+        assert!(matches!(mute.unmount(Path::new("/")).await, Err(MountFailure::Taken { .. })));
+    }
+}
