@@ -51,7 +51,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("client", &["types", "config", "placement", "host", "telemetry", "daemon", "remote"]),
     // Front doors. None imports another, save the command line.
     ("fuse", &["types", "config", "host", "telemetry", "daemon", "client"]),
-    ("container", &["types", "config", "host", "daemon", "telemetry", "remote"]),
+    ("container", &["types", "config", "host", "keeper", "daemon", "telemetry", "remote"]),
     ("admin", &["types", "config", "crypto", "daemon", "telemetry", "remote"]),
     // The command line assembles every role, so it alone sees everything.
     (

@@ -452,6 +452,9 @@ pub struct CsiArgs {
     /// Where the node is, as in topology.kubernetes.io/zone=a; may be given again
     #[arg(long, value_name = "DOMAIN=SEGMENT")]
     pub topology: Vec<String>,
+    /// Have mounts made by the service on this socket (holdfast-keeper --serve), which this process may be replaced without
+    #[arg(long, value_name = "FILE")]
+    pub mounts_socket: Option<PathBuf>,
     /// The version of the specification that its capabilities are told by: 1.12 or 1.13 [default: 1.12]
     #[arg(long, value_name = "VERSION")]
     pub spec_level: Option<String>,

@@ -21,6 +21,7 @@ use crate::container::mounter::Mounter;
 use crate::crypto::identity::Credential;
 use crate::daemon::ready;
 use crate::daemon::shutdown::Shutdown;
+use crate::keeper::service;
 use crate::remote::meta::MetaClient;
 use crate::remote::operator::Operator;
 use crate::types::record::Role;
@@ -39,7 +40,7 @@ pub fn run(common: &CommonArgs, args: CsiArgs) -> Outcome {
         let shutdown = Shutdown::new();
         shutdown.on_signals().or_fail(|| "signals cannot be handled".to_string())?;
         let id = credential.identity.id;
-        let driver = driver(services, place, credential, file).await?;
+        let driver = driver(services, place, credential, file, &config.mounts_socket).await?;
         let listener = server::listen(&path).await.or_fail(|| format!("the socket {}", path.display()))?;
         ready::announce("csi", id, path.display());
         let served = server::serve(listener, driver, shutdown).await;
@@ -48,7 +49,13 @@ pub fn run(common: &CommonArgs, args: CsiArgs) -> Outcome {
     })
 }
 
-async fn driver(services: Services, place: Place, credential: Credential, file: PathBuf) -> Outcome<Driver> {
+async fn driver(
+    services: Services,
+    place: Place,
+    credential: Credential,
+    file: PathBuf,
+    mounts_socket: &Path,
+) -> Outcome<Driver> {
     let is_operator = credential.identity.role == Role::Admin;
     let Credential { identity, metas } = credential;
     let cluster = Operator::new(Arc::new(MetaClient::new(dial::transport(&identity)?, metas)));
@@ -65,8 +72,19 @@ async fn driver(services: Services, place: Place, credential: Credential, file: 
         }
         false => (file, None),
     };
-    let mounter = Mounter::new(of_mounts).or_fail(|| "this program cannot be found".to_string())?;
+    let mounter = mounter(of_mounts, mounts_socket)?;
     Ok(Driver { identity, controller, node: Some(NodeService::new(place, mounter, ephemerals)) })
+}
+
+/// What another process has mounted goes on by the program that came with this one.
+fn mounter(credential: PathBuf, socket: &Path) -> Outcome<Mounter> {
+    if socket.as_os_str().is_empty() {
+        return Mounter::new(credential).or_fail(|| "this program cannot be found".to_string());
+    }
+    if let Err(error) = service::upgrade(socket) {
+        tracing::warn!(%error, socket = %socket.display(), "nobody makes mounts there yet");
+    }
+    Ok(Mounter::by_service(absolute(socket)?, credential))
 }
 
 fn services(text: &str) -> Outcome<Services> {

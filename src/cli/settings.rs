@@ -162,6 +162,7 @@ impl From<&CsiArgs> for Flags {
         flags.set("csi", "node_id", args.node_id.clone());
         flags.set("csi", "dir", text(&args.dir));
         flags.set_list("csi", "topology", args.topology.clone());
+        flags.set("csi", "mounts_socket", text(&args.mounts_socket));
         flags.set("csi", "spec_level", args.spec_level.clone());
         flags
     }

@@ -5,15 +5,17 @@
 //! before has done.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::host::mountinfo::{MountEntry, is_dead, mounted_at};
+use crate::keeper::service;
 
 /// A mount that does not say soon whether anybody is there waits for the cluster: somebody is.
 const LOOK_PATIENCE: Duration = Duration::from_secs(1);
@@ -21,10 +23,18 @@ const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 /// Makes and ends mounts of one cluster's volumes.
 #[derive(Clone, Debug)]
 pub struct Mounter {
-    /// This program, by its path.
-    program: PathBuf,
+    by: By,
     /// What the mounts show for who they are.
     credential: PathBuf,
+}
+
+/// Who starts the processes of mounts.
+#[derive(Clone, Debug)]
+enum By {
+    /// This program, by its path.
+    Program(PathBuf),
+    /// The service on a socket: this process is in a container that they outlive.
+    Service(PathBuf),
 }
 
 /// Why a mount was not made, or not ended; each is one sentence.
@@ -42,7 +52,12 @@ impl Mounter {
     /// # Errors
     /// The program that runs cannot be found.
     pub fn new(credential: PathBuf) -> io::Result<Mounter> {
-        Ok(Mounter { program: std::env::current_exe()?, credential })
+        Ok(Mounter { by: By::Program(std::env::current_exe()?), credential })
+    }
+
+    /// One that has them made by the service on a socket ([`service`]).
+    pub fn by_service(socket: PathBuf, credential: PathBuf) -> Mounter {
+        Mounter { by: By::Service(socket), credential }
     }
 
     /// The same, for mounts that show another credential.
@@ -71,12 +86,12 @@ impl Mounter {
             None => {}
         }
         fs::create_dir_all(dir).map_err(|error| host(dir, error))?;
-        let mut command = Command::new(&self.program);
-        command.arg("mount").arg(metas.join(",")).arg(volume).arg(dir).arg("--credential").arg(&self.credential);
+        let (dir, credential) = (dir.display().to_string(), self.credential.display().to_string());
+        let mut words = vec!["mount".into(), metas.join(","), volume.into(), dir, "--credential".into(), credential];
         if !options.is_empty() {
-            command.arg("-o").arg(options.join(","));
+            words.extend(["-o".to_string(), options.join(",")]);
         }
-        self.run(command).await
+        self.run(words).await
     }
 
     /// Has nothing mounted on `dir`: what was written is durable then, and the volume is free for others.
@@ -88,41 +103,56 @@ impl Mounter {
         if !entry.is_ours() {
             return Err(MountFailure::Taken { path: dir.to_path_buf(), source_name: entry.source });
         }
-        let mut command = self.helper();
-        command.arg(dir);
-        self.run(command).await
+        self.run(vec!["umount".into(), dir.display().to_string()]).await
     }
 
     /// Takes a mount out of the tree, whoever uses it.
     async fn detach(&self, dir: &Path) -> Result<(), MountFailure> {
-        let mut command = self.helper();
-        command.arg(dir).arg("-l");
-        self.run(command).await
+        self.run(vec!["umount".into(), dir.display().to_string(), "-l".into()]).await
     }
 
-    /// The program as umount(8) calls it.
-    fn helper(&self) -> Command {
-        let mut command = Command::new(&self.program);
-        command.arg0("umount.holdfast");
-        command
-    }
-
-    /// A mount goes to the background, and lets go of what it has of this process.
-    async fn run(&self, mut command: Command) -> Result<(), MountFailure> {
-        let ran = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output().await;
-        let Output { status, stderr, .. } = ran.map_err(|error| host(&self.program, error))?;
-        if status.success() {
+    /// Does as the words say: `mount …` as an operator would, `umount …` as umount(8) calls its helper. A mount goes to the background, and
+    /// lets go of what it has of this process.
+    async fn run(&self, words: Vec<String>) -> Result<(), MountFailure> {
+        let (code, said) = match &self.by {
+            By::Program(program) => started(program, &words).await.map_err(|error| host(program, error))?,
+            By::Service(socket) => asked_for(socket, words).await.map_err(|error| host(socket, error))?,
+        };
+        if code == 0 {
             return Ok(());
         }
-        let said = String::from_utf8_lossy(&stderr);
         let said = said.trim().lines().last().unwrap_or_default();
         let said = said.split_once("holdfast: ").map_or(said, |(_, said)| said);
         Err(MountFailure::Refused(if said.is_empty() {
-            format!("the mount has ended with {status}")
+            format!("the mount has ended with {code}")
         } else {
             said.into()
         }))
     }
+}
+
+/// How a program ended, and what it has said.
+async fn started(program: &Path, words: &[String]) -> io::Result<(i32, String)> {
+    let mut command = Command::new(program);
+    match words {
+        [umount, rest @ ..] if umount == "umount" => command.arg0("umount.holdfast").args(rest),
+        words => command.args(words),
+    };
+    let ran = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output().await?;
+    Ok((ran.status.code().unwrap_or(128), String::from_utf8_lossy(&ran.stderr).into_owned()))
+}
+
+async fn asked_for(socket: &Path, words: Vec<String>) -> io::Result<(i32, String)> {
+    let socket = socket.to_path_buf();
+    let asking = tokio::task::spawn_blocking(move || {
+        let (mut reader, writer) = io::pipe()?;
+        let code = service::ask(&socket, &words, writer.as_fd())?;
+        drop(writer);
+        let mut said = Vec::new();
+        reader.read_to_end(&mut said)?;
+        Ok((code, String::from_utf8_lossy(&said).into_owned()))
+    });
+    asking.await.map_err(io::Error::other)?
 }
 
 /// What is on top at `dir`.
@@ -154,7 +184,7 @@ mod tests {
         let program = dir.join("program");
         fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
-        Mounter { program, credential: "/c".into() }
+        Mounter { by: By::Program(program), credential: "/c".into() }
     }
 
     #[tokio::test]

@@ -51,14 +51,16 @@ pub fn bind(source: &Path, target: &Path, read_only: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes the mount on top at `target` out of the tree, which must not be in use.
+/// Takes the mount on top at `target` out of the tree, which is mounted elsewhere too: who still uses it here, or waits in it for an answer,
+/// keeps what it has.
 ///
 /// # Errors
-/// What the kernel says: `EINVAL` where nothing is mounted, `EBUSY`.
+/// What the kernel says: `EINVAL` where nothing is mounted.
 pub fn unbind(target: &Path) -> io::Result<()> {
     let target = path(target)?;
+    let flags = libc::UMOUNT_NOFOLLOW | libc::MNT_DETACH;
     // SAFETY: a NUL-terminated string that lives through the call.
-    called(unsafe { libc::umount2(target.as_ptr(), libc::UMOUNT_NOFOLLOW) }.into()).map(drop)
+    called(unsafe { libc::umount2(target.as_ptr(), flags) }.into()).map(drop)
 }
 
 fn path(path: &Path) -> io::Result<CString> {

@@ -6,7 +6,7 @@
 //! for something waits. When the client ends, another is started, given all of it, and goes on.
 //!
 //! It knows nothing of filesystems, keeps nothing on disk, and is not replaced when the client is. [`Ward`] is the client's end;
-//! [`watch`](mod@watch) is the keeper's, and `lives` decides what follows when a client ends.
+//! [`watch`](mod@watch) is the keeper's, and `lives` decides what follows when a client ends. [`service`] starts mounts for others.
 //!
 //! # What they say to each other
 //!
@@ -16,12 +16,15 @@
 //! which nobody follows it.
 
 mod lives;
+pub mod service;
 mod socket;
 mod ward;
 pub mod watch;
 
 pub use ward::{Inherited, Ward};
 
+/// The program.
+const KEEPER_NAME: &str = "holdfast-keeper";
 /// Where a client finds the number of its socket.
 const SOCKET_VARIABLE: &str = "HOLDFAST_KEEPER";
 
@@ -32,3 +35,7 @@ const KEEP: &str = "keep";
 const HEARS: &str = "hears";
 const REFUSES: &str = "refuses";
 const DONE: &str = "done";
+
+fn say(what: std::fmt::Arguments<'_>) {
+    eprintln!("{KEEPER_NAME}: {what}");
+}

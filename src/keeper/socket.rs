@@ -3,9 +3,13 @@
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// Longer messages are cut: nothing of ours is.
 const MESSAGE_BYTES_MAX: usize = 4096;
+/// Who connects beyond that waits.
+const BACKLOG: libc::c_int = 64;
 /// The kernel hands over no more at once.
 const DESCRIPTORS_MAX: usize = 253;
 
@@ -30,6 +34,18 @@ impl Socket {
         // SAFETY: two descriptors that the call has made, and that nobody else has.
         let [one, other] = ends.map(|end| Socket { file: unsafe { OwnedFd::from_raw_fd(end) } });
         Ok((one, other))
+    }
+
+    /// The other end of a path.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub fn connect(path: &Path) -> io::Result<Socket> {
+        let (socket, address) = (Socket { file: unconnected()? }, address_of(path)?);
+        // SAFETY: an open socket, and an address with its size.
+        let connected =
+            unsafe { libc::connect(socket.number(), (&raw const address).cast(), size_of_val(&address) as u32) };
+        if connected < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
     }
 
     pub fn of(file: OwnedFd) -> Socket {
@@ -97,6 +113,65 @@ impl Socket {
         }
         Ok(Some((String::from_utf8_lossy(&text[..received]).into_owned(), descriptors)))
     }
+}
+
+/// Where others connect.
+#[derive(Debug)]
+pub struct Listener {
+    file: OwnedFd,
+}
+
+impl Listener {
+    /// # Errors
+    /// The path is taken, or too long.
+    pub fn bind(path: &Path) -> io::Result<Listener> {
+        let (file, address) = (unconnected()?, address_of(path)?);
+        // SAFETY: an open socket, and an address with its size.
+        let bound = unsafe {
+            let size = size_of_val(&address) as u32;
+            libc::bind(file.as_raw_fd(), (&raw const address).cast(), size) == 0
+                && libc::listen(file.as_raw_fd(), BACKLOG) == 0
+        };
+        if bound { Ok(Listener { file }) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Waits for somebody.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn accept(&self) -> io::Result<Socket> {
+        let null = std::ptr::null_mut();
+        // SAFETY: an open socket, and no place for the other's address.
+        let file = unsafe { libc::accept4(self.file.as_raw_fd(), null, null.cast(), libc::SOCK_CLOEXEC) };
+        if file < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a descriptor that the call has made, and that nobody else has.
+        Ok(Socket { file: unsafe { OwnedFd::from_raw_fd(file) } })
+    }
+}
+
+fn unconnected() -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers.
+    let file = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0) };
+    if file < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor that the call has made, and that nobody else has.
+    Ok(unsafe { OwnedFd::from_raw_fd(file) })
+}
+
+fn address_of(path: &Path) -> io::Result<libc::sockaddr_un> {
+    // SAFETY: numbers alone, for which zeros are good values.
+    let mut address: libc::sockaddr_un = unsafe { mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    let bytes = path.as_os_str().as_bytes();
+    // The last stays zero.
+    if bytes.len() >= address.sun_path.len() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path of a socket is 107 bytes at most"));
+    }
+    address.sun_path.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from as libc::c_char);
+    Ok(address)
 }
 
 /// Aligned for the headers in it.

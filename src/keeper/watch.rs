@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::lives::{Lives, Next};
 use super::socket::Socket;
-use super::{DONE, GO, HEARS, KEEP, KEPT, LEAVE, REFUSES, SOCKET_VARIABLE};
+use super::{DONE, GO, HEARS, KEEP, KEPT, LEAVE, REFUSES, SOCKET_VARIABLE, say};
 
 const SIGNALS: [libc::c_int; 4] = [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 const OOM_FILE: &str = "/proc/self/oom_score_adj";
@@ -343,8 +343,4 @@ fn how_it_ended(status: libc::c_int) -> String {
         (true, code) => format!("has ended with {code}"),
         (false, _) => format!("was killed by signal {}", libc::WTERMSIG(status)),
     }
-}
-
-fn say(what: std::fmt::Arguments<'_>) {
-    eprintln!("holdfast-keeper: {what}");
 }

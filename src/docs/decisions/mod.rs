@@ -81,3 +81,6 @@ pub mod a_mount_is_kept {}
 
 #[doc = include_str!("0027-volumes-for-containers.md")]
 pub mod volumes_for_containers {}
+
+#[doc = include_str!("0028-csi.md")]
+pub mod csi {}

@@ -1,0 +1,288 @@
+//! Volumes on a node: staged, published, looked at.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use holdfast::container::csi::spec::*;
+use tonic::Code::{AlreadyExists, FailedPrecondition, InvalidArgument, NotFound};
+
+use crate::world::{
+    GIB, Outcome, World, capability, capability_of_group, cases, code, ensure, good, map, publishing, range, staging,
+    text, wanted,
+};
+
+/// Staged and published; the volume's id, and both paths.
+async fn ready(world: &mut World) -> Outcome<(String, PathBuf, PathBuf)> {
+    let (id, staged, target) = (world.volume().await?, world.path("staging"), world.path("target"));
+    good(world.stage(staging(&id, &staged)).await)?;
+    good(world.publish(publishing(&id, &staged, &target)).await)?;
+    Ok((id, staged, target))
+}
+
+fn unpublishing(id: &str, target: &Path) -> NodeUnpublishVolumeRequest {
+    NodeUnpublishVolumeRequest { volume_id: id.into(), target_path: text(target) }
+}
+
+fn unstaging(id: &str, staged: &Path) -> NodeUnstageVolumeRequest {
+    NodeUnstageVolumeRequest { volume_id: id.into(), staging_target_path: text(staged) }
+}
+
+fn stats(id: &str, path: &str) -> NodeGetVolumeStatsRequest {
+    NodeGetVolumeStatsRequest { volume_id: id.into(), volume_path: path.into(), ..NodeGetVolumeStatsRequest::default() }
+}
+
+fn expanding(id: &str, path: &str) -> NodeExpandVolumeRequest {
+    let (volume_id, volume_path) = (id.into(), path.into());
+    NodeExpandVolumeRequest {
+        volume_id,
+        volume_path,
+        capacity_range: range(2 * GIB),
+        ..NodeExpandVolumeRequest::default()
+    }
+}
+
+fn is_mount_point(path: &Path) -> bool {
+    let here = fs::metadata(path).map(|found| found.dev()).ok();
+    let above = path.parent().and_then(|parent| fs::metadata(parent).ok()).map(|found| found.dev());
+    here.is_some() && here != above
+}
+
+cases! {
+    "the node's capabilities are known ones #NodeGetCapabilities/appropriate" => |world| {
+        let answer = good(world.node.node_get_capabilities(NodeGetCapabilitiesRequest {}).await)?;
+        let known: Vec<NodeServiceCapability> =
+            (1..=6).filter_map(|number| Some(NodeRpc::try_from(number).ok()?.into())).collect();
+        let strange = answer.capabilities.iter().find(|capability| !known.contains(capability));
+        ensure!(strange.is_none(), "{strange:?}");
+        for needed in [NodeRpc::StageUnstageVolume, NodeRpc::GetVolumeStats, NodeRpc::VolumeMountGroup] {
+            ensure!(answer.capabilities.contains(&needed.into()), "{needed:?} is missing");
+        }
+    }
+    "the node has a name #NodeGetInfo/appropriate" => |world| {
+        let answer = good(world.node.node_get_info(NodeGetInfoRequest {}).await)?;
+        ensure!(!answer.node_id.is_empty() && answer.max_volumes_per_node >= 0, "{answer:?}");
+    }
+    "what is published has an id #NodePublishVolume/no-id" => |world| {
+        let (staged, target) = (world.path("staging"), world.path("target"));
+        code(InvalidArgument, world.node.node_publish_volume(publishing("", &staged, &target)).await)?;
+    }
+    "a target #NodePublishVolume/no-target" => |world| {
+        let staged = world.path("staging");
+        let request = NodePublishVolumeRequest { target_path: String::new(), ..publishing("id", &staged, &staged) };
+        code(InvalidArgument, world.node.node_publish_volume(request).await)?;
+        let request = NodePublishVolumeRequest { target_path: "some/path".into(), ..publishing("id", &staged, &staged) };
+        code(InvalidArgument, world.node.node_publish_volume(request).await)?;
+    }
+    "and a capability #NodePublishVolume/no-capability" => |world| {
+        let (staged, target) = (world.path("staging"), world.path("target"));
+        let request = NodePublishVolumeRequest { volume_capability: None, ..publishing("id", &staged, &target) };
+        code(InvalidArgument, world.node.node_publish_volume(request).await)?;
+    }
+    "and was staged" => |world| {
+        let (id, staged, target) = (world.volume().await?, world.path("staging"), world.path("target"));
+        code(FailedPrecondition, world.node.node_publish_volume(publishing(&id, &staged, &target)).await)?;
+        let request = NodePublishVolumeRequest { staging_target_path: String::new(), ..publishing(&id, &staged, &target) };
+        code(FailedPrecondition, world.node.node_publish_volume(request).await)?;
+        ensure!(!target.exists(), "the target was made");
+    }
+    "what is for one workload is not for a second #NodePublishVolume/single-writer-second-target" => |world| {
+        let one = Some(capability(AccessModeKind::SingleNodeSingleWriter));
+        let (name, staged) = (world.name("single"), world.path("staging"));
+        let (target, second) = (world.path("target"), world.path("second"));
+        let request = CreateVolumeRequest { volume_capabilities: one.clone().into_iter().collect(), ..wanted(&name) };
+        good(world.create(request).await)?;
+        good(world.stage(NodeStageVolumeRequest { volume_capability: one.clone(), ..staging(&name, &staged) }).await)?;
+        let to = |target: &Path| NodePublishVolumeRequest { volume_capability: one.clone(), ..publishing(&name, &staged, target) };
+        good(world.publish(to(&target)).await)?;
+        good(world.publish(to(&target)).await)?;
+        code(FailedPrecondition, world.node.node_publish_volume(to(&second)).await)?;
+        good(world.node.node_unpublish_volume(unpublishing(&name, &target)).await)?;
+        good(world.publish(to(&second)).await)?;
+    }
+    "what is for many is for a second, and not otherwise at the same target" => |world| {
+        let (id, staged, target) = ready(world).await?;
+        let second = world.path("second");
+        let read_only = NodePublishVolumeRequest { readonly: true, ..publishing(&id, &staged, &second) };
+        good(world.publish(read_only.clone()).await)?;
+        good(world.publish(read_only.clone()).await)?;
+        fs::write(target.join("file"), "x").map_err(|error| error.to_string())?;
+        let found = fs::read_to_string(second.join("file")).map_err(|error| error.to_string())?;
+        ensure!(found == "x", "the second sees {found}");
+        let error = fs::write(second.join("file"), "y").err().and_then(|error| error.raw_os_error());
+        ensure!(error == Some(30), "what is read-only takes a write, or says {error:?}");
+        let otherwise = NodePublishVolumeRequest { readonly: false, ..read_only };
+        code(AlreadyExists, world.node.node_publish_volume(otherwise).await)?;
+    }
+    "what is unpublished has an id #NodeUnpublishVolume/no-id" => |world| {
+        let target = world.path("target");
+        code(InvalidArgument, world.node.node_unpublish_volume(unpublishing("", &target)).await)?;
+    }
+    "and a target #NodeUnpublishVolume/no-target" => |world| {
+        let request = NodeUnpublishVolumeRequest { volume_id: "id".into(), target_path: String::new() };
+        code(InvalidArgument, world.node.node_unpublish_volume(request).await)?;
+    }
+    "its target is gone then #NodeUnpublishVolume/removes-target" => |world| {
+        let (id, _, target) = ready(world).await?;
+        ensure!(is_mount_point(&target), "nothing is mounted there");
+        good(world.node.node_unpublish_volume(unpublishing(&id, &target)).await)?;
+        ensure!(!target.exists(), "it is there");
+    }
+    "what is staged has an id #NodeStageVolume/no-id" => |world| {
+        let staged = world.path("staging");
+        code(InvalidArgument, world.node.node_stage_volume(staging("", &staged)).await)?;
+    }
+    "a path #NodeStageVolume/no-staging" => |world| {
+        let request = NodeStageVolumeRequest { staging_target_path: String::new(), ..staging("id", Path::new("/")) };
+        code(InvalidArgument, world.node.node_stage_volume(request).await)?;
+    }
+    "and a capability #NodeStageVolume/no-capability" => |world| {
+        let staged = world.path("staging");
+        let request = NodeStageVolumeRequest { volume_capability: None, ..staging("id", &staged) };
+        code(InvalidArgument, world.node.node_stage_volume(request).await)?;
+    }
+    "and is there" => |world| {
+        let staged = world.path("staging");
+        let answer = world.node.node_stage_volume(staging("missing", &staged)).await;
+        let said = answer.err().map(|status| status.message().to_string()).unwrap_or_default();
+        ensure!(said.contains("no volume missing"), "{said}");
+        code(NotFound, world.node.node_stage_volume(staging("no name", &staged)).await)?;
+        let _ = fs::remove_dir(staged);
+    }
+    "what is unstaged has an id #NodeUnstageVolume/no-id" => |world| {
+        let staged = world.path("staging");
+        code(InvalidArgument, world.node.node_unstage_volume(unstaging("", &staged)).await)?;
+    }
+    "and a path #NodeUnstageVolume/no-staging" => |world| {
+        let request = NodeUnstageVolumeRequest { volume_id: "id".into(), staging_target_path: String::new() };
+        code(InvalidArgument, world.node.node_unstage_volume(request).await)?;
+    }
+    "what is looked at has an id #NodeGetVolumeStats/no-id" => |world| {
+        code(InvalidArgument, world.node.node_get_volume_stats(stats("", "/path")).await)?;
+    }
+    "and a path #NodeGetVolumeStats/no-path" => |world| {
+        code(InvalidArgument, world.node.node_get_volume_stats(stats("id", "")).await)?;
+    }
+    "and is there #NodeGetVolumeStats/unknown" => |world| {
+        let (_, _, target) = ready(world).await?;
+        code(NotFound, world.node.node_get_volume_stats(stats("missing", &text(&target))).await)?;
+    }
+    "where it is said to be #NodeGetVolumeStats/bogus-path" => |world| {
+        let (id, ..) = ready(world).await?;
+        code(NotFound, world.node.node_get_volume_stats(stats(&id, "some/path")).await)?;
+    }
+    "it says how full it is, in bytes and inodes" => |world| {
+        let (id, staged, target) = ready(world).await?;
+        for path in [staged, target] {
+            let answer = good(world.node.node_get_volume_stats(stats(&id, &text(&path))).await)?;
+            let of = |unit: UsageUnit| answer.usage.iter().find(|usage| usage.unit == i32::from(unit));
+            let bytes = of(UsageUnit::Bytes).ok_or("no bytes")?;
+            let inodes = of(UsageUnit::Inodes).ok_or("no inodes")?;
+            ensure!(bytes.total == GIB && bytes.available > 0 && inodes.total > 0, "{answer:?}");
+            ensure!(answer.volume_condition.as_ref().is_some_and(|condition| !condition.abnormal), "{answer:?}");
+        }
+    }
+    "what grows has an id #NodeExpandVolume/no-id" => |world| {
+        code(InvalidArgument, world.node.node_expand_volume(expanding("", "/path")).await)?;
+    }
+    "and a path #NodeExpandVolume/no-path" => |world| {
+        code(InvalidArgument, world.node.node_expand_volume(expanding("id", "")).await)?;
+    }
+    "and is there #NodeExpandVolume/unknown" => |world| {
+        code(NotFound, world.node.node_expand_volume(expanding("missing", "/some/path")).await)?;
+    }
+    "it has grown when the controller has said so #NodeExpandVolume/works" => |world| {
+        let (id, _, target) = ready(world).await?;
+        let grown = ControllerExpandVolumeRequest { volume_id: id.clone(), capacity_range: range(2 * GIB), ..Default::default() };
+        good(world.controller.controller_expand_volume(grown).await)?;
+        let answer = good(world.node.node_expand_volume(expanding(&id, &text(&target))).await)?;
+        ensure!(answer.capacity_bytes >= 2 * GIB, "{answer:?}");
+        // A mount asks how full it is once a second.
+        for _ in 0..100 {
+            let answer = good(world.node.node_get_volume_stats(stats(&id, &text(&target))).await)?;
+            if answer.usage.iter().any(|usage| usage.total == 2 * GIB) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        return Err("df does not say so".into());
+    }
+    "a group has what a pod makes, and nothing is changed below the root" => |world| {
+        let (id, staged, target) = (world.volume().await?, world.path("staging"), world.path("target"));
+        let wish = Some(capability_of_group("4321"));
+        good(world.stage(NodeStageVolumeRequest { volume_capability: wish.clone(), ..staging(&id, &staged) }).await)?;
+        good(world.publish(NodePublishVolumeRequest { volume_capability: wish, ..publishing(&id, &staged, &target) }).await)?;
+        fs::write(target.join("file"), "x").map_err(|error| error.to_string())?;
+        let group = fs::metadata(target.join("file")).map(|found| found.gid()).map_err(|error| error.to_string())?;
+        ensure!(group == 4321, "a new file is of group {group}");
+        let root = fs::metadata(&target).map_err(|error| error.to_string())?;
+        ensure!(root.mode() & 0o2070 == 0o2070, "the root's mode is {:o}", root.mode());
+        let nonsense = Some(capability_of_group("wheel"));
+        let other = NodeStageVolumeRequest { volume_capability: nonsense, ..staging(&id, &staged) };
+        code(InvalidArgument, world.node.node_stage_volume(other).await)?;
+    }
+    "a volume may live as long as a pod" => |world| {
+        let (id, target) = (world.name("inline"), world.path("target"));
+        let context = [("csi.storage.k8s.io/ephemeral", "true"), ("csi.storage.k8s.io/pod.name", "web-1"), ("size", "64MiB")];
+        let request = NodePublishVolumeRequest {
+            staging_target_path: String::new(),
+            volume_context: map(&context),
+            volume_capability: Some(capability(AccessModeKind::SingleNodeWriter)),
+            ..publishing(&id, Path::new("/"), &target)
+        };
+        for _ in 0..3 {
+            good(world.publish(request.clone()).await)?;
+        }
+        fs::write(target.join("file"), "x").map_err(|error| error.to_string())?;
+        let answer = good(world.node.node_get_volume_stats(stats(&id, &text(&target))).await)?;
+        ensure!(answer.usage.iter().any(|usage| usage.total == 64 << 20), "{answer:?}");
+        for _ in 0..3 {
+            good(world.node.node_unpublish_volume(unpublishing(&id, &target)).await)?;
+        }
+        ensure!(!target.exists(), "its target is there");
+        let request = ControllerGetVolumeRequest { volume_id: id };
+        for _ in 0..100 {
+            if world.controller.controller_get_volume(request.clone()).await.is_err() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        return Err("it is there when its pod is gone".into());
+    }
+    "two claims may be for one volume, each with its own path" => |world| {
+        let (id, staged, target) = ready(world).await?;
+        let (staged_too, target_too) = (world.path("staging"), world.path("target"));
+        good(world.stage(staging(&id, &staged_too)).await)?;
+        good(world.publish(publishing(&id, &staged_too, &target_too)).await)?;
+        fs::write(target.join("file"), "x").map_err(|error| error.to_string())?;
+        let found = fs::read_to_string(target_too.join("file")).map_err(|error| error.to_string())?;
+        ensure!(found == "x" && staged.exists(), "{found}");
+    }
+    "from its making to its end #Node/lifecycle" => |world| {
+        let (id, staged, target) = ready(world).await?;
+        fs::write(target.join("file"), "kept").map_err(|error| error.to_string())?;
+        good(world.node.node_unpublish_volume(unpublishing(&id, &target)).await)?;
+        good(world.node.node_unstage_volume(unstaging(&id, &staged)).await)?;
+        ensure!(!is_mount_point(&staged), "it is still staged");
+        good(world.stage(staging(&id, &staged)).await)?;
+        good(world.publish(publishing(&id, &staged, &target)).await)?;
+        let found = fs::read_to_string(target.join("file")).map_err(|error| error.to_string())?;
+        ensure!(found == "kept", "{found}");
+    }
+    "each step ten times over #Node/idempotent" => |world| {
+        let (id, staged, target) = (world.volume().await?, world.path("staging"), world.path("target"));
+        for _ in 0..10 {
+            good(world.stage(staging(&id, &staged)).await)?;
+        }
+        for _ in 0..10 {
+            good(world.publish(publishing(&id, &staged, &target)).await)?;
+        }
+        for _ in 0..10 {
+            good(world.node.node_unpublish_volume(unpublishing(&id, &target)).await)?;
+        }
+        for _ in 0..10 {
+            good(world.node.node_unstage_volume(unstaging(&id, &staged)).await)?;
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! `holdfast-keeper --serve` as a process: it buries what it did not start, so it cannot be tried inside another program.
+
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use holdfast::keeper::service;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Service(Child);
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < until, "{what} did not come");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn start(socket: &Path, program: &Path) -> Service {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast-keeper"));
+    Service(command.arg("--serve").arg(socket).arg("--").arg(program).spawn().unwrap())
+}
+
+fn script(path: &Path, text: &str) {
+    fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+fn ask(socket: &Path, words: &[&str]) -> (Option<i32>, String) {
+    let (mut reader, writer) = io::pipe().unwrap();
+    let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+    let code = service::ask(socket, &words, writer.as_fd());
+    drop(writer);
+    let mut said = String::new();
+    reader.read_to_string(&mut said).unwrap();
+    (code.ok(), said)
+}
+
+#[test]
+fn what_is_asked_for_is_run_and_its_end_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (socket, program) = (dir.path().join("mounts.sock"), dir.path().join("program"));
+    script(&program, "echo \"$@\" >&2; case $3 in refused) exit 2;; esac");
+    let _service = start(&socket, &program);
+    wait_for("the service", || service::upgrade(&socket).is_ok());
+    assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(ask(&socket, &["mount", "a:1", "www", "/a b"]), (Some(0), "mount a:1 www /a b\n".into()));
+    assert_eq!(ask(&socket, &["mount", "a:1", "refused"]).0, Some(2));
+    assert_eq!(ask(&socket, &["umount", "/a"]), (Some(0), "/a\n".into()));
+    assert_eq!(ask(&socket, &["sh", "-c", "true"]).0, None, "it does nothing else");
+    assert!(!start(&socket, &program).0.wait().unwrap().success(), "somebody serves there");
+}
+
+#[test]
+fn what_goes_to_the_background_is_its_child_and_is_buried() {
+    let dir = tempfile::tempdir().unwrap();
+    let (socket, program) = (dir.path().join("mounts.sock"), dir.path().join("program"));
+    let (pid_file, go) = (dir.path().join("pid"), dir.path().join("go"));
+    let wait = format!("while [ ! -e {} ]; do sleep 0.02; done", go.display());
+    script(&program, &format!("(exec 2>/dev/null; {wait}) & echo $! > {}", pid_file.display()));
+    let service = start(&socket, &program);
+    wait_for("the service", || service::upgrade(&socket).is_ok());
+    assert_eq!(ask(&socket, &["mount"]).0, Some(0));
+    let pid = fs::read_to_string(&pid_file).unwrap().trim().to_string();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let parent = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().to_string();
+    assert_eq!(parent, service.0.id().to_string());
+    fs::write(&go, "").unwrap();
+    wait_for("its burial", || !Path::new(&format!("/proc/{pid}")).exists());
+}
