@@ -3,11 +3,11 @@
 # A host is a mount and a process namespace of its own: what is mounted there is seen there alone, and when its first process is killed
 # everything on it dies at once, as when the plug is pulled. Its engine is a dockerd with its own data; its plugin a `holdfast docker`.
 #
-#   host_up HOST [OPTION...]    start it; the options are dockerd's
+#   host_up HOST [OPTION...]    start it; the options are dockerd's; without a CREDENTIAL there is no plugin yet
 #   engine HOST COMMAND...      docker on that host
 #   host_start HOST plugin|dockerd [OPTION...], host_stop HOST plugin|dockerd SIGNAL
 #   host_kill HOST              pull the plug
-#   image HOST NAME DIR         make an image of a directory
+#   image HOST NAME DIR [OPTION...]  make an image of a directory; the options are those of `docker import`
 #   busybox_at DIR              a root directory with a shell and the usual commands
 #
 # Reads WORK (a directory), HOLDFAST_BIN (the program) and CREDENTIAL (an operator's). `defer COMMAND...` is called with what undoes it.
@@ -18,7 +18,7 @@ host_up() {
     local host=$1 place
     place=$(place_of "$host")
     mkdir -p "$place"
-    setsid unshare --mount --pid --fork --mount-proc --propagation private bash -c '
+    setsid unshare --mount --pid --fork --kill-child --mount-proc --propagation private bash -c '
         for dir in /run/docker /run/containerd /run/holdfast; do mkdir -p $dir && mount -t tmpfs tmpfs $dir || exit 1; done
         touch "$1/is-up"
         while :; do sleep 1000 & wait $!; done' host "$place" >"$place/log" 2>&1 </dev/null &
@@ -27,7 +27,7 @@ host_up() {
     defer host_kill "$host"
     until_so 20 test -e "$place/is-up" || { echo "host $host does not start" >&2; return 1; }
     pgrep -P "$(cat "$place/pid")" >"$place/init"
-    host_start "$host" plugin
+    [[ -z ${CREDENTIAL:-} ]] || host_start "$host" plugin
     host_start "$host" dockerd "${@:2}"
 }
 
@@ -76,19 +76,27 @@ host_stop() {
 
 is_gone() { [[ ! -e /proc/$1 || $(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null) == [ZX]* ]]; }
 
+all_gone() {
+    local pid
+    for pid in "$@"; do is_gone "$pid" || return 1; done
+}
+
 host_kill() {
-    local place
+    local place outside init
     place=$(place_of "$1")
-    [[ -e $place/init ]] || return 0
-    kill -KILL "$(cat "$place/init")" 2>/dev/null
-    until_so 60 is_gone "$(cat "$place/pid")" || { echo "host $1 does not end" >&2; return 1; }
-    rm "$place/init" "$place/is-up"
+    [[ -e $place/pid ]] || return 0
+    outside=$(cat "$place/pid")
+    # Asked of the system: it may be killed while it starts, before its number is written down.
+    init=$(pgrep -P "$outside" || true)
+    kill -KILL $init "$outside" 2>/dev/null || true
+    until_so 60 all_gone $init "$outside" || { echo "host $1 does not end" >&2; return 1; }
+    rm -f "$place/pid" "$place/init" "$place/is-up"
     find /sys/fs/cgroup -depth -type d -path "*/holdfast-$1*" -exec rmdir {} + 2>/dev/null || true
 }
 
 engine() { docker -H "unix://$(place_of "$1")/docker.sock" "${@:2}"; }
 
-image() { tar -C "$3" -c . | engine "$1" import - "$2" >/dev/null; }
+image() { tar -C "$3" -c . | engine "$1" import "${@:4}" - "$2" >/dev/null; }
 
 busybox_at() {
     local command

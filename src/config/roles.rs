@@ -149,6 +149,9 @@ section! {
         socket: PathBuf = "/run/docker/plugins/holdfast.sock",
         /// Where it keeps who uses which volume, and mounts them.
         dir: PathBuf = "/var/lib/holdfast/docker",
+        /// A use of which no container has been seen for so long has ended: Docker does not say so when the plugin died before it
+        /// answered. A container that starts has to be there by then.
+        forget: Span = "10m",
     }
 }
 

@@ -76,7 +76,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::host::mountinfo::{mounted_at, mounts_of};
+    use crate::host::mountinfo::{mounted_at, mounts_of, users_of};
 
     /// Needs the right to mount; what lacks it has nothing to bind.
     #[test]
@@ -96,6 +96,7 @@ mod tests {
         let entry = mounted_at(&target).unwrap().unwrap();
         assert!(entry.read_only);
         assert!(mounts_of(entry.device).unwrap().contains(&entry));
+        assert!(users_of(entry.device, &root).unwrap() >= 1, "it is here, at least");
         unbind(&target).unwrap();
         assert!(mounted_at(&target).unwrap().is_none());
         assert_eq!(unbind(&target).unwrap_err().raw_os_error(), Some(libc::EINVAL));

@@ -1,5 +1,6 @@
 //! What is mounted where, as `/proc/self/mountinfo` lists it. Looks, and touches no mount but to ask whether anybody is there.
 
+use std::collections::HashSet;
 use std::ffi::{CString, OsString};
 use std::fs;
 use std::io;
@@ -52,6 +53,26 @@ pub fn mounts_of(device: (u32, u32)) -> io::Result<Vec<MountEntry>> {
     let mountinfo = fs::read("/proc/self/mountinfo")?;
     let entries = mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line);
     Ok(entries.filter(|entry| entry.device == device).collect())
+}
+
+/// In how many namespaces the filesystem of this device is mounted elsewhere than at `place`, as in the containers that have it. Copies of
+/// this host's own table, which services have, have it at the same place. Only namespaces of processes that are seen from here count.
+///
+/// # Errors
+/// `/proc` is not mounted.
+pub fn users_of(device: (u32, u32), place: &Path) -> io::Result<usize> {
+    let mut seen = HashSet::new();
+    let mut users = 0;
+    for process in fs::read_dir("/proc")?.flatten() {
+        // One that has ended meanwhile has nothing mounted.
+        let Ok(namespace) = fs::read_link(process.path().join("ns/mnt")) else { continue };
+        if seen.insert(namespace) {
+            let mountinfo = fs::read(process.path().join("mountinfo")).unwrap_or_default();
+            let entries = mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line);
+            users += usize::from(entries.into_iter().any(|entry| entry.device == device && entry.target != place));
+        }
+    }
+    Ok(users)
 }
 
 fn find(mountinfo: &[u8], path: &Path) -> Option<MountEntry> {

@@ -65,6 +65,25 @@ impl Book {
         self.page.volumes.contains_key(volume)
     }
 
+    /// How many uses there are, if this is one of them.
+    pub fn uses_with(&self, volume: &str, id: &str) -> Option<usize> {
+        self.page.volumes.get(volume).filter(|uses| uses.ids.contains(id)).map(|uses| uses.ids.len())
+    }
+
+    pub fn used(&self) -> Vec<String> {
+        self.page.volumes.keys().cloned().collect()
+    }
+
+    /// Ends all uses of a volume.
+    ///
+    /// # Errors
+    /// It could not be written down; nothing has changed.
+    pub fn forget(&mut self, volume: &str) -> io::Result<()> {
+        let mut page = self.page.clone();
+        page.volumes.remove(volume);
+        self.turn(page)
+    }
+
     /// Another use than this has the volume to itself.
     pub fn is_taken(&self, volume: &str, id: &str) -> bool {
         self.page.volumes.get(volume).is_some_and(|uses| uses.is_for_one && !uses.ids.contains(id))
@@ -127,9 +146,13 @@ mod tests {
         book.remove("other", "a").unwrap();
         book.remove("www", "b").unwrap();
         assert!(book.is_used("www"), "a uses it");
-        assert!(open().is_used("www") && !open().is_used("other"));
+        assert_eq!(open().used(), ["www"]);
+        assert_eq!((book.uses_with("www", "a"), book.uses_with("www", "b")), (Some(1), None));
         book.remove("www", "a").unwrap();
         assert!(!book.is_used("www") && !open().is_used("www"));
+        book.add("www", "a", false).unwrap();
+        book.forget("www").unwrap();
+        assert!(!open().is_used("www"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What each call of Docker's does.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use crate::config::value::ByteSize;
 use crate::container::mounter::{MountFailure, Mounter, mounted};
 use crate::container::options::{OptionError, Wanted};
 use crate::host::lock::{FileLock, LockError};
+use crate::host::mountinfo::users_of;
 use crate::remote::operator::{Operator, OperatorError};
 use crate::types::volume::{Access, NewVolume, Volume, VolumeUsage};
 
@@ -27,6 +28,8 @@ const LOOK_PATIENCE: Duration = Duration::from_secs(5);
 /// The last use on this host may have ended just now.
 const DELETE_PATIENCE: Duration = Duration::from_secs(3);
 const DELETE_PAUSE: Duration = Duration::from_millis(100);
+/// Between two looks at what nobody uses, at most.
+const TIDY_PERIOD: Duration = Duration::from_secs(60);
 
 /// The plugin. One for each directory.
 pub struct Driver {
@@ -36,6 +39,8 @@ pub struct Driver {
     /// Where volumes are mounted, each on a directory of its name.
     mounts: PathBuf,
     book: Mutex<Book>,
+    /// Since when no container has been seen that has a volume, of those that are used.
+    idle: Mutex<HashMap<String, Instant>>,
     /// One call at a time for each volume.
     turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     _lock: FileLock,
@@ -62,12 +67,15 @@ pub enum DriverError {
     Unfinished(String),
     #[error("the uses of volumes cannot be written down: {0}")]
     Book(io::Error),
+    #[error("who uses it cannot be looked up: {0}")]
+    Look(io::Error),
     #[error("another process has {}", .0.display())]
     Taken(PathBuf),
 }
 
 impl Driver {
-    /// Takes up where the process before has stopped: what is mounted and nobody uses is unmounted.
+    /// Takes up where the process before has stopped: what is mounted and nobody uses is unmounted. A use of which no container is seen
+    /// for as long as `forget` has ended.
     ///
     /// # Errors
     /// Another process has the directory, or it cannot be used.
@@ -76,6 +84,7 @@ impl Driver {
         metas: Vec<String>,
         mounter: Mounter,
         dir: &Path,
+        forget: Duration,
     ) -> Result<Arc<Driver>, DriverError> {
         let mounts = dir.join("mounts");
         fs::create_dir_all(&mounts).map_err(DriverError::Book)?;
@@ -84,22 +93,53 @@ impl Driver {
             LockError::Io(error) => DriverError::Book(error),
         })?;
         let book = Mutex::new(Book::open(dir).map_err(DriverError::Book)?);
-        let turns = Mutex::default();
-        let driver = Arc::new(Driver { cluster, metas, mounter, mounts, book, turns, _lock: lock });
-        for entry in fs::read_dir(&driver.mounts).map_err(DriverError::Book)?.flatten() {
-            let volume = entry.file_name().to_string_lossy().into_owned();
-            if !driver.book.lock().is_used(&volume) {
-                tokio::spawn(driver.clone().tidy(volume));
-            }
-        }
+        let (turns, idle) = (Mutex::default(), Mutex::default());
+        let driver = Arc::new(Driver { cluster, metas, mounter, mounts, book, turns, idle, _lock: lock });
+        tokio::spawn(driver.clone().keep_tidy(forget));
         Ok(driver)
     }
 
-    async fn tidy(self: Arc<Self>, volume: String) {
-        let turn = self.turn(&volume).await;
-        if let Err(error) = self.clear(&volume, turn).await {
-            tracing::warn!(volume, %error, "a volume that nobody uses stays mounted");
+    /// Ends uses that Docker has forgotten, and unmounts what nobody uses: at once what a process before has left, uses when no container
+    /// was seen for so long.
+    async fn keep_tidy(self: Arc<Self>, forget: Duration) {
+        let mut ticks = tokio::time::interval((forget / 4).min(TIDY_PERIOD));
+        loop {
+            ticks.tick().await;
+            let mounted = fs::read_dir(&self.mounts).into_iter().flatten().flatten();
+            let mounted = mounted.map(|entry| entry.file_name().to_string_lossy().into_owned());
+            let volumes: BTreeSet<String> = mounted.chain(self.book.lock().used()).collect();
+            for volume in volumes {
+                if let Err(error) = self.tidy(&volume, forget).await {
+                    tracing::warn!(volume, %error, "a volume that nobody uses stays mounted");
+                }
+            }
         }
+    }
+
+    async fn tidy(&self, volume: &str, forget: Duration) -> Result<(), DriverError> {
+        let turn = self.turn(volume).await;
+        if self.users(volume).await? > 0 {
+            self.idle.lock().remove(volume);
+            return Ok(());
+        }
+        if self.book.lock().is_used(volume) {
+            let since = *self.idle.lock().entry(volume.to_string()).or_insert_with(Instant::now);
+            if since.elapsed() < forget {
+                return Ok(());
+            }
+            tracing::warn!(volume, "no container has it: whoever asked for it has forgotten to say so");
+            self.book.lock().forget(volume).map_err(DriverError::Book)?;
+        }
+        self.idle.lock().remove(volume);
+        self.clear(volume, turn).await
+    }
+
+    /// How many containers have a volume, or what else has it besides where it is mounted for them.
+    async fn users(&self, volume: &str) -> Result<usize, DriverError> {
+        let place = self.mounts.join(volume);
+        let Some(entry) = mounted(&place)? else { return Ok(0) };
+        let looking = tokio::task::spawn_blocking(move || users_of(entry.device, &place)).await;
+        looking.map_err(io::Error::other).flatten().map_err(DriverError::Look)
     }
 
     /// # Errors
@@ -150,6 +190,7 @@ impl Driver {
         // While it is used that cannot change, and the cluster may be away.
         let is_for_one = !was_used && self.cluster.volume(&request.name).await?.0.policy.access == Access::Container;
         self.book.lock().add(&request.name, &request.id, is_for_one).map_err(DriverError::Book)?;
+        self.idle.lock().remove(&request.name);
         if let Err(error) = self.mounter.mount(&self.metas, &request.name, &place, &[]).await {
             // Of others who use it, as this call may be made again by one of them, nothing is taken.
             if !was_used {
@@ -167,8 +208,14 @@ impl Driver {
     pub(super) async fn unmount(self: Arc<Self>, request: &Request) -> Result<Answer, DriverError> {
         self.place(&request.name)?;
         let turn = self.turn(&request.name).await;
+        let uses = self.book.lock().uses_with(&request.name, &request.id);
+        let users = self.users(&request.name).await?;
+        // Docker says that a use has ended, by the name that the container's has, when it has copied something into it.
+        if uses.is_some_and(|uses| users >= uses) {
+            return Ok(Answer::default());
+        }
         self.book.lock().remove(&request.name, &request.id).map_err(DriverError::Book)?;
-        if self.book.lock().is_used(&request.name) {
+        if users > 0 || self.book.lock().is_used(&request.name) {
             return Ok(Answer::default());
         }
         let (driver, volume) = (self.clone(), request.name.clone());
