@@ -71,6 +71,8 @@ pub enum Command {
     Join(JoinArgs),
     /// Show the cluster at a glance
     Status(StatusArgs),
+    /// Ask whether the server of a directory answers: for health checks
+    Probe(ProbeArgs),
     /// Measure how fast a directory is, on a mount or anywhere else
     Bench(BenchArgs),
     /// Show the settings and where they come from
@@ -535,6 +537,16 @@ pub struct StatusArgs {
     pub json: bool,
     #[command(flatten)]
     pub admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ProbeArgs {
+    /// The directory of a metadata server or a store
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Also that the cluster has a leader, as far as the server knows
+    #[arg(long)]
+    pub ready: bool,
 }
 
 #[derive(Debug, Args)]

@@ -151,8 +151,7 @@ fn open(request: &Request<'_>) -> Outcome<Member> {
             dir.cluster()
         )));
     }
-    let text = std::fs::read_to_string(dir.path().join(ADDRESS_FILE)).or_fail(|| dir.path().display().to_string())?;
-    let made: Addresses = toml::from_str(&text).or_fail(|| format!("{}/{ADDRESS_FILE}", dir.path().display()))?;
+    let made = made_with(dir.path())?;
     let listen = if request.listen.is_empty() { &made.listen } else { request.listen };
     let advertise = match (request.advertise, request.role) {
         // The Raft group knows it by that name, wherever it listens.
@@ -168,6 +167,24 @@ fn open(request: &Request<'_>) -> Outcome<Member> {
         )));
     }
     Ok(Member { dir, credential, listen: resolve(listen)?, advertise })
+}
+
+/// Who the server of a directory is, and where it listens unless it was told otherwise since; whether it runs or not.
+///
+/// # Errors
+/// It is no server's directory.
+pub fn look(dir: &Path) -> Outcome<(Credential, SocketAddr)> {
+    let credential = Credential::load(&dir.join(IDENTITY_FILE)).map_err(Failure::new)?;
+    if !matches!(credential.identity.role, Role::Meta | Role::Store) {
+        return Err(Failure::new(format!("{} is not the directory of a server", dir.display())));
+    }
+    Ok((credential, resolve(&made_with(dir)?.listen)?))
+}
+
+fn made_with(dir: &Path) -> Outcome<Addresses> {
+    let file = dir.join(ADDRESS_FILE);
+    let text = std::fs::read_to_string(&file).or_fail(|| file.display().to_string())?;
+    toml::from_str(&text).or_fail(|| file.display().to_string())
 }
 
 impl Member {

@@ -28,6 +28,7 @@ mod mountpoint;
 mod of_mounts;
 mod operator;
 mod out;
+mod probe;
 mod settings;
 mod status;
 mod store;
@@ -89,6 +90,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Outcome {
         Command::Key(args) => key::run(common, args),
         Command::Join(args) => join::run(common, args),
         Command::Status(args) => status::run(common, args),
+        Command::Probe(args) => probe::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Config(args) => config::run(common, args),
     }

@@ -1,0 +1,81 @@
+//! `holdfast probe`: whether the server of a directory answers, for those who start it anew when it does not.
+//!
+//! Asks as the server itself would, by the identity in its directory, and takes no lock. The plain question has nothing to do with the rest of
+//! the cluster: a server is not to be killed for what others lack.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::cli::args::ProbeArgs;
+use crate::cli::failure::{Context, Failure, Outcome};
+use crate::cli::{dial, member};
+use crate::crypto::identity::Credential;
+use crate::net::Transport;
+use crate::remote::meta::{MetaBody, MetaClient, MetaRequest};
+use crate::remote::store::StoreStub;
+use crate::types::record::Role;
+use crate::wire::store::StoreRequest;
+
+/// Who asks every few seconds has no more.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// # Errors
+/// The server does not answer, or (`--ready`) knows of nobody who leads the cluster; or the directory is no server's.
+pub fn run(args: &ProbeArgs) -> Outcome {
+    let (credential, listen) = member::look(&args.dir)?;
+    let address = reached_at(listen).to_string();
+    dial::small_runtime()?.block_on(async {
+        let transport = dial::transport(&credential.identity)?;
+        let asking = async {
+            match credential.identity.role {
+                Role::Store => store(transport, &credential, &address, args.ready).await,
+                _ => meta(transport, vec![address.clone()], args.ready).await,
+            }
+        };
+        let asked = tokio::time::timeout(2 * PATIENCE, asking).await;
+        asked.unwrap_or_else(|_| Err(Failure::new(format!("{address} does not answer"))))
+    })
+}
+
+async fn meta(transport: Arc<dyn Transport>, metas: Vec<String>, ready: bool) -> Outcome {
+    let answered = MetaClient::new(transport, metas).call(&MetaRequest::Members, Some(PATIENCE)).await;
+    match answered.or_fail(|| "the metadata server does not answer".to_string())?.reply.body {
+        MetaBody::Members { leader: None, .. } if ready => Err(Failure::new("nobody leads the cluster")),
+        MetaBody::Members { .. } => Ok(()),
+        _ => Err(Failure::new("the metadata server's answer was not understood")),
+    }
+}
+
+async fn store(transport: Arc<dyn Transport>, credential: &Credential, address: &str, ready: bool) -> Outcome {
+    let nothing = StoreRequest::Has { ids: Vec::new() };
+    let answered = StoreStub::new(transport.clone()).call(address, &nothing, Bytes::new(), PATIENCE).await;
+    answered.or_fail(|| "the store does not answer".to_string())?;
+    if ready { meta(transport, credential.metas.clone(), true).await } else { Ok(()) }
+}
+
+/// One that listens on every address is found on this host's own.
+fn reached_at(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_on_every_address_is_asked_on_this_host() {
+        for (listen, reached) in
+            [("0.0.0.0:7400", "127.0.0.1:7400"), ("[::]:7400", "[::1]:7400"), ("10.0.0.1:7400", "10.0.0.1:7400")]
+        {
+            assert_eq!(reached_at(listen.parse().unwrap()).to_string(), reached);
+        }
+    }
+}
