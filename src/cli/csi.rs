@@ -36,7 +36,7 @@ pub fn run(common: &CommonArgs, args: CsiArgs) -> Outcome {
     let path = server::path_of(&config.endpoint).map_err(Failure::usage)?;
     let place = place(&config, &credential)?;
     daemon::begin(&common)?;
-    dial::runtime()?.block_on(async {
+    dial::run_to_end(async {
         let shutdown = Shutdown::new();
         shutdown.on_signals().or_fail(|| "signals cannot be handled".to_string())?;
         let id = credential.identity.id;
@@ -73,7 +73,7 @@ async fn driver(
         false => (file, None),
     };
     let mounter = mounter(of_mounts, mounts_socket)?;
-    Ok(Driver { identity, controller, node: Some(NodeService::new(place, mounter, ephemerals)) })
+    Ok(Driver { identity, controller, node: Some(NodeService::new(place, cluster, mounter, ephemerals)) })
 }
 
 /// What another process has mounted goes on by the program that came with this one.
@@ -81,10 +81,15 @@ fn mounter(credential: PathBuf, socket: &Path) -> Outcome<Mounter> {
     if socket.as_os_str().is_empty() {
         return Mounter::new(credential).or_fail(|| "this program cannot be found".to_string());
     }
-    if let Err(error) = service::upgrade(socket) {
-        tracing::warn!(%error, socket = %socket.display(), "nobody makes mounts there yet");
-    }
-    Ok(Mounter::by_service(absolute(socket)?, credential))
+    let socket = absolute(socket)?;
+    let asked = socket.clone();
+    // Not waited for: who makes mounts may be busy, and volumes are to be had meanwhile.
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = service::upgrade(&asked) {
+            tracing::warn!(%error, socket = %asked.display(), "nobody makes mounts there yet");
+        }
+    });
+    Ok(Mounter::by_service(socket, credential))
 }
 
 fn services(text: &str) -> Outcome<Services> {

@@ -46,6 +46,17 @@ pub fn runtime() -> Outcome<Runtime> {
     with_workers((cores / 2).max(1))
 }
 
+/// Runs a role to its end, and waits for nothing that it has left waiting: a mount that hangs must not hold up the end of who looks at it.
+///
+/// # Errors
+/// The host gives no thread or descriptor, or what the role says.
+pub fn run_to_end(role: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(role);
+    runtime.shutdown_background();
+    outcome
+}
+
 /// For a process that is all roles at once.
 ///
 /// # Errors

@@ -27,7 +27,7 @@ pub fn run(common: &CommonArgs, args: DockerArgs) -> Outcome {
     let (dir, path) = (absolute(&config.dir)?, absolute(&config.socket)?);
     let socket = PluginSocket::open(&path).or_fail(|| format!("the socket {}", path.display()))?;
     daemon::begin(&common)?;
-    dial::runtime()?.block_on(async {
+    dial::run_to_end(async {
         let shutdown = Shutdown::new();
         shutdown.on_signals().or_fail(|| "signals cannot be handled".to_string())?;
         let Credential { identity, metas } = credential;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::cli::failure::{Context, Failure, Outcome};
 use crate::cli::mountpoint::check_ours;
 use crate::fuse::control::{sync_mount, unmount_as_user};
-use crate::host::mountinfo::{is_dead, mounted_at, resolve_untouched};
+use crate::host::mountinfo::{is_dead, mounted_at, mounts_of, resolve_untouched};
 use crate::host::presence;
 
 /// What the process of a mount may still have to do.
@@ -41,8 +41,9 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     }
     let device = mounted_at(&path).ok().flatten().map(|entry| entry.device);
     unmount(&path, flags)?;
-    // One that is detached lives on with its users.
-    if let Some(device) = device.filter(|_| flags & libc::MNT_DETACH == 0) {
+    // One that is detached lives on with its users, and one that is found elsewhere too lives on there.
+    let is_last = |device: &(u32, u32)| mounts_of(*device).is_ok_and(|mounts| mounts.is_empty());
+    if let Some(device) = device.filter(|_| flags & libc::MNT_DETACH == 0).filter(is_last) {
         presence::wait_until_gone(device, FAREWELL);
     }
     Ok(())

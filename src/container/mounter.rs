@@ -106,6 +106,17 @@ impl Mounter {
         self.run(vec!["umount".into(), dir.display().to_string()]).await
     }
 
+    /// Has nothing mounted on `dir`, whatever was written: nobody will read it. Waits for nothing.
+    ///
+    /// # Errors
+    /// It could not be unmounted.
+    pub async fn discard(&self, dir: &Path) -> Result<(), MountFailure> {
+        match mounted(dir)? {
+            Some(_) => self.run(vec!["umount".into(), dir.display().to_string(), "-fl".into()]).await,
+            None => Ok(()),
+        }
+    }
+
     /// Takes a mount out of the tree, whoever uses it.
     async fn detach(&self, dir: &Path) -> Result<(), MountFailure> {
         self.run(vec!["umount".into(), dir.display().to_string(), "-l".into()]).await
@@ -144,15 +155,14 @@ async fn started(program: &Path, words: &[String]) -> io::Result<(i32, String)> 
 
 async fn asked_for(socket: &Path, words: Vec<String>) -> io::Result<(i32, String)> {
     let socket = socket.to_path_buf();
-    let asking = tokio::task::spawn_blocking(move || {
-        let (mut reader, writer) = io::pipe()?;
-        let code = service::ask(&socket, &words, writer.as_fd())?;
-        drop(writer);
+    let (mut reader, writer) = io::pipe()?;
+    let asking = tokio::task::spawn_blocking(move || service::ask(&socket, &words, writer.as_fd()));
+    let listening = tokio::task::spawn_blocking(move || {
         let mut said = Vec::new();
-        reader.read_to_end(&mut said)?;
-        Ok((code, String::from_utf8_lossy(&said).into_owned()))
+        reader.read_to_end(&mut said).map(|_| String::from_utf8_lossy(&said).into_owned())
     });
-    asking.await.map_err(io::Error::other)?
+    let code = asking.await.map_err(io::Error::other)??;
+    Ok((code, listening.await.map_err(io::Error::other)??))
 }
 
 /// What is on top at `dir`.
@@ -163,7 +173,8 @@ pub fn mounted(dir: &Path) -> Result<Option<MountEntry>, MountFailure> {
     mounted_at(dir).map_err(|error| host(dir, error))
 }
 
-async fn is_gone(dir: &Path) -> bool {
+/// A mount is there, and its process is not.
+pub async fn is_gone(dir: &Path) -> bool {
     let dir = dir.to_path_buf();
     let looked = timeout(LOOK_PATIENCE, tokio::task::spawn_blocking(move || is_dead(&dir))).await;
     matches!(looked, Ok(Ok(true)))

@@ -55,8 +55,9 @@ pub fn mounts_of(device: (u32, u32)) -> io::Result<Vec<MountEntry>> {
     Ok(entries.filter(|entry| entry.device == device).collect())
 }
 
-/// In how many namespaces the filesystem of this device is mounted elsewhere than at `place`, as in the containers that have it. Copies of
-/// this host's own table, which services have, have it at the same place. Only namespaces of processes that are seen from here count.
+/// In how many namespaces the filesystem of this device is mounted elsewhere than at `place`, as in the containers that have it. Who has a
+/// copy of this host's own table (services), or this host's tree below a directory of its own (monitoring), has it at the same place.
+/// Only namespaces of processes that are seen from here count.
 ///
 /// # Errors
 /// `/proc` is not mounted.
@@ -66,13 +67,20 @@ pub fn users_of(device: (u32, u32), place: &Path) -> io::Result<usize> {
     for process in fs::read_dir("/proc")?.flatten() {
         // One that has ended meanwhile has nothing mounted.
         let Ok(namespace) = fs::read_link(process.path().join("ns/mnt")) else { continue };
-        if seen.insert(namespace) {
-            let mountinfo = fs::read(process.path().join("mountinfo")).unwrap_or_default();
-            let entries = mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line);
-            users += usize::from(entries.into_iter().any(|entry| entry.device == device && entry.target != place));
+        if seen.contains(&namespace) {
+            continue;
         }
+        let Ok(mountinfo) = fs::read(process.path().join("mountinfo")) else { continue };
+        seen.insert(namespace);
+        users += usize::from(is_used(&mountinfo, device, place));
     }
     Ok(users)
+}
+
+fn is_used(mountinfo: &[u8], device: (u32, u32), place: &Path) -> bool {
+    let below = place.strip_prefix("/").unwrap_or(place);
+    let mut entries = mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line);
+    entries.any(|entry| entry.device == device && !entry.target.ends_with(below))
 }
 
 fn find(mountinfo: &[u8], path: &Path) -> Option<MountEntry> {
@@ -153,6 +161,16 @@ mod tests {
         assert_eq!(find(MOUNTINFO, Path::new("/mnt/a")), None);
         assert_eq!(find(MOUNTINFO, Path::new("/")).unwrap().fs_type, "ext4");
         assert!(!entry.read_only && find(MOUNTINFO, Path::new("/mnt/c")).unwrap().read_only);
+    }
+
+    #[test]
+    fn who_has_a_volume_has_it_elsewhere() {
+        let container = b"40 39 0:30 / /data rw - fuse.holdfast a:1:/www rw\n";
+        let monitor = b"40 39 0:30 / /rootfs/var/lib/holdfast/mounts/www ro - fuse.holdfast a:1:/www rw\n";
+        let place = Path::new("/var/lib/holdfast/mounts/www");
+        assert!(is_used(container, (0, 30), place));
+        assert!(!is_used(container, (0, 31), place));
+        assert!(!is_used(monitor, (0, 30), place), "it sees the host's tree");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! That the process of a mount is still there: it has things to end when its mount is gone, and the next may have to wait for that.
 //!
-//! While it lives it holds the lock of a file named after the mount's device, which no two mounts share. Best effort: where there is
-//! no `/run` in common nobody waits.
+//! While it lives it holds the lock of a file named after the mount's device and itself. A device's number is given again while a process
+//! still ends, so a device may have several for a moment. Best effort: where there is no `/run` in common nobody waits.
 
 use std::fs;
 use std::io;
@@ -23,18 +23,19 @@ pub struct Presence {
 
 impl Presence {
     /// # Errors
-    /// The file cannot be made, or another process holds it.
+    /// The file cannot be made.
     pub fn of(device: (u32, u32)) -> io::Result<Presence> {
-        Presence::held(path_of(Path::new(DIR), device))
+        Presence::held(Path::new(DIR), device, std::process::id())
     }
 
-    fn held(path: PathBuf) -> io::Result<Presence> {
-        if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir)?;
-        }
+    fn held(dir: &Path, device: (u32, u32), pid: u32) -> io::Result<Presence> {
+        fs::create_dir_all(dir)?;
+        // What killed processes have left.
+        of_device(dir, device).into_iter().filter(|path| !is_held(path)).for_each(|path| drop(fs::remove_file(path)));
+        let path = dir.join(format!("{}{pid}", prefix(device)));
         match FileLock::take(&path) {
             Ok(_lock) => Ok(Presence { path, _lock }),
-            Err(LockError::Held(_)) => Err(io::Error::new(io::ErrorKind::ResourceBusy, "another process holds it")),
+            Err(LockError::Held(_)) => Err(io::ErrorKind::ResourceBusy.into()),
             Err(LockError::Io(error)) => Err(error),
         }
     }
@@ -42,25 +43,35 @@ impl Presence {
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        // Whoever waits has it open, or finds that it is not there.
+        // Whoever waits finds that it is not there.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Waits until the process of the mount on this device has ended, but not longer than so.
+/// Waits until the processes of the mounts on this device have ended, but not longer than so.
 pub fn wait_until_gone(device: (u32, u32), patience: Duration) {
-    wait_for(&path_of(Path::new(DIR), device), patience);
+    wait_for(Path::new(DIR), device, patience);
 }
 
-fn wait_for(path: &Path, patience: Duration) {
+fn wait_for(dir: &Path, device: (u32, u32), patience: Duration) {
     let until = Instant::now() + patience;
-    while path.exists() && matches!(FileLock::take(path), Err(LockError::Held(_))) && Instant::now() < until {
+    while of_device(dir, device).iter().any(|path| is_held(path)) && Instant::now() < until {
         thread::sleep(LOOK_PERIOD);
     }
 }
 
-fn path_of(dir: &Path, (major, minor): (u32, u32)) -> PathBuf {
-    dir.join(format!("mount-{major}-{minor}"))
+fn of_device(dir: &Path, device: (u32, u32)) -> Vec<PathBuf> {
+    let prefix = prefix(device);
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)).map(|entry| entry.path()).collect()
+}
+
+fn is_held(path: &Path) -> bool {
+    path.exists() && matches!(FileLock::take(path), Err(LockError::Held(_)))
+}
+
+fn prefix((major, minor): (u32, u32)) -> String {
+    format!("mount-{major}-{minor}.")
 }
 
 #[cfg(test)]
@@ -70,20 +81,30 @@ mod tests {
     #[test]
     fn who_waits_goes_on_when_the_process_has_ended() {
         let dir = tempfile::tempdir().unwrap();
-        let path = path_of(&dir.path().join("run"), (0, 52));
-        let held = Presence::held(path.clone()).unwrap();
-        assert!(Presence::held(path.clone()).is_err());
+        let run = dir.path().join("run");
+        let held = Presence::held(&run, (0, 52), 7).unwrap();
+        // The next has the number of the device already.
+        let next = Presence::held(&run, (0, 52), 8).unwrap();
         let before = Instant::now();
-        wait_for(&path, Duration::from_millis(50));
-        assert!(before.elapsed() >= Duration::from_millis(50), "it is still there");
+        wait_for(&run, (0, 52), Duration::from_millis(50));
+        assert!(before.elapsed() >= Duration::from_millis(50), "they are still there");
+        wait_for(&run, (0, 5), Duration::from_secs(60));
+        drop(next);
         let waiting = thread::spawn({
-            let path = path.clone();
-            move || wait_for(&path, Duration::from_secs(60))
+            let run = run.clone();
+            move || wait_for(&run, (0, 52), Duration::from_secs(60))
         });
         drop(held);
         waiting.join().unwrap();
-        assert!(!path.exists());
-        wait_for(&path, Duration::from_secs(60));
-        drop(Presence::held(path).unwrap());
+        assert_eq!(of_device(&run, (0, 52)), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn what_a_killed_process_has_left_is_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("mount-0-52.7"), "").unwrap();
+        wait_for(dir.path(), (0, 52), Duration::from_secs(60));
+        let _held = Presence::held(dir.path(), (0, 52), 8).unwrap();
+        assert_eq!(of_device(dir.path(), (0, 52)).len(), 1);
     }
 }

@@ -18,7 +18,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -56,19 +56,18 @@ pub fn serve(path: &Path, program: PathBuf) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     thread::Builder::new().name("burial".into()).spawn(bury)?;
     thread::Builder::new().name("end".into()).spawn(move || end_with(&signals))?;
-    static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
     loop {
-        while UNDER_WAY.load(Ordering::Relaxed) >= REQUESTS_MAX {
+        while UNDER_WAY.load(Ordering::SeqCst) >= REQUESTS_MAX {
             thread::sleep(PAUSE);
         }
         let program = program.clone();
         let begun = listener.accept().and_then(|socket| {
-            UNDER_WAY.fetch_add(1, Ordering::Relaxed);
+            let counted = Counted::new();
             thread::Builder::new().name("request".into()).spawn(move || {
                 if let Err(error) = answer(&socket, &program) {
                     say(format_args!("a request failed: {error}"));
                 }
-                UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
+                drop(counted);
             })
         });
         // Mounts may end with this process: it goes on, whatever the host lacks now.
@@ -79,11 +78,35 @@ pub fn serve(path: &Path, program: PathBuf) -> io::Result<()> {
     }
 }
 
+/// Requests that are under way.
+static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
+/// Nothing is mounted any more.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// One of them.
+struct Counted;
+
+impl Counted {
+    fn new() -> Counted {
+        UNDER_WAY.fetch_add(1, Ordering::SeqCst);
+        Counted
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        UNDER_WAY.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// Asks the service at `path`: for the words, with a place for what is said on standard error. The code with which it ended.
 ///
 /// # Errors
 /// Nobody serves there, or it has ended meanwhile.
 pub fn ask(path: &Path, words: &[String], said: BorrowedFd<'_>) -> io::Result<i32> {
+    if words.iter().any(|word| word.contains('\0')) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a word has a zero byte"));
+    }
     let socket = Socket::connect(path)?;
     socket.send(&words.join("\0"), &[said])?;
     let answer = socket.receive()?.map(|(answer, _)| answer).unwrap_or_default();
@@ -102,6 +125,9 @@ pub fn upgrade(path: &Path) -> io::Result<()> {
 fn answer(socket: &Socket, program: &Path) -> io::Result<()> {
     let Some((message, mut descriptors)) = socket.receive()? else { return Ok(()) };
     let code = match (message.split('\0').collect::<Vec<_>>().as_slice(), descriptors.pop()) {
+        ([MOUNT, ..], _) if ENDING.load(Ordering::SeqCst) => {
+            return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nothing is mounted any more: it ends"));
+        }
         ([MOUNT, rest @ ..], Some(said)) => run(Command::new(program).arg(MOUNT).args(rest), said)?,
         ([UMOUNT, rest @ ..], Some(said)) => run(Command::new(program).arg0("umount.holdfast").args(rest), said)?,
         ([UPGRADE], _) => upgrade_all(program)?,
@@ -149,9 +175,13 @@ fn end_with(signals: &libc::sigset_t) {
     let mut signal = 0;
     // SAFETY: a set that is filled, and a number.
     unsafe { libc::sigwait(signals, &mut signal) };
-    keepers().into_iter().for_each(|keeper| kill(keeper, libc::SIGTERM));
     // SAFETY: a set that is filled, and no place for the one before.
     unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, signals, std::ptr::null_mut()) };
+    ENDING.store(true, Ordering::SeqCst);
+    while UNDER_WAY.load(Ordering::SeqCst) > 0 {
+        thread::sleep(PAUSE);
+    }
+    keepers().into_iter().for_each(|keeper| kill(keeper, libc::SIGTERM));
     while !keepers().is_empty() {
         thread::sleep(PAUSE);
     }

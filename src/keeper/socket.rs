@@ -6,8 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Longer messages are cut: nothing of ours is.
-const MESSAGE_BYTES_MAX: usize = 4096;
+/// A longer message is not taken: a path, and the options of a mount, have 4 KiB each at most.
+const MESSAGE_BYTES_MAX: usize = 16 << 10;
 /// Who connects beyond that waits.
 const BACKLOG: libc::c_int = 64;
 /// The kernel hands over no more at once.
@@ -108,6 +108,9 @@ impl Socket {
         let received = unsafe { libc::recvmsg(self.file.as_raw_fd(), &mut header, libc::MSG_CMSG_CLOEXEC) };
         let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
         let descriptors = descriptors_of(&header);
+        if header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the message is too long"));
+        }
         if received == 0 {
             return Ok(None);
         }
@@ -223,6 +226,10 @@ mod tests {
         File::from(descriptors.remove(0)).read_to_string(&mut read).unwrap();
         assert_eq!(read, "here");
         assert_eq!(other.receive().unwrap().unwrap().0, "go");
+        one.send(&"x".repeat(MESSAGE_BYTES_MAX), &[]).unwrap();
+        assert_eq!(other.receive().unwrap().unwrap().0.len(), MESSAGE_BYTES_MAX);
+        one.send(&"x".repeat(MESSAGE_BYTES_MAX + 1), &[]).unwrap();
+        assert!(other.receive().is_err(), "it was cut");
         drop(one);
         assert!(other.receive().unwrap().is_none());
     }

@@ -47,7 +47,7 @@ pub async fn away(world: &mut World, name: &str) -> Outcome<String> {
     let stats = NodeGetVolumeStatsRequest { volume_id: id.clone(), volume_path: text(&target), ..Default::default() };
     for _ in 0..3 {
         let answer = good(world.node.node_get_volume_stats(stats.clone()).await)?;
-        ensure!(answer.volume_condition.is_some(), "{answer:?}");
+        ensure!(answer.volume_condition.as_ref().is_some_and(|condition| condition.abnormal), "it is well: {answer:?}");
     }
     // A pod can go, and another come.
     let unpublish = NodeUnpublishVolumeRequest { volume_id: id.clone(), target_path: text(&target) };

@@ -1,7 +1,9 @@
 //! A driver of the Container Storage Interface under test, as its specification, Kubernetes and csi-sanity 5.5 demand it.
 //!
 //! ```text
-//! csi SOCKET --dir DIR [--only TEXT]     every case against the driver on SOCKET; DIR is for staging and targets
+//! csi SOCKET --dir DIR --credential FILE [--only TEXT]
+//!                                        every case against the driver on SOCKET; DIR is for staging and targets, and
+//!                                        FILE a client's credential, which calls bring as a secret
 //! csi SOCKET --dir DIR --keep NAME       a volume csi-NAME, staged and published: prints its target
 //! csi SOCKET --dir DIR --away NAME       what its node answers while the cluster is away
 //! csi SOCKET --dir DIR --unpublish NAME  takes it from its target
@@ -35,6 +37,8 @@ struct Run {
     socket: PathBuf,
     #[arg(long)]
     dir: PathBuf,
+    #[arg(long)]
+    credential: Option<PathBuf>,
     #[arg(long, default_value = "")]
     only: String,
     #[arg(long)]
@@ -65,7 +69,7 @@ fn main() -> ExitCode {
 }
 
 async fn run_all(run: &Run, cases: &[Case]) -> ExitCode {
-    let mut world = match World::connect(&run.socket, &run.dir).await {
+    let mut world = match World::connect(&run.socket, &run.dir, run.credential.as_deref()).await {
         Ok(world) => world,
         Err(error) => {
             eprintln!("csi: {}: {error}", run.socket.display());

@@ -49,6 +49,30 @@ fn is_mount_point(path: &Path) -> bool {
     here.is_some() && here != above
 }
 
+async fn is_removed(world: &mut World, id: &str) -> Outcome {
+    let request = ControllerGetVolumeRequest { volume_id: id.into() };
+    for _ in 0..200 {
+        if world.controller.controller_get_volume(request.clone()).await.is_err() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Err("it is there when its pod is gone".into())
+}
+
+/// The credential files that mounts at this path were given.
+fn credentials_of(staged: &Path) -> Vec<PathBuf> {
+    let lines = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let lines = lines.filter_map(|process| fs::read_to_string(process.path().join("cmdline")).ok());
+    let of_mount = lines.filter(|line| line.contains(&text(staged)) && !line.contains("holdfast-keeper"));
+    let file = |line: String| line.split('\0').skip_while(|word| *word != "--credential").nth(1).map(PathBuf::from);
+    of_mount.filter_map(file).collect()
+}
+
+fn mode(path: &Path) -> Option<u32> {
+    fs::metadata(path).ok().map(|found| found.mode() & 0o777)
+}
+
 cases! {
     "the node's capabilities are known ones #NodeGetCapabilities/appropriate" => |world| {
         let answer = good(world.node.node_get_capabilities(NodeGetCapabilitiesRequest {}).await)?;
@@ -144,11 +168,32 @@ cases! {
     }
     "and is there" => |world| {
         let staged = world.path("staging");
-        let answer = world.node.node_stage_volume(staging("missing", &staged)).await;
-        let said = answer.err().map(|status| status.message().to_string()).unwrap_or_default();
-        ensure!(said.contains("no volume missing"), "{said}");
+        code(NotFound, world.node.node_stage_volume(staging("missing", &staged)).await)?;
         code(NotFound, world.node.node_stage_volume(staging("no name", &staged)).await)?;
         let _ = fs::remove_dir(staged);
+    }
+    "what is staged to be read is not there to be written" => |world| {
+        let (id, staged) = (world.volume().await?, world.path("staging"));
+        let readers = Some(capability(AccessModeKind::MultiNodeReaderOnly));
+        good(world.stage(NodeStageVolumeRequest { volume_capability: readers, ..staging(&id, &staged) }).await)?;
+        code(AlreadyExists, world.node.node_stage_volume(staging(&id, &staged)).await)?;
+    }
+    "a mount shows the credential that came with its call, and no other ends with it" => |world| {
+        let (id, one, other) = (world.volume().await?, world.path("staging"), world.path("staging"));
+        let secrets = map(&[("credential", &world.credential)]);
+        for staged in [&one, &other] {
+            good(world.stage(NodeStageVolumeRequest { secrets: secrets.clone(), ..staging(&id, staged) }).await)?;
+        }
+        let files = || -> Vec<PathBuf> { credentials_of(&other) };
+        ensure!(files().len() == 1 && files() != credentials_of(&one), "{:?} and {:?}", files(), credentials_of(&one));
+        good(world.node.node_unstage_volume(unstaging(&id, &one)).await)?;
+        let file = files().pop().unwrap_or_default();
+        ensure!(file.exists() && mode(&file) == Some(0o600), "{} has mode {:?}", file.display(), mode(&file));
+        good(world.node.node_unstage_volume(unstaging(&id, &other)).await)?;
+        ensure!(!file.exists(), "the credential outlives its mount");
+        let wrong = map(&[("credential", "nonsense")]);
+        let refused = world.node.node_stage_volume(NodeStageVolumeRequest { secrets: wrong, ..staging(&id, &one) }).await;
+        ensure!(refused.is_err(), "a credential that is none is one");
     }
     "what is unstaged has an id #NodeUnstageVolume/no-id" => |world| {
         let staged = world.path("staging");
@@ -241,14 +286,25 @@ cases! {
             good(world.node.node_unpublish_volume(unpublishing(&id, &target)).await)?;
         }
         ensure!(!target.exists(), "its target is there");
-        let request = ControllerGetVolumeRequest { volume_id: id };
-        for _ in 0..100 {
-            if world.controller.controller_get_volume(request.clone()).await.is_err() {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        return Err("it is there when its pod is gone".into());
+        is_removed(world, &id).await?;
+        // A pod of the same name gets a new one, to be read alone if it says so.
+        good(world.publish(NodePublishVolumeRequest { readonly: true, ..request }).await)?;
+        ensure!(!target.join("file").exists(), "the new one has what the one before had");
+        let error = fs::write(target.join("file"), "x").err().and_then(|error| error.raw_os_error());
+        ensure!(error == Some(30), "what is read-only takes a write, or says {error:?}");
+        good(world.node.node_unpublish_volume(unpublishing(&id, &target)).await)?;
+        is_removed(world, &id).await?;
+    }
+    "a volume that lives longer than a pod is not taken for one that does not" => |world| {
+        let (id, target) = (world.volume().await?, world.path("target"));
+        let request = NodePublishVolumeRequest {
+            staging_target_path: String::new(),
+            volume_context: map(&[("csi.storage.k8s.io/ephemeral", "true")]),
+            ..publishing(&id, Path::new("/"), &target)
+        };
+        code(AlreadyExists, world.node.node_publish_volume(request).await)?;
+        good(world.node.node_unpublish_volume(unpublishing(&id, &target)).await)?;
+        good(world.controller.controller_get_volume(ControllerGetVolumeRequest { volume_id: id }).await)?;
     }
     "two claims may be for one volume, each with its own path" => |world| {
         let (id, staged, target) = ready(world).await?;

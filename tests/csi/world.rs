@@ -50,6 +50,8 @@ pub struct World {
     pub controller: ControllerClient<Channel>,
     pub groups: GroupControllerClient<Channel>,
     pub node: NodeClient<Channel>,
+    /// A client's credential file, whole.
+    pub credential: String,
     dir: PathBuf,
     made: Vec<String>,
     staged: Vec<(String, PathBuf)>,
@@ -60,7 +62,8 @@ pub struct World {
 impl World {
     /// # Errors
     /// Nobody listens there.
-    pub async fn connect(socket: &Path, dir: &Path) -> Outcome<World> {
+    pub async fn connect(socket: &Path, dir: &Path, credential: Option<&Path>) -> Outcome<World> {
+        let credential = credential.map(fs::read_to_string).transpose().map_err(|error| error.to_string())?;
         let endpoint = Endpoint::try_from(format!("unix:{}", socket.display())).map_err(|error| error.to_string())?;
         let channel = endpoint.connect().await.map_err(|error| error.to_string())?;
         Ok(World {
@@ -68,6 +71,7 @@ impl World {
             controller: ControllerClient::new(channel.clone()),
             groups: GroupControllerClient::new(channel.clone()),
             node: NodeClient::new(channel),
+            credential: credential.unwrap_or_default(),
             dir: dir.to_path_buf(),
             made: Vec::new(),
             staged: Vec::new(),

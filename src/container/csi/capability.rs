@@ -10,7 +10,10 @@ use crate::types::volume::Access;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Use {
     pub mode: AccessModeKind,
-    pub mount: MountVolume,
+    /// Options of the mount.
+    pub flags: Vec<String>,
+    /// The group that is to have what is made.
+    pub group: Option<u32>,
 }
 
 impl Use {
@@ -21,7 +24,7 @@ impl Use {
         let mode = mode.filter(|mode| *mode != AccessModeKind::Unknown);
         let mode = mode.ok_or_else(|| Status::invalid_argument("the access mode of the capability is missing"))?;
         match &capability.access_type {
-            Some(AccessType::Mount(mount)) => Ok(Use { mode, mount: mount.clone() }),
+            Some(AccessType::Mount(mount)) => Ok(Use { mode, flags: flags_of(mount)?, group: group_of(mount)? }),
             Some(AccessType::Block(_)) => Err(Status::invalid_argument(
                 "a volume is a filesystem, and no block device: use volumeMode Filesystem",
             )),
@@ -67,6 +70,25 @@ impl Use {
             Access::Container => self.mode == AccessModeKind::SingleNodeSingleWriter,
             Access::Readers => self.is_read_only(),
         }
+    }
+}
+
+/// # Errors
+/// `INVALID_ARGUMENT`: one of them is of another kind than options are, or names a credential, which is not the orchestrator's to name.
+fn flags_of(mount: &MountVolume) -> Result<Vec<String>, Status> {
+    let is_fault = |flag: &String| flag.contains("credential=") || flag.chars().any(char::is_control);
+    match mount.mount_flags.iter().any(is_fault) {
+        true => Err(Status::invalid_argument("a mount flag is not possible")),
+        false => Ok(mount.mount_flags.clone()),
+    }
+}
+
+/// # Errors
+/// `INVALID_ARGUMENT`: it is not a number.
+fn group_of(mount: &MountVolume) -> Result<Option<u32>, Status> {
+    match mount.volume_mount_group.as_str() {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| Status::invalid_argument("the volume mount group is not a number")),
     }
 }
 
@@ -140,7 +162,16 @@ mod tests {
             ..capability(AccessModeKind::SingleNodeWriter)
         };
         let typeless = VolumeCapability { access_type: None, ..capability(AccessModeKind::SingleNodeWriter) };
-        for capability in [block, modeless, strange, typeless, capability(AccessModeKind::Unknown)] {
+        let mounted = |mount| VolumeCapability { access_type: Some(AccessType::Mount(mount)), ..modeless.clone() };
+        let grouped = MountVolume { volume_mount_group: "wheel".into(), ..MountVolume::default() };
+        let flagged = MountVolume { mount_flags: vec!["ro,credential=/x".into()], ..MountVolume::default() };
+        let with_mode = |capability| VolumeCapability {
+            access_mode: Some(AccessMode { mode: AccessModeKind::SingleNodeWriter.into() }),
+            ..capability
+        };
+        let (grouped, flagged) = (with_mode(mounted(grouped)), with_mode(mounted(flagged)));
+        let unknown = capability(AccessModeKind::Unknown);
+        for capability in [block, modeless, strange, typeless, grouped, flagged, unknown] {
             assert_eq!(Use::of(&capability).unwrap_err().code(), tonic::Code::InvalidArgument, "{capability:?}");
         }
         assert!(Use::required(None).is_err() && Use::all(&[]).is_err());

@@ -66,12 +66,13 @@ impl ControllerService {
         }
     }
 
-    async fn change(&self, id: &str, change: VolumeChange) -> Result<(Stored, VolumeUsage), Status> {
-        self.cluster.change_volume(id, change).await.map_err(|error| match error {
-            // It holds more than that.
-            OperatorError::Refused(why) => Status::out_of_range(why),
-            other => other.into(),
-        })
+    /// `refused` says what it is when the volume cannot be so.
+    async fn change(&self, id: &str, change: VolumeChange, refused: fn(String) -> Status) -> Result<Stored, Status> {
+        match self.cluster.change_volume(id, change).await {
+            Ok((volume, _)) => Ok(volume),
+            Err(OperatorError::Refused(why)) => Err(refused(why)),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -237,7 +238,7 @@ impl Controller for ControllerService {
         let (mut volume, _) = self.volume(id).await?;
         if volume.policy.quota_bytes < size && volume.policy.quota_bytes > 0 {
             let change = VolumeChange { quota_bytes: Some(size), ..VolumeChange::default() };
-            (volume, _) = self.change(id, change).await?;
+            volume = self.change(id, change, Status::out_of_range).await?;
         }
         if !range.fits(volume.policy.quota_bytes) {
             let has = volume.policy.quota_bytes;
@@ -275,7 +276,7 @@ impl Controller for ControllerService {
             labels: wanted.labels.into_iter().map(|(key, value)| (key, Some(value))).collect(),
             ..VolumeChange::default()
         };
-        self.change(id, change).await?;
+        self.change(id, change, Status::invalid_argument).await?;
         Ok(ControllerModifyVolumeResponse {})
     }
 

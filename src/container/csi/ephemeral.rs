@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
 use tonic::Status;
 
 use super::spec::Map;
@@ -18,8 +19,12 @@ use crate::types::volume::{Access, NewVolume};
 
 /// What Kubernetes says of such a volume.
 const CONTEXT_KEY: &str = "csi.storage.k8s.io/ephemeral";
+/// On every such volume: one without it is somebody's, whatever it is called.
+const LABEL: &str = "csi.holdfast.dev/ephemeral";
 const RESERVED: &str = "csi.storage.k8s.io/";
 const RETRY_PERIOD: Duration = Duration::from_secs(30);
+const DELETE_PATIENCE: Duration = Duration::from_secs(15);
+const DELETE_PAUSE: Duration = Duration::from_millis(200);
 
 /// The ephemeral volumes of this node.
 #[derive(Clone)]
@@ -59,13 +64,28 @@ impl Ephemerals {
     pub(super) async fn create(&self, volume: &str, attributes: &Map) -> Result<(), Status> {
         let mut wanted = Wanted::parse(attributes.iter().filter(|(key, _)| !key.starts_with(RESERVED)))?;
         wanted.access.get_or_insert(Access::Container);
+        wanted.labels.insert(LABEL.to_string(), "true".to_string());
+        if self.leaving.join(volume).exists() {
+            return Err(Status::aborted(format!("the volume {volume} of before is still being removed")));
+        }
         let new = wanted.volume(volume);
         new.check().map_err(Status::invalid_argument)?;
         write_private(&self.here.join(volume), b"").map_err(|error| Status::internal(error.to_string()))?;
         match self.cluster.create_volume(new).await {
-            Ok(_) | Err(OperatorError::Exists(_)) => Ok(()),
+            Ok(_) => Ok(()),
+            Err(OperatorError::Exists(_)) if self.is_ephemeral(volume).await? => Ok(()),
+            Err(OperatorError::Exists(_)) => {
+                let _ = fs::remove_file(self.here.join(volume));
+                Err(Status::already_exists(format!(
+                    "there is a volume {volume} already, which lives longer than a pod"
+                )))
+            }
             Err(error) => Err(error.into()),
         }
+    }
+
+    async fn is_ephemeral(&self, volume: &str) -> Result<bool, OperatorError> {
+        Ok(self.cluster.volume(volume).await?.0.labels.contains_key(LABEL))
     }
 
     /// Nobody has it any more: it goes, now or later.
@@ -83,10 +103,22 @@ impl Ephemerals {
     }
 
     async fn remove_one(self, volume: String) {
-        match self.cluster.delete_volume(&volume).await {
+        let since = Instant::now();
+        let deleted = loop {
+            match self.delete(&volume).await {
+                // Its mount has just ended, and the cluster may not know yet.
+                Err(OperatorError::Refused(_)) if since.elapsed() < DELETE_PATIENCE => sleep(DELETE_PAUSE).await,
+                deleted => break deleted,
+            }
+        };
+        match deleted {
             Ok(()) | Err(OperatorError::NotFound(_)) => drop(fs::remove_file(self.leaving.join(&volume))),
             Err(error) => tracing::warn!(volume, %error, "an ephemeral volume is not removed yet"),
         }
+    }
+
+    async fn delete(&self, volume: &str) -> Result<(), OperatorError> {
+        if self.is_ephemeral(volume).await? { self.cluster.delete_volume(volume).await } else { Ok(()) }
     }
 
     async fn remove_all(self) {

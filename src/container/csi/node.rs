@@ -5,10 +5,12 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tonic::Status;
@@ -21,10 +23,12 @@ use super::spec::volume_health::VolumeHealthEntry;
 use super::spec::*;
 use super::stats::{Stats, StatsError};
 use super::turns::{Turn, Turns};
-use crate::container::mounter::{Mounter, mounted};
+use crate::container::mounter::{MountFailure, Mounter, is_gone, mounted};
 use crate::host::bind::{bind, unbind};
 use crate::host::file::write_private;
-use crate::host::mountinfo::{MountEntry, mounts_of};
+use crate::host::mountinfo::{MountEntry, mounts_of, resolve_untouched};
+use crate::remote::operator::Operator;
+use crate::types::digest::fingerprint;
 use crate::types::volume::NewVolume;
 
 /// Orchestrators wait about two minutes.
@@ -33,6 +37,9 @@ const PATIENCE: Duration = Duration::from_secs(100);
 const LOOK_PATIENCE: Duration = Duration::from_secs(10);
 /// The name of a secret: the credential file of a client, whole.
 const CREDENTIAL_SECRET: &str = "credential";
+/// In the driver's directory: those that came with calls, a file for each mount.
+const CREDENTIALS: &str = "credentials";
+const CLUSTER_AWAY: &str = "the cluster does not answer";
 /// Of a root that a group is to use.
 const GROUP_MODE: u32 = 0o2070;
 
@@ -51,6 +58,8 @@ pub struct Place {
 
 pub struct NodeService {
     place: Place,
+    /// Asked whether it is there, and no more.
+    cluster: Operator,
     mounter: Mounter,
     ephemerals: Option<Ephemerals>,
     turns: Turns,
@@ -59,45 +68,68 @@ pub struct NodeService {
 
 impl NodeService {
     /// `ephemerals`: who makes volumes that live as long as a pod, where this node may.
-    pub fn new(place: Place, mounter: Mounter, ephemerals: Option<Ephemerals>) -> NodeService {
-        NodeService { place, mounter, ephemerals, turns: Turns::default(), stats: Stats::default() }
+    pub fn new(place: Place, cluster: Operator, mounter: Mounter, ephemerals: Option<Ephemerals>) -> NodeService {
+        NodeService { place, cluster, mounter, ephemerals, turns: Turns::default(), stats: Stats::default() }
     }
 
-    /// The mounter for one volume, with the credential that came with the call, if one did.
-    fn mounter_for(&self, volume: &str, secrets: &Map) -> Result<Mounter, Status> {
+    /// The mounter for one mount, with the credential that came with the call, if one did.
+    fn mounter_for(&self, dir: &Path, secrets: &Map) -> Result<Mounter, Status> {
         let Some(credential) = secrets.get(CREDENTIAL_SECRET) else { return Ok(self.mounter.clone()) };
-        let file = self.credential_file(volume);
-        let written = fs::create_dir_all(self.place.dir.join("credentials"))
-            .and_then(|()| write_private(&file, credential.as_bytes()));
+        let file = self.credential_file(dir);
+        let written = fs::create_dir_all(self.place.dir.join(CREDENTIALS));
+        let written = written.and_then(|()| write_private(&file, credential.as_bytes()));
         written.map_err(|error| Status::internal(format!("the credential cannot be kept: {error}")))?;
         Ok(self.mounter.with_credential(file))
     }
 
-    fn credential_file(&self, volume: &str) -> PathBuf {
-        self.place.dir.join("credentials").join(volume)
+    /// Of one mount: another of the same volume may have come with another, and lives on by it.
+    fn credential_file(&self, dir: &Path) -> PathBuf {
+        self.place.dir.join(CREDENTIALS).join(HEXLOWER.encode(&fingerprint(dir.as_os_str().as_bytes())))
     }
 
     /// Has a volume mounted on `dir`, for this use.
-    async fn mount(&self, turn: Turn, volume: &str, dir: &Path, wish: &Use, secrets: &Map) -> Result<(), Status> {
-        let (mounter, metas) = (self.mounter_for(volume, secrets)?, self.place.metas.clone());
-        let mut options = wish.mount.mount_flags.clone();
-        if wish.is_read_only() {
+    async fn mount(&self, turn: Turn, volume: &str, dir: &Path, wish: Wish<'_>) -> Result<(), Status> {
+        let read_only = wish.read_only || wish.usage.is_read_only();
+        let there = mounted(dir)?.filter(|entry| entry.is_volume(volume));
+        if there.is_some_and(|entry| entry.read_only != read_only) {
+            return Err(Status::already_exists("the volume is there already, to be written or read otherwise"));
+        }
+        let (mounter, metas) = (self.mounter_for(dir, wish.secrets)?, self.place.metas.clone());
+        let mut options = wish.usage.flags.clone();
+        if read_only {
             options.push("ro".to_string());
         }
-        let (volume, place, wish) = (volume.to_string(), dir.to_path_buf(), wish.clone());
+        let group = wish.usage.group.filter(|_| !read_only);
+        let (volume, place) = (volume.to_string(), dir.to_path_buf());
         in_time(async move {
             let _turn = turn;
-            mounter.mount(&metas, &volume, &place, &options).await?;
-            give_to_group(&place, &wish).await
+            mounter.mount(&metas, &volume, &place, &options).await.map_err(of_mount)?;
+            match group {
+                Some(group) => give_to_group(place, group).await,
+                None => Ok(()),
+            }
         })
         .await
     }
 
-    fn unmount(&self, turn: Turn, dir: &Path) -> impl Future<Output = Result<(), Status>> + use<> {
-        let (mounter, dir) = (self.mounter.clone(), dir.to_path_buf());
+    /// Has nothing mounted on `dir`, and then does the rest.
+    fn unmount(
+        &self,
+        turn: Turn,
+        dir: &Path,
+        is_to_be_kept: bool,
+        rest: impl FnOnce() -> Result<(), Status> + Send + 'static,
+    ) -> impl Future<Output = Result<(), Status>> {
+        let (mounter, dir, credential) = (self.mounter.clone(), dir.to_path_buf(), self.credential_file(dir));
         in_time(async move {
             let _turn = turn;
-            mounter.unmount(&dir).await.map_err(Status::from)
+            match is_to_be_kept {
+                true => mounter.unmount(&dir).await?,
+                false => mounter.discard(&dir).await?,
+            }
+            // Most have none.
+            let _ = fs::remove_file(credential);
+            rest()
         })
     }
 
@@ -114,7 +146,37 @@ impl NodeService {
         })?;
         let volume = &request.volume_id;
         ephemerals.create(volume, &request.volume_context).await?;
-        self.mount(turn, volume, Path::new(&request.target_path), wish, &request.secrets).await
+        let wish = Wish { usage: wish, read_only: request.readonly, secrets: &request.secrets };
+        self.mount(turn, volume, Path::new(&request.target_path), wish).await
+    }
+
+    /// What is at a volume's staging path. A mount whose process is gone is made anew.
+    async fn staged(&self, request: &NodePublishVolumeRequest, wish: &Use, turn: Turn) -> Result<MountEntry, Status> {
+        let (id, staging) = (&request.volume_id, absolute("the staging path", &request.staging_target_path)?);
+        let find = || Ok::<_, Status>(mounted(&staging)?.filter(|entry| entry.is_volume(id)));
+        let not_staged = || Status::failed_precondition(format!("volume {id} is not staged"));
+        let found = find()?.ok_or_else(not_staged)?;
+        if !is_gone(&staging).await {
+            return Ok(found);
+        }
+        let wish = Wish { usage: wish, read_only: found.read_only, secrets: &request.secrets };
+        self.mount(turn, id, &staging, wish).await?;
+        find()?.ok_or_else(not_staged)
+    }
+}
+
+/// How a volume is to be mounted.
+struct Wish<'a> {
+    usage: &'a Use,
+    read_only: bool,
+    secrets: &'a Map,
+}
+
+/// That there is no such volume is said by the mount's own process, in a sentence.
+fn of_mount(failure: MountFailure) -> Status {
+    match failure {
+        MountFailure::Refused(sentence) if sentence.contains("there is no volume") => Status::not_found(sentence),
+        failure => failure.into(),
     }
 }
 
@@ -128,16 +190,7 @@ async fn in_time(work: impl Future<Output = Result<(), Status>> + Send + 'static
 }
 
 /// Has new files belong to the group that a pod asks for: by the root's set-group-id, whatever there is below it already.
-async fn give_to_group(dir: &Path, wish: &Use) -> Result<(), Status> {
-    let group = match wish.mount.volume_mount_group.as_str() {
-        "" => return Ok(()),
-        text => text.parse::<u32>(),
-    };
-    let group = group.map_err(|_| Status::invalid_argument("the volume mount group is not a number"))?;
-    if wish.is_read_only() {
-        return Ok(());
-    }
-    let dir = dir.to_path_buf();
+async fn give_to_group(dir: PathBuf, group: u32) -> Result<(), Status> {
     let giving = spawn_blocking(move || -> io::Result<()> {
         let found = fs::metadata(&dir)?;
         if found.gid() != group {
@@ -182,7 +235,8 @@ impl Node for NodeService {
         let wish = Use::required(request.volume_capability.as_ref())?;
         check_volume(id)?;
         let turn = self.turns.take(id)?;
-        self.mount(turn, id, &staging, &wish, &request.secrets).await?;
+        let wish = Wish { usage: &wish, read_only: false, secrets: &request.secrets };
+        self.mount(turn, id, &staging, wish).await?;
         Ok(NodeStageVolumeResponse {})
     }
 
@@ -193,11 +247,7 @@ impl Node for NodeService {
         let id = needed("the id of the volume", &request.volume_id)?;
         let staging = absolute("the staging path", &request.staging_target_path)?;
         let turn = self.turns.take(id)?;
-        self.unmount(turn, &staging).await?;
-        if check_volume(id).is_ok() {
-            // Most have none.
-            let _ = fs::remove_file(self.credential_file(id));
-        }
+        self.unmount(turn, &staging, true, || Ok(())).await?;
         Ok(NodeUnstageVolumeResponse {})
     }
 
@@ -218,17 +268,20 @@ impl Node for NodeService {
             return Err(Status::failed_precondition("the staging path is missing"));
         }
         let staging = absolute("the staging path", &request.staging_target_path)?;
-        let staged = mounted(&staging)?.filter(|entry| entry.is_volume(id));
-        let staged = staged.ok_or_else(|| Status::failed_precondition(format!("volume {id} is not staged")))?;
+        let staged = self.staged(&request, &wish, turn).await?;
+        let turn = self.turns.take(id)?;
         let read_only = request.readonly || wish.is_read_only();
         if is_published(&staged, &staging, &target, &wish, read_only)? {
             return Ok(NodePublishVolumeResponse {});
         }
-        fs::create_dir_all(&target).map_err(|error| host(&target, &error))?;
-        let (from, to) = (staging, target.clone());
-        let bound = spawn_blocking(move || bind(&from, &to, read_only)).await;
-        bound.map_err(|error| Status::internal(error.to_string()))?.map_err(|error| host(&target, &error))?;
-        drop(turn);
+        in_time(async move {
+            let _turn = turn;
+            fs::create_dir_all(&target).map_err(|error| host(&target, &error))?;
+            let to = target.clone();
+            let bound = spawn_blocking(move || bind(&staging, &to, read_only)).await;
+            bound.map_err(|error| Status::internal(error.to_string()))?.map_err(|error| host(&target, &error))
+        })
+        .await?;
         Ok(NodePublishVolumeResponse {})
     }
 
@@ -239,22 +292,21 @@ impl Node for NodeService {
         let id = needed("the id of the volume", &request.volume_id)?;
         let target = absolute("the target path", &request.target_path)?;
         let turn = self.turns.take(id)?;
-        let ephemerals = self.ephemerals.as_ref().filter(|ephemerals| ephemerals.has(id));
-        if ephemerals.is_some() {
-            self.unmount(turn, &target).await?;
-        } else {
-            // Whatever was bound there, as often as it was.
-            while mounted(&target)?.is_some() {
-                unbind(&target).map_err(|error| host(&target, &error))?;
-            }
-        }
-        match fs::remove_dir(&target) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(host(&target, &error)),
-            _ => {}
-        }
+        let ephemerals = self.ephemerals.clone().filter(|ephemerals| ephemerals.has(id));
         if let Some(ephemerals) = ephemerals {
-            ephemerals.remove(id).map_err(|error| Status::internal(error.to_string()))?;
+            let (id, place) = (id.to_string(), target.clone());
+            let rest = move || {
+                remove_target(&place)?;
+                ephemerals.remove(&id).map_err(|error| Status::internal(error.to_string()))
+            };
+            self.unmount(turn, &target, false, rest).await?;
+            return Ok(NodeUnpublishVolumeResponse {});
         }
+        // Whatever was bound there, as often as it was.
+        while mounted(&target)?.is_some() {
+            unbind(&target).map_err(|error| host(&target, &error))?;
+        }
+        remove_target(&target)?;
         Ok(NodeUnpublishVolumeResponse {})
     }
 
@@ -265,15 +317,21 @@ impl Node for NodeService {
         let id = needed("the id of the volume", &request.volume_id)?;
         let path = PathBuf::from(needed("the path of the volume", &request.volume_path)?);
         is_here(id, &path)?;
-        let (usage, condition) = match self.stats.of(&path).await {
-            Ok(usage) => (usage, VolumeCondition { abnormal: false, message: "the volume answers".to_string() }),
-            Err(error) => (Vec::new(), VolumeCondition { abnormal: true, message: error.to_string() }),
-        };
-        if usage.is_empty() && !self.place.level.has_condition() {
-            return Err(Status::unavailable(condition.message));
+        let usage = self.stats.of(&path).await;
+        if !self.place.level.has_condition() {
+            let usage = usage.map_err(|error| Status::unavailable(error.to_string()))?;
+            return Ok(NodeGetVolumeStatsResponse { usage, volume_condition: None });
         }
-        let volume_condition = self.place.level.has_condition().then_some(condition);
-        Ok(NodeGetVolumeStatsResponse { usage, volume_condition })
+        let wrong = match &usage {
+            Err(error) => Some(error.to_string()),
+            // A mount tells what it was told last.
+            Ok(_) => (!self.cluster.has_leader().await).then(|| CLUSTER_AWAY.to_string()),
+        };
+        let condition = VolumeCondition {
+            abnormal: wrong.is_some(),
+            message: wrong.unwrap_or_else(|| "the volume and its cluster answer".to_string()),
+        };
+        Ok(NodeGetVolumeStatsResponse { usage: usage.unwrap_or_default(), volume_condition: Some(condition) })
     }
 
     async fn node_expand_volume(&self, request: NodeExpandVolumeRequest) -> Result<NodeExpandVolumeResponse, Status> {
@@ -294,16 +352,13 @@ impl Node for NodeService {
         let path = paths.into_iter().find(|path| !path.is_empty()).map(PathBuf::from);
         let path = path.ok_or_else(|| Status::invalid_argument("a path of the volume is missing"))?;
         is_here(id, &path)?;
-        let (status, reason) = (VolumeHealthErrorType::Inaccessible.into(), |error: &StatsError| match error {
-            StatsError::Slow => "ClusterAway",
-            StatsError::Failed(_) => "MountGone",
-        });
-        let wrong = self.stats.of(&path).await.err();
-        let entry = |error: StatsError| VolumeHealthEntry {
-            status,
-            reason: reason(&error).to_string(),
-            message: error.to_string(),
+        let wrong = match self.stats.of(&path).await {
+            Err(StatsError::Slow) => Some(("MountHangs", StatsError::Slow.to_string())),
+            Err(error) => Some(("MountGone", error.to_string())),
+            Ok(_) => (!self.cluster.has_leader().await).then(|| ("ClusterAway", CLUSTER_AWAY.to_string())),
         };
+        let status = VolumeHealthErrorType::Inaccessible.into();
+        let entry = |(reason, message): (&str, _)| VolumeHealthEntry { status, reason: reason.to_string(), message };
         let health_statuses = wrong.map(entry).into_iter().collect();
         let volume_health = Some(VolumeHealth { volume_id: id.to_string(), health_statuses });
         Ok(NodeGetVolumeHealthResponse { volume_health })
@@ -313,8 +368,23 @@ impl Node for NodeService {
         &self,
         _: NodeGetStorageHealthRequest,
     ) -> Result<NodeGetStorageHealthResponse, Status> {
-        // What this node knows of the cluster it knows by its mounts, which are asked one by one.
-        Ok(NodeGetStorageHealthResponse { backend_health: Vec::new() })
+        let away = !self.cluster.has_leader().await;
+        let unreachable = node_get_storage_health_response::StorageBackendHealth {
+            status: StorageHealthErrorType::StorageUnreachable.into(),
+            reason: "ClusterAway".to_string(),
+            message: CLUSTER_AWAY.to_string(),
+            volume_capability: None,
+        };
+        Ok(NodeGetStorageHealthResponse { backend_health: away.then_some(unreachable).into_iter().collect() })
+    }
+}
+
+/// # Errors
+/// It is not empty, or cannot be removed.
+fn remove_target(target: &Path) -> Result<(), Status> {
+    match fs::remove_dir(target) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(host(target, &error)),
+        _ => Ok(()),
     }
 }
 
@@ -328,7 +398,11 @@ fn check_volume(id: &str) -> Result<(), Status> {
 /// `INVALID_ARGUMENT`: it is missing, or relative.
 fn absolute(what: &str, path: &str) -> Result<PathBuf, Status> {
     let path = PathBuf::from(needed(what, path)?);
-    if path.is_absolute() { Ok(path) } else { Err(Status::invalid_argument(format!("{what} is not absolute"))) }
+    if !path.is_absolute() {
+        return Err(Status::invalid_argument(format!("{what} is not absolute")));
+    }
+    // The kernel's table knows no links. What leads there may not be there yet.
+    Ok(resolve_untouched(&path).unwrap_or(path))
 }
 
 /// Whether the volume is at its target already, as it is asked for.

@@ -1,4 +1,5 @@
-//! How full a mounted volume is, asked so that a mount that hangs holds nobody up for long, and never more than one thread.
+//! How full a mounted volume is, asked so that a mount that hangs holds nobody up for long, and no more than one thread for each
+//! path.
 
 use std::collections::HashSet;
 use std::ffi::CString;
@@ -26,7 +27,7 @@ pub(super) struct Stats {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StatsError {
-    #[error("the cluster does not answer")]
+    #[error("the mount does not answer")]
     Slow,
     #[error("the mount cannot be asked: {0}")]
     Failed(io::Error),

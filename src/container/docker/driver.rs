@@ -30,6 +30,7 @@ const DELETE_PATIENCE: Duration = Duration::from_secs(3);
 const DELETE_PAUSE: Duration = Duration::from_millis(100);
 /// Between two looks at what nobody uses, at most.
 const TIDY_PERIOD: Duration = Duration::from_secs(60);
+const TIDY_PERIOD_MIN: Duration = Duration::from_millis(100);
 
 /// The plugin. One for each directory.
 pub struct Driver {
@@ -102,7 +103,7 @@ impl Driver {
     /// Ends uses that Docker has forgotten, and unmounts what nobody uses: at once what a process before has left, uses when no container
     /// was seen for so long.
     async fn keep_tidy(self: Arc<Self>, forget: Duration) {
-        let mut ticks = tokio::time::interval((forget / 4).min(TIDY_PERIOD));
+        let mut ticks = tokio::time::interval((forget / 4).clamp(TIDY_PERIOD_MIN, TIDY_PERIOD));
         loop {
             ticks.tick().await;
             let mounted = fs::read_dir(&self.mounts).into_iter().flatten().flatten();
@@ -183,7 +184,10 @@ impl Driver {
     pub(super) async fn mount(&self, request: &Request) -> Result<Answer, DriverError> {
         let place = self.place(&request.name)?;
         let _turn = self.turn(&request.name).await;
-        let was_used = self.book.lock().is_used(&request.name);
+        let (was_used, was_known) = {
+            let book = self.book.lock();
+            (book.is_used(&request.name), book.uses_with(&request.name, &request.id).is_some())
+        };
         if self.book.lock().is_taken(&request.name, &request.id) {
             return Err(DriverError::ForOne(request.name.clone()));
         }
@@ -192,8 +196,8 @@ impl Driver {
         self.book.lock().add(&request.name, &request.id, is_for_one).map_err(DriverError::Book)?;
         self.idle.lock().remove(&request.name);
         if let Err(error) = self.mounter.mount(&self.metas, &request.name, &place, &[]).await {
-            // Of others who use it, as this call may be made again by one of them, nothing is taken.
-            if !was_used {
+            // A use that is there stays: the call may be made again by a container that goes on.
+            if !was_known {
                 self.book.lock().remove(&request.name, &request.id).map_err(DriverError::Book)?;
             }
             return Err(error.into());
