@@ -91,12 +91,15 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tonic", &["src/container/csi"]),
     ("tonic_prost", &["src/container/csi"]),
     ("prost", &["src/container/csi"]),
+    ("ureq", &["src/container/vault.rs"]),
     ("tower_service", &["src/container/csi"]),
     ("axum", &["src/admin", "src/container/docker"]),
     ("axum_server", &["src/admin"]),
     ("utoipa", &["src/admin"]),
     ("prometheus_client", &["src/admin"]),
     ("clap", &["src/cli", "src/daemon", "bins"]),
+    ("clap_complete", &["src/cli"]),
+    ("clap_mangen", &["src/cli"]),
     ("anyhow", &["src/cli", "src/daemon", "bins"]),
 ];
 const FILE_LINES_MAX: usize = 700;

@@ -3,6 +3,8 @@
 //! A flag that is also a setting is an `Option` here, so that the layers below it (environment, file, default) show
 //! through. No flag takes a secret: what is in argv is in `ps`.
 
+mod container;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -10,6 +12,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config::value::{ByteSize, HostPort, HostPorts, Label, LabelFilter, LogFormat, Mode, Span};
 use crate::types::attr::Owner;
 use crate::types::record::Role;
+
+pub use self::container::*;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -71,12 +75,16 @@ pub enum Command {
     Join(JoinArgs),
     /// Show the cluster at a glance
     Status(StatusArgs),
+    /// Make what a server needs before its first start, where nobody carries tokens: in containers
+    Bootstrap(BootstrapArgs),
     /// Ask whether the server of a directory answers: for health checks
     Probe(ProbeArgs),
     /// Measure how fast a directory is, on a mount or anywhere else
     Bench(BenchArgs),
     /// Show the settings and where they come from
     Config(ConfigArgs),
+    /// Make what a package installs beside the program
+    Generate(GenerateArgs),
 }
 
 #[derive(Debug, Args)]
@@ -426,46 +434,6 @@ pub struct ApiArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct DockerArgs {
-    /// Where Docker finds it; its name is that of the driver [default: /run/docker/plugins/holdfast.sock]
-    #[arg(long, value_name = "FILE")]
-    pub socket: Option<PathBuf>,
-    /// Where it keeps what it must not forget, and mounts volumes [default: /var/lib/holdfast/docker]
-    #[arg(long, value_name = "DIR")]
-    pub dir: Option<PathBuf>,
-    #[command(flatten)]
-    pub admin: AdminArgs,
-}
-
-#[derive(Debug, Args)]
-pub struct CsiArgs {
-    /// The socket: unix:///path [default: unix:///run/holdfast/csi.sock]
-    #[arg(long, env = "CSI_ENDPOINT", value_name = "ENDPOINT")]
-    pub endpoint: Option<String>,
-    /// Which services it has: all, controller or node [default: all]
-    #[arg(long, value_name = "ROLE")]
-    pub role: Option<String>,
-    /// What the node is called [default: this host's name]
-    #[arg(long, value_name = "NAME")]
-    pub node_id: Option<String>,
-    /// Where it keeps what it must not forget [default: /var/lib/holdfast/csi]
-    #[arg(long, value_name = "DIR")]
-    pub dir: Option<PathBuf>,
-    /// Where the node is, as in topology.kubernetes.io/zone=a; may be given again
-    #[arg(long, value_name = "DOMAIN=SEGMENT")]
-    pub topology: Vec<String>,
-    /// Have mounts made by the service on this socket (holdfast-keeper --serve), which this process may be replaced without
-    #[arg(long, value_name = "FILE")]
-    pub mounts_socket: Option<PathBuf>,
-    /// The version of the specification that its capabilities are told by: 1.12 or 1.13 [default: 1.12]
-    #[arg(long, value_name = "VERSION")]
-    pub spec_level: Option<String>,
-    /// An operator's credential, or for a node alone a client's [env: HOLDFAST_CREDENTIAL]
-    #[arg(long, value_name = "FILE")]
-    pub credential: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
 pub struct KeyArgs {
     #[command(subcommand)]
     pub command: KeyCommand,
@@ -540,13 +508,23 @@ pub struct StatusArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct ProbeArgs {
-    /// The directory of a metadata server or a store
-    #[arg(long, value_name = "DIR")]
-    pub dir: PathBuf,
-    /// Also that the cluster has a leader, as far as the server knows
-    #[arg(long)]
-    pub ready: bool,
+pub struct GenerateArgs {
+    #[command(subcommand)]
+    pub command: GenerateCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum GenerateCommand {
+    /// Print the completions of a shell
+    Completions {
+        #[arg(value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages, one for each command
+    Man {
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]

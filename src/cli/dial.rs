@@ -81,17 +81,20 @@ pub fn transport(identity: &Identity) -> Outcome<Arc<dyn Transport>> {
 /// Learns which metadata servers there are now, and keeps the list beside the credential: the one it was made with
 /// may name servers that are gone. Best effort: without it the command has succeeded all the same.
 pub async fn refresh_metas(meta: &MetaClient, credential: &mut Credential, path: &Path) {
-    let Ok(answered) = meta.call(&MetaRequest::Members, Some(REFRESH_PATIENCE)).await else { return };
-    let MetaBody::Members { metas, .. } = answered.reply.body else { return };
-    let mut metas: Vec<String> = metas.into_iter().map(|meta| meta.address).collect();
-    metas.sort();
-    if metas.is_empty() || metas == credential.metas {
-        return;
-    }
+    let Some(metas) = metas_now(meta).await.filter(|metas| *metas != credential.metas) else { return };
     credential.metas = metas;
     if let Err(error) = credential.save(path) {
         tracing::debug!(%error, "the metadata servers could not be remembered");
     }
+}
+
+/// Which metadata servers there are, in order; `None` when nobody says so in a moment.
+pub async fn metas_now(meta: &MetaClient) -> Option<Vec<String>> {
+    let answered = meta.call(&MetaRequest::Members, Some(REFRESH_PATIENCE)).await.ok()?;
+    let MetaBody::Members { metas, .. } = answered.reply.body else { return None };
+    let mut metas: Vec<String> = metas.into_iter().map(|meta| meta.address).collect();
+    metas.sort();
+    (!metas.is_empty()).then_some(metas)
 }
 
 /// A new member.

@@ -7,6 +7,7 @@ mod again;
 mod api;
 pub mod args;
 mod bench;
+mod bootstrap;
 mod cluster;
 mod config;
 mod csi;
@@ -16,6 +17,7 @@ mod dial;
 mod docker;
 mod down;
 mod failure;
+mod generate;
 mod join;
 mod keeping;
 mod key;
@@ -90,6 +92,8 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Outcome {
         Command::Key(args) => key::run(common, args),
         Command::Join(args) => join::run(common, args),
         Command::Status(args) => status::run(common, args),
+        Command::Bootstrap(args) => bootstrap::run(args),
+        Command::Generate(args) => generate::run(args),
         Command::Probe(args) => probe::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Config(args) => config::run(common, args),

@@ -37,7 +37,7 @@ const META_PATIENCE: Duration = Duration::from_secs(10);
 pub fn run(common: &CommonArgs, args: StoreArgs) -> Outcome {
     let settings = settings(common, Flags::from(&args))?;
     let (common, config): (CommonConfig, StoreConfig) = (settings.section()?, settings.section()?);
-    let disks = disks(&config)?;
+    let disks = check_disks(&config.disks)?;
     let domain = Domain {
         host: if config.host.is_empty() { host_name() } else { config.host.clone() },
         zone: config.zone.clone(),
@@ -65,11 +65,14 @@ pub fn run(common: &CommonArgs, args: StoreArgs) -> Outcome {
 
 /// The disks, which must be there: a disk that is not mounted looks like a directory that is missing or empty, and is
 /// not to be made anew on the filesystem below it.
-fn disks(config: &StoreConfig) -> Outcome<Vec<PathBuf>> {
-    if config.disks.is_empty() {
+///
+/// # Errors
+/// There is none, or one of them is missing or given twice.
+pub fn check_disks(disks: &[PathBuf]) -> Outcome<Vec<PathBuf>> {
+    if disks.is_empty() {
         return Err(Failure::usage("a store needs a disk: --disk DIR, once for each"));
     }
-    let disks = config.disks.iter().map(|disk| absolute(disk)).collect::<Outcome<Vec<_>>>()?;
+    let disks = disks.iter().map(|disk| absolute(disk)).collect::<Outcome<Vec<_>>>()?;
     for (n, disk) in disks.iter().enumerate() {
         if !disk.is_dir() {
             return Err(Failure::new(format!("the disk {} is not a directory", disk.display())));
@@ -82,7 +85,10 @@ fn disks(config: &StoreConfig) -> Outcome<Vec<PathBuf>> {
 }
 
 /// Before a token is spent on a store that could not use them.
-fn check_new(disks: &[PathBuf]) -> Outcome {
+///
+/// # Errors
+/// One of them is another store's, or cannot be used.
+pub fn check_new(disks: &[PathBuf]) -> Outcome {
     disks.iter().try_for_each(|disk| DiskDir::check_new(disk)).map_err(Failure::new)
 }
 

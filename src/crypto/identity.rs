@@ -103,6 +103,17 @@ impl Credential {
     pub fn save(&self, path: &Path) -> Result<(), CryptoError> {
         save(path, &self.identity, &self.metas)
     }
+
+    /// What a credential's file holds: a secret.
+    pub fn to_text(&self) -> String {
+        text_of(&self.identity, &self.metas)
+    }
+
+    /// # Errors
+    /// It is no credential; why.
+    pub fn from_text(text: &str) -> Result<Credential, String> {
+        read(text)
+    }
 }
 
 impl fmt::Debug for Identity {
@@ -116,6 +127,11 @@ impl fmt::Debug for Identity {
 }
 
 fn save(path: &Path, identity: &Identity, metas: &[String]) -> Result<(), CryptoError> {
+    write_private(path, text_of(identity, metas).as_bytes())
+        .map_err(|source| CryptoError::Io { path: path.display().to_string(), source })
+}
+
+fn text_of(identity: &Identity, metas: &[String]) -> String {
     let addresses = metas.join("\n");
     let mut blocks = vec![
         (CERTIFICATE, identity.cert_der.as_slice()),
@@ -125,8 +141,7 @@ fn save(path: &Path, identity: &Identity, metas: &[String]) -> Result<(), Crypto
     if !metas.is_empty() {
         blocks.push((META_ADDRESSES, addresses.as_bytes()));
     }
-    write_private(path, pem::encode(&blocks).as_bytes())
-        .map_err(|source| CryptoError::Io { path: path.display().to_string(), source })
+    pem::encode(&blocks)
 }
 
 fn read(text: &str) -> Result<Credential, String> {

@@ -84,3 +84,6 @@ pub mod volumes_for_containers {}
 
 #[doc = include_str!("0028-csi.md")]
 pub mod csi {}
+
+#[doc = include_str!("0029-a-cluster-makes-itself.md")]
+pub mod a_cluster_makes_itself {}

@@ -1,0 +1,142 @@
+//! What containers need: Docker's plugin, the CSI driver, servers that make themselves and are asked how they are.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::AdminArgs;
+use crate::config::value::HostPort;
+
+#[derive(Debug, Args)]
+pub struct DockerArgs {
+    /// Where Docker finds it; its name is that of the driver [default: /run/docker/plugins/holdfast.sock]
+    #[arg(long, value_name = "FILE")]
+    pub socket: Option<PathBuf>,
+    /// Where it keeps what it must not forget, and mounts volumes [default: /var/lib/holdfast/docker]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct CsiArgs {
+    /// The socket: unix:///path [default: unix:///run/holdfast/csi.sock]
+    #[arg(long, env = "CSI_ENDPOINT", value_name = "ENDPOINT")]
+    pub endpoint: Option<String>,
+    /// Which services it has: all, controller or node [default: all]
+    #[arg(long, value_name = "ROLE")]
+    pub role: Option<String>,
+    /// What the node is called [default: this host's name]
+    #[arg(long, value_name = "NAME")]
+    pub node_id: Option<String>,
+    /// Where it keeps what it must not forget [default: /var/lib/holdfast/csi]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Where the node is, as in topology.kubernetes.io/zone=a; may be given again
+    #[arg(long, value_name = "DOMAIN=SEGMENT")]
+    pub topology: Vec<String>,
+    /// Have mounts made by the service on this socket (holdfast-keeper --serve), which this process may be replaced without
+    #[arg(long, value_name = "FILE")]
+    pub mounts_socket: Option<PathBuf>,
+    /// The version of the specification that its capabilities are told by: 1.12 or 1.13 [default: 1.12]
+    #[arg(long, value_name = "VERSION")]
+    pub spec_level: Option<String>,
+    /// An operator's credential, or for a node alone a client's [env: HOLDFAST_CREDENTIAL]
+    #[arg(long, value_name = "FILE")]
+    pub credential: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct BootstrapArgs {
+    #[command(subcommand)]
+    pub command: BootstrapCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BootstrapCommand {
+    /// The directory of a metadata server: of a new cluster, or one that joins
+    Meta(BootstrapMetaArgs),
+    /// The directory of a store that joins
+    Store(BootstrapStoreArgs),
+    /// A client's credential
+    Client(BootstrapClientArgs),
+    /// This program and its keeper, in a directory
+    Program(BootstrapProgramArgs),
+}
+
+/// Where credentials lie for others.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct VaultArgs {
+    /// A Secret of Kubernetes, in this pod's namespace, which is there
+    #[arg(long, value_name = "NAME")]
+    pub secret: Option<String>,
+    /// A directory
+    #[arg(long, value_name = "DIR")]
+    pub secret_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct BootstrapMetaArgs {
+    /// The data directory
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Where it will listen
+    #[arg(long, value_name = "ADDR")]
+    pub listen: HostPort,
+    /// The address others are told
+    #[arg(long, value_name = "ADDR")]
+    pub advertise: HostPort,
+    /// Which of the servers it is; 0 makes the cluster when there is no operator's credential yet
+    #[arg(long, value_name = "N")]
+    pub ordinal: u32,
+    /// Where the operator's credential lies, or will
+    #[command(flatten)]
+    pub vault: VaultArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct BootstrapStoreArgs {
+    /// The state directory
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// A directory of a disk to pool; give it once per disk
+    #[arg(long = "disk", value_name = "DIR")]
+    pub disks: Vec<PathBuf>,
+    /// Where it will listen
+    #[arg(long, value_name = "ADDR")]
+    pub listen: HostPort,
+    /// The address others are told
+    #[arg(long, value_name = "ADDR")]
+    pub advertise: HostPort,
+    /// The operator's credential; it is waited for
+    #[arg(long, value_name = "FILE")]
+    pub credential: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct BootstrapClientArgs {
+    /// The operator's credential; it is waited for
+    #[arg(long, value_name = "FILE")]
+    pub credential: PathBuf,
+    /// Where the client's credential is to lie
+    #[command(flatten)]
+    pub vault: VaultArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct BootstrapProgramArgs {
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct ProbeArgs {
+    /// The directory of a metadata server or a store
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Also that the cluster has a leader, as far as the server knows
+    #[arg(long)]
+    pub ready: bool,
+}
