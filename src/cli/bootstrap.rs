@@ -66,6 +66,10 @@ fn meta(args: &BootstrapMetaArgs) -> Outcome {
         }
     }
     publish(&vault, &dir)?;
+    if args.ordinal == 0 && vault.get(ADMIN_CREDENTIAL_FILE).map_err(Failure::new)?.is_none() {
+        // It was ended between making the cluster and keeping its credential.
+        vault.put(ADMIN_CREDENTIAL_FILE, &cluster::admin_again(&dir)?.to_text(), None).map_err(Failure::new)?;
+    }
     refresh(&vault, ADMIN_CREDENTIAL_FILE)
 }
 
@@ -214,6 +218,21 @@ fn wait_for<T>(mut what: impl FnMut() -> Outcome<Option<T>>) -> Outcome<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cluster_whose_credential_was_never_kept_gets_it_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = dir.path().join("meta");
+        let addresses = member::Addresses { listen: "127.0.0.1:7400".into(), advertise: "127.0.0.1:7400".into() };
+        let made = cluster::create(chance::cluster_id(), &server, addresses).unwrap();
+        let again = cluster::admin_again(&server).unwrap();
+        let told = |credential: &Credential| {
+            let identity = &credential.identity;
+            (identity.cluster, identity.role, identity.id, identity.ca_der.clone(), credential.metas.clone())
+        };
+        assert_eq!(told(&again), told(&made.admin));
+        assert!(cluster::admin_again(dir.path()).is_err());
+    }
 
     #[test]
     fn the_credential_of_a_new_cluster_goes_to_the_vault_once() {

@@ -65,6 +65,17 @@ pub fn create(id: ClusterId, dir: &Path, addresses: Addresses) -> Outcome<NewClu
     Ok(NewCluster { id, admin, first_meta })
 }
 
+/// The operator's credential once more, by the authority that the metadata server of a directory keeps: for who made the cluster and was
+/// ended before it was put anywhere.
+///
+/// # Errors
+/// It is no directory of a metadata server.
+pub fn admin_again(dir: &Path) -> Outcome<Credential> {
+    let (authority, server) = member::authority_of(dir)?;
+    let making = || "the operator's key cannot be made".to_string();
+    Ok(Credential { identity: Identity::issue(&authority, Role::Admin, FOUNDER).or_fail(making)?, metas: server.metas })
+}
+
 fn addresses(config: &MetaConfig) -> Outcome<Addresses> {
     let request = member::Request {
         role: Role::Meta,

@@ -181,6 +181,21 @@ pub fn look(dir: &Path) -> Outcome<(Credential, SocketAddr)> {
     Ok((credential, resolve(&made_with(dir)?.listen)?))
 }
 
+/// The authority that the metadata server of a directory keeps, and that server's own credential; whether it runs or not.
+///
+/// # Errors
+/// It is no directory of a metadata server.
+pub fn authority_of(dir: &Path) -> Outcome<(ClusterAuthority, Credential)> {
+    let (credential, _) = look(dir)?;
+    Ok((authority(dir, &credential)?, credential))
+}
+
+fn authority(dir: &Path, credential: &Credential) -> Outcome<ClusterAuthority> {
+    let path = dir.join(AUTHORITY_FILE);
+    let key = std::fs::read(&path).or_fail(|| path.display().to_string())?;
+    ClusterAuthority::from_parts(&credential.identity.ca_der, &key).or_fail(|| path.display().to_string())
+}
+
 fn made_with(dir: &Path) -> Outcome<Addresses> {
     let file = dir.join(ADDRESS_FILE);
     let text = std::fs::read_to_string(&file).or_fail(|| file.display().to_string())?;
@@ -193,9 +208,7 @@ impl Member {
     /// # Errors
     /// The key is not there or does not fit.
     pub fn authority(&self) -> Outcome<ClusterAuthority> {
-        let path = self.dir.path().join(AUTHORITY_FILE);
-        let key = std::fs::read(&path).or_fail(|| path.display().to_string())?;
-        ClusterAuthority::from_parts(&self.credential.identity.ca_der, &key).or_fail(|| path.display().to_string())
+        authority(self.dir.path(), &self.credential)
     }
 }
 

@@ -14,7 +14,8 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::host::mountinfo::{MountEntry, is_dead, mounted_at};
+use crate::host::bind::unbind;
+use crate::host::mountinfo::{MountEntry, is_dead, mounted_at, mounts_of};
 use crate::keeper::service;
 
 /// A mount that does not say soon whether anybody is there waits for the cluster: somebody is.
@@ -106,15 +107,17 @@ impl Mounter {
         self.run(vec!["umount".into(), dir.display().to_string()]).await
     }
 
-    /// Has nothing mounted on `dir`, whatever was written: nobody will read it. Waits for nothing.
+    /// Has nothing mounted on `dir`, whatever was written: nobody will read it. Waits for nothing. What is mounted elsewhere too goes from
+    /// here alone: somebody reads it there.
     ///
     /// # Errors
     /// It could not be unmounted.
     pub async fn discard(&self, dir: &Path) -> Result<(), MountFailure> {
-        match mounted(dir)? {
-            Some(_) => self.run(vec!["umount".into(), dir.display().to_string(), "-fl".into()]).await,
-            None => Ok(()),
+        let Some(entry) = mounted(dir)? else { return Ok(()) };
+        if mounts_of(entry.device).map_err(|error| host(dir, error))?.len() > 1 {
+            return unbind(dir).map_err(|error| host(dir, error));
         }
+        self.run(vec!["umount".into(), dir.display().to_string(), "-fl".into()]).await
     }
 
     /// Takes a mount out of the tree, whoever uses it.
