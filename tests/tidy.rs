@@ -48,7 +48,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "remote",
         ],
     ),
-    ("client", &["types", "config", "placement", "host", "telemetry", "daemon", "remote"]),
+    ("client", &["types", "config", "placement", "wire", "host", "telemetry", "daemon", "remote"]),
     // Front doors. None imports another, save the command line.
     ("fuse", &["types", "config", "host", "telemetry", "daemon", "client"]),
     ("container", &["types", "config", "host", "keeper", "daemon", "telemetry", "remote"]),

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::cli::failure::{Context, Outcome};
 use crate::client::kept::Kept;
+use crate::client::memory::log_bytes;
 use crate::fuse::session::Mount;
 use crate::keeper::Ward;
 
@@ -27,18 +28,20 @@ pub struct Keeping {
 }
 
 impl Keeping {
-    /// `None`: nobody keeps this process's mount. To be called before there are threads.
+    /// `None`: nobody keeps this process's mount. `memory_bytes`: what the mount may take. To be called before there are threads.
     ///
     /// # Errors
     /// The keeper cannot be understood, or what it has kept is of another version.
-    pub fn find() -> Outcome<Option<Arc<Keeping>>> {
+    pub fn find(memory_bytes: u64) -> Outcome<Option<Arc<Keeping>>> {
         let found = Ward::find().or_fail(|| "the keeper of this mount".to_string())?;
         let Some((ward, mut inherited)) = found else { return Ok(None) };
         let device = inherited.remove(DEVICE);
         let left = inherited.remove(CLIENT).and_then(|mut files| files.pop()).filter(|_| device.is_some());
         let kept = match left {
             Some(left) => Kept::left_behind(left).or_fail(|| "what the client before left".to_string())?,
-            None => Kept::new().or_fail(|| "nothing can be left to the next client".to_string())?,
+            None => {
+                Kept::new(log_bytes(memory_bytes)).or_fail(|| "nothing can be left to the next client".to_string())?
+            }
         };
         let device = device.filter(|_| kept.standing().is_some());
         let goes_on = device.is_some();

@@ -78,7 +78,7 @@ fn mount(given: &CommonArgs, args: MountArgs, report: &mut Report) -> Outcome {
     let mut words = Words::parse(&args.options)?;
     let options = words.mount_options(&args.metas, &args.volume)?;
     let mountpoint = absolute(&args.mountpoint)?;
-    let keeping = Keeping::find()?;
+    let keeping = Keeping::find(config.memory.0)?;
     if keeping.is_some() && !args.foreground {
         return Err(Failure::usage("a mount with a keeper stays in the foreground: --foreground"));
     }

@@ -3,19 +3,39 @@
 //! Two layers: *fresh* runs take writes, *frozen* ones are on their way (a flush froze them) and never change. What is
 //! read sees fresh over frozen over what the cluster has. Runs are sorted, never overlap within a layer, and never
 //! cross a block, so each becomes one chunk.
+//!
+//! Where a client may be followed by another, each piece of a write is noted for that one ([`super::kept`]). A run has with it by what
+//! its bytes are noted, in the order in which they were written, and lets go of that when they are in the cluster.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::kept::log::Noted;
+
 /// A file's dirty bytes.
 #[derive(Debug)]
 pub struct Dirty {
     block_bytes: u64,
-    fresh: BTreeMap<u64, Vec<u8>>,
+    fresh: BTreeMap<u64, Run<Vec<u8>>>,
     fresh_bytes: u64,
-    frozen: BTreeMap<u64, Bytes>,
+    frozen: BTreeMap<u64, Run<Bytes>>,
     whole_blocks: usize,
+}
+
+/// Bytes in a row.
+#[derive(Debug, Default)]
+struct Run<B> {
+    bytes: B,
+    /// Dropped from the front to the back: of bytes that were written twice the first time ends first. Which run's come first where
+    /// runs were joined is all one, as they never overlapped.
+    noted: Vec<Noted>,
+}
+
+impl<B: AsRef<[u8]>> Run<B> {
+    fn len(&self) -> usize {
+        self.bytes.as_ref().len()
+    }
 }
 
 /// Which runs a flush takes.
@@ -61,37 +81,34 @@ impl Dirty {
         fresh.max(frozen)
     }
 
-    /// Takes a write. Returns by how many bytes the fresh layer grew.
-    pub fn write(&mut self, offset: u64, data: &[u8]) -> u64 {
+    /// Takes a write, with what notes each of its pieces, if they are noted. Returns by how many bytes the fresh layer grew.
+    pub fn write(&mut self, offset: u64, data: &[u8], noted: Vec<Noted>) -> u64 {
         let before = self.fresh_bytes;
-        let mut done = 0;
-        while done < data.len() {
-            let at = offset + done as u64;
-            let room = self.block_bytes - at % self.block_bytes;
-            let len = usize::try_from(room).unwrap_or(usize::MAX).min(data.len() - done);
-            self.write_in_block(at, &data[done..done + len]);
-            done += len;
+        let mut noted = noted.into_iter();
+        for (at, piece) in pieces(offset, data, self.block_bytes) {
+            self.write_in_block(at, piece, noted.next().into_iter().collect());
         }
         self.fresh_bytes - before
     }
 
-    fn write_in_block(&mut self, at: u64, data: &[u8]) {
+    fn write_in_block(&mut self, at: u64, data: &[u8], noted: Vec<Noted>) {
         let end = at + data.len() as u64;
         let block = at - at % self.block_bytes;
         let before = self.fresh.range(block..=at).next_back().map(|(start, run)| (*start, run.len() as u64));
         if let Some((start, len)) = before.filter(|(start, len)| start + len >= at) {
             let next = self.fresh.range(at + 1..=end).next().is_some();
             if !next || start + len >= end {
-                return self.extend_run(start, at, data);
+                return self.extend_run(start, at, data, noted);
             }
         }
-        self.merge(at, data);
+        self.merge(at, data, noted);
     }
 
     /// The common case: the write lies within or at the end of one run and touches no other.
-    fn extend_run(&mut self, start: u64, at: u64, data: &[u8]) {
+    fn extend_run(&mut self, start: u64, at: u64, data: &[u8], noted: Vec<Noted>) {
         let block_bytes = self.block_bytes;
-        let Some(run) = self.fresh.get_mut(&start) else { return };
+        let Some(Run { bytes: run, noted: before }) = self.fresh.get_mut(&start) else { return };
+        before.extend(noted);
         let before = run.len();
         let skip = (at - start) as usize;
         let overlap = (before - skip).min(data.len());
@@ -105,7 +122,7 @@ impl Dirty {
     }
 
     /// The general case: joins every run of the block that overlaps or touches.
-    fn merge(&mut self, at: u64, data: &[u8]) {
+    fn merge(&mut self, at: u64, data: &[u8], noted: Vec<Noted>) {
         let end = at + data.len() as u64;
         let block = at - at % self.block_bytes;
         let touching: Vec<u64> = self
@@ -115,9 +132,10 @@ impl Dirty {
             .map(|(start, _)| *start)
             .collect();
         let first = touching.first().copied().unwrap_or(at).min(at);
-        let mut joined = Vec::new();
+        let (mut joined, mut notes) = (Vec::new(), Vec::new());
         for start in touching {
-            let Some(run) = self.fresh.remove(&start) else { continue };
+            let Some(Run { bytes: run, noted }) = self.fresh.remove(&start) else { continue };
+            notes.extend(noted);
             self.fresh_bytes -= run.len() as u64;
             if run.len() as u64 == self.block_bytes {
                 self.whole_blocks -= 1;
@@ -137,7 +155,8 @@ impl Dirty {
         if joined.len() as u64 == self.block_bytes {
             self.whole_blocks += 1;
         }
-        self.fresh.insert(first, joined);
+        notes.extend(noted);
+        self.fresh.insert(first, Run { bytes: joined, noted: notes });
     }
 
     /// Freezes what the scope takes, for a flush; nothing may be frozen already. The runs also stay here until
@@ -151,12 +170,12 @@ impl Dirty {
             }
         };
         for start in take {
-            let Some(run) = self.fresh.remove(&start) else { continue };
-            self.fresh_bytes -= run.len() as u64;
-            self.frozen.insert(start, run.into());
+            let Some(Run { bytes, noted }) = self.fresh.remove(&start) else { continue };
+            self.fresh_bytes -= bytes.len() as u64;
+            self.frozen.insert(start, Run { bytes: bytes.into(), noted });
         }
         self.whole_blocks = 0;
-        self.frozen.iter().map(|(start, run)| (*start, run.clone())).collect()
+        self.frozen.iter().map(|(start, run)| (*start, run.bytes.clone())).collect()
     }
 
     /// The frozen runs are in the cluster (or given up). Returns how many bytes they were.
@@ -171,11 +190,11 @@ impl Dirty {
         let newer = std::mem::take(&mut self.fresh);
         self.fresh_bytes = 0;
         self.whole_blocks = 0;
-        for (start, run) in std::mem::take(&mut self.frozen) {
-            self.write(start, &run);
+        for (start, Run { bytes, noted }) in std::mem::take(&mut self.frozen) {
+            self.write_in_block(start, &bytes, noted);
         }
-        for (start, run) in newer {
-            self.write(start, &run);
+        for (start, Run { bytes, noted }) in newer {
+            self.write_in_block(start, &bytes, noted);
         }
         before - self.bytes()
     }
@@ -191,8 +210,8 @@ impl Dirty {
     /// layer, and is read with [`Dirty::copy`].
     pub fn covered(&self, from: u64, to: u64) -> Vec<(u64, u64)> {
         let mut spans: Vec<(u64, u64)> = Vec::new();
-        let fresh = overlapping(&self.fresh, self.block_bytes, from, to, Vec::len);
-        let frozen = overlapping(&self.frozen, self.block_bytes, from, to, Bytes::len);
+        let fresh = overlapping(&self.fresh, self.block_bytes, from, to);
+        let frozen = overlapping(&self.frozen, self.block_bytes, from, to);
         let mut all: Vec<(u64, u64)> = fresh.chain(frozen).collect();
         all.sort_unstable();
         for (start, end) in all {
@@ -207,11 +226,11 @@ impl Dirty {
     /// Lays the dirty bytes over `out`, which begins at `from`.
     pub fn copy(&self, from: u64, out: &mut [u8]) {
         let to = from + out.len() as u64;
-        for (start, end) in overlapping(&self.frozen, self.block_bytes, from, to, Bytes::len) {
-            copy_run(&self.frozen, start, end, from, out, |run| run);
+        for (start, end) in overlapping(&self.frozen, self.block_bytes, from, to) {
+            copy_run(&self.frozen, start, end, from, out);
         }
-        for (start, end) in overlapping(&self.fresh, self.block_bytes, from, to, Vec::len) {
-            copy_run(&self.fresh, start, end, from, out, |run| run);
+        for (start, end) in overlapping(&self.fresh, self.block_bytes, from, to) {
+            copy_run(&self.fresh, start, end, from, out);
         }
     }
 }
@@ -224,24 +243,35 @@ fn reserve(run: &mut Vec<u8>, more: usize, block: usize) {
     }
 }
 
+/// A write, cut where blocks begin.
+pub fn pieces(offset: u64, mut data: &[u8], block_bytes: u64) -> impl Iterator<Item = (u64, &[u8])> {
+    let mut at = offset;
+    std::iter::from_fn(move || {
+        let room = usize::try_from(block_bytes - at % block_bytes).unwrap_or(usize::MAX);
+        let (piece, rest) = data.split_at(room.min(data.len()));
+        let begin = at;
+        (data, at) = (rest, at + piece.len() as u64);
+        (!piece.is_empty()).then_some((begin, piece))
+    })
+}
+
 /// The parts of runs within `from..to`.
-fn overlapping<R>(
-    runs: &BTreeMap<u64, R>,
+fn overlapping<B: AsRef<[u8]>>(
+    runs: &BTreeMap<u64, Run<B>>,
     block_bytes: u64,
     from: u64,
     to: u64,
-    len: impl Fn(&R) -> usize,
 ) -> impl Iterator<Item = (u64, u64)> {
     let block = from - from % block_bytes;
     runs.range(block..to.max(block)).filter_map(move |(start, run)| {
-        let (start, end) = ((*start).max(from), (start + len(run) as u64).min(to));
+        let (start, end) = ((*start).max(from), (start + run.len() as u64).min(to));
         (start < end).then_some((start, end))
     })
 }
 
-fn copy_run<R>(runs: &BTreeMap<u64, R>, start: u64, end: u64, from: u64, out: &mut [u8], bytes: impl Fn(&R) -> &[u8]) {
+fn copy_run<B: AsRef<[u8]>>(runs: &BTreeMap<u64, Run<B>>, start: u64, end: u64, from: u64, out: &mut [u8]) {
     let Some((first, run)) = runs.range(..=start).next_back() else { return };
-    let source = &bytes(run)[(start - first) as usize..(end - first) as usize];
+    let source = &run.bytes.as_ref()[(start - first) as usize..(end - first) as usize];
     out[(start - from) as usize..(end - from) as usize].copy_from_slice(source);
 }
 
@@ -297,7 +327,7 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Write(at, data) => {
-                        dirty.write(at, &data);
+                        dirty.write(at, &data, Vec::new());
                         data.iter().enumerate().for_each(|(i, byte)| fresh[at as usize + i] = Some(*byte));
                     }
                     Step::Freeze(all) if frozen.iter().all(Option::is_none) => {
@@ -332,9 +362,9 @@ mod tests {
     #[test]
     fn growth_counts_only_new_bytes() {
         let mut dirty = Dirty::new(BLOCK);
-        assert_eq!(dirty.write(0, &[1; 10]), 10);
-        assert_eq!(dirty.write(5, &[2; 10]), 5);
-        assert_eq!(dirty.write(60, &[3; 10]), 10);
+        assert_eq!(dirty.write(0, &[1; 10], Vec::new()), 10);
+        assert_eq!(dirty.write(5, &[2; 10], Vec::new()), 5);
+        assert_eq!(dirty.write(60, &[3; 10], Vec::new()), 10);
         assert_eq!(dirty.end(), Some(70));
     }
 }

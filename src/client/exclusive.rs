@@ -43,6 +43,7 @@ impl Core {
     pub fn note_unstored(&self, node: &Node, error: &FsError) {
         if self.is_exclusive() && matches!(error, FsError::Unreachable | FsError::SessionExpired) {
             node.lock().fail(FsError::SessionExpired);
+            self.note_debts();
         }
     }
 

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::inode::Node;
+use super::kept::log::Noted;
 use super::sealed::Data;
 use crate::types::attr::Time;
 use crate::types::limits::JOURNAL_RECORDS_MAX;
@@ -32,6 +33,20 @@ pub struct Record {
     pub change: Change,
     /// What it concerns, each with the count of sessions its state had outlived.
     pub nodes: Vec<(Arc<Node>, u64)>,
+    /// As it is noted for the next client on this mount.
+    noted: Mutex<Option<Noted>>,
+}
+
+impl Record {
+    /// Where it is noted.
+    pub fn noted_at(&self) -> Option<u64> {
+        self.noted.lock().as_ref().map(Noted::at)
+    }
+
+    /// The leader has it, or never will.
+    pub fn ends(&self) {
+        *self.noted.lock() = None;
+    }
 }
 
 pub enum Change {
@@ -68,11 +83,11 @@ impl Journal {
     }
 
     /// Appends a change. To be called with the states of `nodes` locked; each is to count it as pending.
-    pub fn append(&self, at: Time, change: Change, nodes: Vec<(Arc<Node>, u64)>) -> u64 {
+    pub fn append(&self, at: Time, change: Change, nodes: Vec<(Arc<Node>, u64)>, noted: Option<Noted>) -> u64 {
         let mut queue = self.queue.lock();
         queue.last += 1;
         let number = queue.last;
-        queue.records.push_back(Arc::new(Record { number, at, change, nodes }));
+        queue.records.push_back(Arc::new(Record { number, at, change, nodes, noted: Mutex::new(noted) }));
         if queue.oldest.is_none() {
             queue.oldest = Some(Instant::now());
             self.work.notify_one();
@@ -126,6 +141,11 @@ impl Journal {
         }
     }
 
+    /// The number of the last one.
+    pub fn last(&self) -> u64 {
+        self.queue.lock().last
+    }
+
     /// The first records, at most `max`; they stay.
     pub fn front(&self, max: usize) -> Vec<Arc<Record>> {
         self.queue.lock().records.iter().take(max).cloned().collect()
@@ -169,7 +189,7 @@ mod tests {
     use crate::types::id::Ino;
 
     fn append(journal: &Journal) -> u64 {
-        journal.append(Time::default(), Change::Op(Op::Unlink { dir: Ino(1), name: name() }), Vec::new())
+        journal.append(Time::default(), Change::Op(Op::Unlink { dir: Ino(1), name: name() }), Vec::new(), None)
     }
 
     fn name() -> crate::types::name::Name {

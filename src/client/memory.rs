@@ -1,8 +1,9 @@
 //! The client's memory bound: how much is dirty and cached, and who has to wait.
 //!
 //! A part of the bound is for the program, its connections and what is on its way to the stores. Of the rest dirty bytes may take
-//! three eighths, cached chunk pieces a quarter, extents with the inline data in them, inodes, and names an eighth each. A
-//! writer that finds its share full waits until a flush has given some back.
+//! a quarter, and as much again as they lie in the memory that outlives a client ([`super::kept`]); cached chunk pieces, extents with
+//! the inline data in them, inodes, and names an eighth each. A writer that finds its share full waits until a flush has given
+//! some back.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,6 +17,16 @@ const NODE_BYTES: u64 = 1 << 10;
 const FIXED_BYTES: u64 = 61 << 20;
 /// Of it, in KiB: what calls to the stores may carry at a time, in copies that were gathered from many small writes.
 const PUTS_KIB: u32 = 16 << 10;
+
+/// Of a bound: what is for data and caches.
+fn shared_bytes(bound_bytes: u64) -> u64 {
+    bound_bytes.saturating_sub(FIXED_BYTES).max(bound_bytes / 4)
+}
+
+/// What may be taken before it is stored, as it is noted for the next client.
+pub fn log_bytes(bound_bytes: u64) -> u64 {
+    shared_bytes(bound_bytes) / 4
+}
 
 pub struct Memory {
     dirty_bytes_max: u64,
@@ -33,10 +44,10 @@ pub struct Memory {
 
 impl Memory {
     pub fn new(bound_bytes: u64) -> Memory {
-        let shared = bound_bytes.saturating_sub(FIXED_BYTES).max(bound_bytes / 4);
+        let shared = shared_bytes(bound_bytes);
         Memory {
-            dirty_bytes_max: shared / 8 * 3,
-            cache_bytes_max: shared / 4,
+            dirty_bytes_max: shared / 4,
+            cache_bytes_max: shared / 8,
             nodes_max: (shared / 8 / NODE_BYTES).max(64) as usize,
             extent_bytes_max: (shared / 8) as usize,
             name_bytes_max: (shared / 8) as usize,
@@ -89,7 +100,7 @@ impl Memory {
         if taken {
             self.note_high();
         } else {
-            self.pressure.notify_one();
+            self.press();
         }
         taken
     }
@@ -113,6 +124,12 @@ impl Memory {
         self.puts.acquire_many(kib).await.ok()
     }
 
+    /// Takes room for bytes that are there already, whatever there is.
+    pub fn take_over(&self, bytes: u64) {
+        self.dirty_bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.note_high();
+    }
+
     pub fn give(&self, bytes: u64) {
         if bytes > 0 {
             let before = self.dirty_bytes.fetch_sub(bytes, Ordering::AcqRel);
@@ -124,6 +141,11 @@ impl Memory {
     /// Somebody waits for room, or soon will: half of the share is taken.
     pub fn is_tight(&self) -> bool {
         self.dirty_bytes() > self.dirty_bytes_max / 2
+    }
+
+    /// What is dirty should be stored soon.
+    pub fn press(&self) {
+        self.pressure.notify_one();
     }
 
     /// Returns when a writer found no room.
@@ -149,7 +171,7 @@ mod tests {
 
     #[tokio::test]
     async fn writers_wait_for_room() {
-        let memory = Memory::new(4_000);
+        let memory = Memory::new(6_400);
         memory.take(300).await;
         assert!(!memory.try_take(200));
         let waiter = memory.take(200);

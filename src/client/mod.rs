@@ -58,6 +58,7 @@ mod looks;
 mod mapped;
 pub mod memory;
 mod names;
+mod notes;
 mod numbers;
 mod ops;
 pub mod plan;
@@ -154,9 +155,10 @@ impl Client {
         core.clock.set(heartbeat.now_ns);
         core.epoch.store(heartbeat.collection_epoch, Ordering::Relaxed);
         core.opened_term.store(term, Ordering::Relaxed);
-        if let (Some(kept), Some(before)) = (&kept, before) {
-            core.take_up(kept, before, goes_on).await;
-        }
+        let put_back = match (&kept, before) {
+            (Some(kept), Some(before)) => core.take_up(kept, before, goes_on).await,
+            _ => 0,
+        };
         kept.iter().for_each(|kept| {
             kept.is_of(core.volume.id);
             kept.goes_on_as(core.session().id(), term);
@@ -164,6 +166,9 @@ impl Client {
         core.refresh_space().await;
         session::start(&core, term);
         writeback::start(&core);
+        if before.is_some() {
+            core.finish_sent(put_back).await;
+        }
         ship::start(&core);
         if before.is_some() {
             core.settle_resumed().await;

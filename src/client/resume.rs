@@ -2,9 +2,10 @@
 //! ([decision 26](crate::docs::decisions::a_mount_is_kept)).
 //!
 //! In order: the session is asked for; what it holds is taken over as the leader has noted it, so that recalls find it; open files
-//! and locks are put back; what was lost is reported. Only then do the tasks of the client start, and the door opens last. Of
+//! and locks are put back, and what was taken and not stored ([`super::notes`]). Only then do the tasks of the client start. What
+//! was perhaps sent is sent again, before anything else is changed; the journal is shipped, and the door opens last. Of
 //! nothing that is held is it known what the kernel has of it, so it is taken to have pages, and to go by names and attributes for
-//! as long as it may.
+//! as long as it may. Where the session has ended meanwhile, what was taken is lost with it, and reported.
 //!
 //! When another server leads by now, nobody can say what was held. It waits until all sessions have told it, and this one tells
 //! what it knows of: the open files, and what it had locks on. By then the kernel goes by nothing that it was told before.
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 use super::core::Core;
 use super::files::OpenFile;
 use super::kept::{Kept, Locker, Standing};
+use super::notes::{PutBack, give_up};
 use super::session::take_up_open_files;
 use super::{ClientConfig, FAREWELL};
 use crate::remote::meta::{CallError, MetaClient};
@@ -76,15 +78,13 @@ pub async fn begin(config: &ClientConfig, meta: &Arc<MetaClient>) -> Result<Begu
         return Err(CallError::Refused("it is another volume of that name by now".into()));
     }
     if opened.volume.policy.access.is_for_one()
-        && let Some(before) = before.filter(|before| !before.in_order || before.session != session.id())
+        && let Some(before) = before.filter(|before| before.session != session.id())
     {
         tracing::error!(session = %before.session, "what the kernel keeps of the volume is not what is stored");
         if let Err(error) = session.close(FAREWELL).await {
             tracing::debug!(%error, "the session was not closed");
         }
-        return Err(CallError::Refused(
-            "the client died with something unsynced: unmount it and mount it again".into(),
-        ));
+        return Err(CallError::Refused("its session has ended: unmount it and mount it again".into()));
     }
     let session = match kept {
         Some(kept) => session.telling(move |sequence| kept.uses_sequence(sequence)),
@@ -94,22 +94,36 @@ pub async fn begin(config: &ClientConfig, meta: &Arc<MetaClient>) -> Result<Begu
 }
 
 impl Core {
-    /// Takes over what a client before has left. To be called before anything else is done.
-    pub async fn take_up(self: &Arc<Self>, kept: &Kept, before: Standing, goes_on: bool) {
+    /// Takes over what a client before has left. To be called before anything else is done. Returns the last record of the journal that
+    /// was perhaps sent already.
+    pub async fn take_up(self: &Arc<Self>, kept: &Kept, before: Standing, goes_on: bool) -> u64 {
         let known = goes_on && self.take_up_holds(before.term).await;
-        self.take_up_files(kept, !before.in_order);
+        self.take_up_files(kept);
         if goes_on {
             self.take_up_locks(kept, known);
         } else {
             self.files.lose(&self.locks.lose());
         }
-        let session = self.session().id();
-        if before.in_order {
-            tracing::info!(%session, goes_on, "taken over from a client that has left");
-        } else {
+        let PutBack { lost, sent } = if goes_on { self.put_back(kept, known) } else { give_up(kept) };
+        if !lost.is_empty() {
+            lost.iter().for_each(|ino| self.nodes.node(*ino).lock().fail(FsError::Io));
             self.journal.note_failure();
-            tracing::error!(%session, goes_on, "taken over from a client that died: what was not synced is lost");
         }
+        self.note_debts();
+        let (session, records, bytes) = (self.session().id(), self.journal.last(), self.memory.dirty_bytes());
+        let (lost, in_order) = (lost.len(), before.in_order);
+        tracing::info!(%session, goes_on, in_order, records, bytes, lost, "taken over from another client");
+        sent
+    }
+
+    /// What was perhaps sent by the client before has happened once when this returns, and nothing of that happens later.
+    pub async fn finish_sent(self: &Arc<Self>, last: u64) {
+        let session = self.session();
+        let sent = self.config.kept.as_ref().and_then(|kept| kept.shipping());
+        if let Some(sent) = sent.filter(|_| last > 0) {
+            self.ship_again(sent.sequence, last).await;
+        }
+        session.goes_on();
     }
 
     /// What the session holds. `false`: the leader is not the one that has granted it.
@@ -136,7 +150,7 @@ impl Core {
         }
     }
 
-    fn take_up_files(self: &Arc<Self>, kept: &Kept, with_losses: bool) {
+    fn take_up_files(self: &Arc<Self>, kept: &Kept) {
         for (handle, ino, mode) in kept.handles() {
             let node = self.nodes.node(ino);
             node.lock().opened(mode.write);
@@ -148,9 +162,6 @@ impl Core {
             state.uncovered = !self.is_exclusive();
         }
         self.files.take_up(&kept.debts());
-        for (_, ino, _) in kept.handles().into_iter().filter(|(.., mode)| with_losses && mode.write) {
-            self.nodes.node(ino).lock().fail(FsError::Io);
-        }
     }
 
     /// Locks that were decided here, where it is still ours to decide.
@@ -202,7 +213,10 @@ impl Core {
     /// After the tasks of the client have started: whoever sent something before this does so in vain, and what was promised to
     /// it of the quotas goes back, as nobody knows how much of that was used.
     pub async fn settle_resumed(self: &Arc<Self>) {
-        let give_back = Op::Reserve { numbers: 0, upto: Allowance::default() };
+        self.journal.drain().await;
+        // But for what was put back, and is dirty.
+        let upto = Allowance { inodes: 0, bytes: self.memory.dirty_bytes() };
+        let give_back = Op::Reserve { numbers: 0, upto };
         while let (Err(FsError::Unreachable), _) = self.submit(vec![give_back.clone()], Hold::default()).await {
             tracing::warn!("the cluster does not answer; what a client before has sent may still happen");
         }

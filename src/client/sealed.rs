@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
@@ -15,13 +16,16 @@ use super::core::Core;
 use super::dirty::Scope;
 use super::inode::{Node, State};
 use super::journal::{Change, Record};
+use super::kept::log::Noted;
 use super::writeback::{Load, placed};
-use crate::types::attr::{Attr, mode_without_privileges};
+use crate::types::attr::{Attr, Time, mode_without_privileges};
 use crate::types::error::FsError;
 use crate::types::extent::Extent;
 use crate::types::limits::{INLINE_BYTES_MAX, JOURNAL_DATA_BYTES_MAX};
 use crate::types::op::Op;
 use crate::types::session::Hold;
+
+const PUT_AGAIN_PAUSE: Duration = Duration::from_millis(100);
 
 /// Sealed data.
 pub struct Data {
@@ -102,6 +106,27 @@ impl Core {
         }
     }
 
+    /// The same for data that has to be in one command with what comes after it: it waits for the stores. `None`: it is lost, and
+    /// that is reported.
+    pub async fn sealed_write_again(self: &Arc<Self>, data: &Data) -> Option<Op> {
+        let mut pieces = self.sealed_pieces(data).await;
+        let inline_bytes = if data.inline { INLINE_BYTES_MAX } else { 0 };
+        while matches!(pieces, Err(FsError::Unreachable)) {
+            tokio::time::sleep(PUT_AGAIN_PAUSE).await;
+            pieces = self.put_runs(&data.load.runs, self.epoch.load(Ordering::Acquire), inline_bytes).await;
+        }
+        match pieces {
+            Ok(pieces) => Some(self.sealed_write(data, &pieces)),
+            Err(error) => {
+                tracing::error!(ino = %data.node.ino, %error, "written data could not be stored and is lost");
+                data.node.lock().fail(error);
+                self.note_debts();
+                self.lose_sealed(data);
+                None
+            }
+        }
+    }
+
     pub fn sealed_write(&self, data: &Data, pieces: &[Extent]) -> Op {
         self.write_op(data.node.ino, &data.load, pieces)
     }
@@ -149,16 +174,26 @@ impl Core {
     }
 
     /// Appends a change of nodes whose states are locked, and counts it with each.
-    pub fn append(
+    pub fn append(&self, at: Time, change: Change, nodes: &[&Arc<Node>], states: &mut [&mut State]) {
+        let noted = match &change {
+            Change::Op(op) => self.note_change(at, op, nodes),
+            // Each piece of it was noted when it was written.
+            Change::Data(_) => None,
+        };
+        self.append_noted(at, change, (nodes, states), noted);
+    }
+
+    /// The same for one that is noted already, if anything is.
+    pub fn append_noted(
         &self,
-        at: crate::types::attr::Time,
+        at: Time,
         change: Change,
-        nodes: &[&Arc<Node>],
-        states: &mut [&mut State],
+        (nodes, states): (&[&Arc<Node>], &mut [&mut State]),
+        noted: Option<Noted>,
     ) {
         let lives = states.iter().map(|state| state.life);
         let concerned = nodes.iter().map(|node| Arc::clone(node)).zip(lives).collect();
-        let number = self.journal.append(at, change, concerned);
+        let number = self.journal.append(at, change, concerned, noted);
         for state in states {
             state.pending += 1;
             state.newest_record = number;

@@ -268,6 +268,7 @@ fn lose_everything(core: &Arc<Core>) -> usize {
     if lost > 0 {
         core.journal.note_failure();
     }
+    core.note_debts();
     // Not before: who waited for these looks at what failed.
     core.journal.end_loss();
     lost

@@ -12,8 +12,9 @@ use super::api::Result;
 use super::core::{Core, PROMISED_TRIES};
 use super::inode::Node;
 use super::journal::{Change, Record};
+use super::kept::taken::Batch as Sent;
 use super::session::until_stopped;
-use crate::remote::session::MetaSession;
+use crate::remote::session::{MetaSession, Ticket};
 use crate::types::allowance::Allowance;
 use crate::types::error::FsError;
 use crate::types::extent::Extent;
@@ -41,7 +42,10 @@ async fn run(core: Arc<Core>) {
         if batch.records.is_empty() {
             continue;
         }
-        match core.ship_batch(&session, &batch).await {
+        let ticket = session.ticket();
+        core.note_sending(&ticket, &batch);
+        // Its answer is not given up before what it says is noted.
+        match core.ship_batch(&session, &ticket, &batch.changes).await {
             Shipped::Done(replies) => {
                 if limits.is_empty() {
                     promised = 0;
@@ -69,6 +73,7 @@ async fn run(core: Arc<Core>) {
             // It was lost with its session.
             Shipped::Expired => limits.clear(),
         }
+        core.config.kept.iter().for_each(|kept| kept.has_shipped());
     }
 }
 
@@ -121,14 +126,21 @@ impl Core {
         batch
     }
 
-    async fn ship_batch(&self, session: &Arc<MetaSession>, batch: &Batch) -> Shipped {
-        if batch.changes.is_empty() {
+    /// Which of what is noted is on its way, for the next client.
+    fn note_sending(&self, ticket: &Ticket<'_>, batch: &Batch) {
+        let Some(kept) = &self.config.kept else { return };
+        if let Some(upto) = batch.records.iter().rev().find_map(|record| record.noted_at()) {
+            kept.ships(Sent { sequence: ticket.sequence(), upto });
+        }
+    }
+
+    async fn ship_batch(&self, session: &Arc<MetaSession>, ticket: &Ticket<'_>, changes: &[Dated]) -> Shipped {
+        if changes.is_empty() {
             return Shipped::Refused { index: 0, error: FsError::Io };
         }
-        let ticket = session.ticket();
         loop {
             let era = self.era();
-            let answer = session.ship(&ticket, batch.changes.clone()).await;
+            let answer = session.ship(ticket, changes.to_vec()).await;
             self.install(era, answer.granted);
             match answer.result {
                 Ok(BatchReply::Done(replies)) => return Shipped::Done(replies),
@@ -142,6 +154,44 @@ impl Core {
                 Err(error) => return Shipped::Failed(error),
             }
         }
+    }
+
+    /// Sends again what a client before has perhaps sent, as a whole and under the same sequence: the first records, up to this one.
+    /// To be called before anything else is changed.
+    pub async fn ship_again(self: &Arc<Self>, sequence: u64, last: u64) {
+        let session = self.session();
+        let ticket = session.ticket_again(sequence);
+        let count = usize::try_from(last).unwrap_or(usize::MAX);
+        let records: Vec<Arc<Record>> =
+            self.journal.front(count).into_iter().filter(|record| record.number <= last).collect();
+        let mut changes = Vec::with_capacity(records.len());
+        for record in &records {
+            let op = match &record.change {
+                Change::Op(op) => Some(op.clone()),
+                Change::Data(data) => self.sealed_write_again(data).await,
+            };
+            changes.extend(op.map(|op| Dated { at: record.at, op }));
+        }
+        match self.ship_batch(&session, &ticket, &changes).await {
+            Shipped::Done(_) => {
+                self.heard(&records);
+                for record in &records {
+                    match &record.change {
+                        // Of what pieces the leader has made it is to say.
+                        Change::Data(data) => self.settle_sealed(data, &[], None),
+                        Change::Op(Op::SetLocks { ino, locks }) => self.locks_are_home(*ino, locks),
+                        Change::Op(_) => {}
+                    }
+                }
+                self.leave(&records);
+            }
+            // It was refused when it was sent first; as any other, it is cut up, and what cannot be is reported.
+            Shipped::Refused { error, .. } | Shipped::Failed(error) => {
+                tracing::debug!(%error, "what was sent by the client before was refused");
+            }
+            Shipped::Expired => {}
+        }
+        self.config.kept.iter().for_each(|kept| kept.has_shipped());
     }
 
     fn settle_batch(self: &Arc<Self>, batch: &Batch, replies: &[OpReply]) {
@@ -200,6 +250,7 @@ impl Core {
                 orphans.push(node.clone());
             }
         }
+        records.iter().for_each(|record| record.ends());
         self.quota.arrived(records.iter().map(kept).fold(Allowance::default(), Allowance::plus));
         if let Some(last) = records.last() {
             self.journal.leave(last.number);
@@ -233,6 +284,7 @@ impl Core {
                 state.fail(error.clone());
             }
         }
+        self.note_debts();
         self.leave(std::slice::from_ref(record));
     }
 

@@ -29,6 +29,7 @@ mod attrs;
 mod bounds;
 mod exclusive;
 mod kernel;
+mod killed;
 mod locks;
 mod quota;
 mod resume;

@@ -81,6 +81,7 @@ async fn run(core: Arc<Core>) {
             slow = 0;
             core.give_back_idle();
             core.nodes.sweep();
+            core.config.kept.iter().for_each(|kept| kept.log().rest());
             let telling = core.clone();
             core.runtime.spawn(async move { telling.tell_access_times().await });
         }
@@ -122,7 +123,7 @@ pub struct Shipped {
 impl Core {
     /// Begins to flush what is old, whole, or in the way.
     fn flush_due(self: &Arc<Self>, pressed: bool) {
-        let tight = pressed || self.memory.is_tight();
+        let tight = pressed || self.memory.is_tight() || self.notes_are_tight();
         let due = Duration::from_millis(WRITEBACK_AGE_MS);
         if self.space.was_full_since(Instant::now() - FREEING_PAUSE) {
             return;
@@ -341,6 +342,8 @@ impl Core {
         if !load.runs.is_empty() {
             tracing::error!(ino = %node.ino, %error, "written data could not be stored and is lost");
             state.fail(error.clone());
+            drop(state);
+            self.note_debts();
         }
     }
 

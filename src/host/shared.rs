@@ -5,9 +5,10 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// It can be neither grown nor shrunk: whoever maps it can touch all of it.
 const SEALS: libc::c_int = libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
@@ -73,15 +74,87 @@ impl SharedMemory {
         Ok(SharedMemory { file, first, words })
     }
 
+    /// What another process would find now, whatever becomes of this.
+    ///
+    /// # Panics
+    /// The host has no memory for it.
+    #[cfg(test)]
+    pub fn copied(&self) -> SharedMemory {
+        use std::os::unix::fs::FileExt;
+        let copy = SharedMemory::create(c"copy", self.words).unwrap();
+        let (from, to) =
+            (std::fs::File::from(self.file.try_clone().unwrap()), std::fs::File::from(copy.file.try_clone().unwrap()));
+        // What was never touched is not read: it would take memory.
+        let seek = |at: i64, whence| {
+            // SAFETY: takes a descriptor that is open, and numbers.
+            unsafe { libc::lseek(self.file.as_raw_fd(), at, whence) }
+        };
+        let mut at = 0;
+        while let Ok(begin) = u64::try_from(seek(at, libc::SEEK_DATA)) {
+            at = seek(begin.cast_signed(), libc::SEEK_HOLE);
+            let mut bytes = vec![0; usize::try_from(at.cast_unsigned() - begin).unwrap()];
+            from.read_exact_at(&mut bytes, begin).unwrap();
+            to.write_all_at(&bytes, begin).unwrap();
+        }
+        copy
+    }
+
     pub fn words(&self) -> &[AtomicU64] {
         // SAFETY: the mapping has so many bytes, is aligned to a page, and lives as long as `self`.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.words) }
+    }
+
+    /// Gives back the memory of whole pages within these words, which are zeros then.
+    ///
+    /// # Errors
+    /// What the host says; then it stays taken.
+    pub fn give_back(&self, words: Range<usize>) -> io::Result<()> {
+        let bytes = |word: usize| i64::try_from(word * size_of::<u64>()).map_err(|_| io::ErrorKind::InvalidInput);
+        let (from, to) = (bytes(words.start)?, bytes(words.end)?);
+        if from >= to {
+            return Ok(());
+        }
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        // SAFETY: takes a descriptor that is open, and numbers; what is mapped stays mapped.
+        if unsafe { libc::fallocate(self.file.as_raw_fd(), mode, from, to - from) } == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     }
 
     /// To be given to whoever goes on with it.
     pub fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+/// So many words hold so many bytes.
+pub const fn words_for(bytes: usize) -> usize {
+    bytes.div_ceil(size_of::<u64>())
+}
+
+/// Stores bytes in as many words as they take; what is left of the last word is zeros.
+pub fn store_bytes(words: &[AtomicU64], bytes: &[u8]) {
+    let mut whole = bytes.chunks_exact(size_of::<u64>());
+    for (word, chunk) in words.iter().zip(&mut whole) {
+        word.store(u64::from_ne_bytes(chunk.try_into().unwrap_or_default()), Ordering::Relaxed);
+    }
+    let rest = whole.remainder();
+    if let Some(word) = words.get(bytes.len() / size_of::<u64>()).filter(|_| !rest.is_empty()) {
+        let mut last = [0; size_of::<u64>()];
+        last[..rest.len()].copy_from_slice(rest);
+        word.store(u64::from_ne_bytes(last), Ordering::Relaxed);
+    }
+}
+
+/// Appends what [`store_bytes`] has stored in these words.
+pub fn load_bytes(words: &[AtomicU64], bytes: usize, into: &mut Vec<u8>) {
+    let end = into.len() + bytes;
+    for word in &words[..words_for(bytes)] {
+        into.extend_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+    }
+    into.truncate(end);
 }
 
 impl Drop for SharedMemory {
@@ -100,6 +173,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_copy_is_of_its_own() {
+        let memory = SharedMemory::create(c"test", 10_000).unwrap();
+        memory.words()[9_999].store(7, Ordering::Relaxed);
+        let copy = memory.copied();
+        memory.words()[9_999].store(8, Ordering::Relaxed);
+        assert_eq!((copy.words().len(), copy.words()[9_999].load(Ordering::Relaxed)), (10_000, 7));
+    }
+
+    #[test]
     fn the_next_finds_what_was_stored() {
         let memory = SharedMemory::create(c"test", 1000).unwrap();
         memory.words()[999].store(7, Ordering::Relaxed);
@@ -107,6 +189,24 @@ mod tests {
         drop(memory);
         let next = SharedMemory::open(file).unwrap();
         assert_eq!((next.words().len(), next.words()[999].load(Ordering::Relaxed)), (1000, 7));
+    }
+
+    #[test]
+    fn bytes_come_back_and_are_gone_when_given_back() {
+        let memory = SharedMemory::create(c"test", 2000).unwrap();
+        let bytes: Vec<u8> = (0..4099_u32).map(|n| n as u8).collect();
+        store_bytes(&memory.words()[512..], &bytes);
+        let mut back = vec![9];
+        load_bytes(&memory.words()[512..], bytes.len(), &mut back);
+        assert_eq!((back[0], &back[1..]), (9, &bytes[..]));
+        store_bytes(&memory.words()[3..], b"");
+        memory.give_back(512..1024).unwrap();
+        let word = |at: usize| memory.words()[at].load(Ordering::Relaxed);
+        assert_eq!((word(3), word(512), word(1023)), (0, 0, 0));
+        assert_eq!(
+            word(1024),
+            u64::from_ne_bytes(bytes[4096..].iter().copied().chain([0; 5]).collect::<Vec<_>>().try_into().unwrap())
+        );
     }
 
     #[test]

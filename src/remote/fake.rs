@@ -106,6 +106,8 @@ struct Inode {
 #[derive(Default)]
 struct Session {
     replies: BTreeMap<u64, BatchReply>,
+    /// Below it nothing is answered, or done, any more.
+    floor: u64,
     events: Option<mpsc::Sender<Frame>>,
 }
 
@@ -389,10 +391,27 @@ impl State {
         use MetaRequest::*;
         match request {
             WaitLock { session, sequence, request, .. } => self.wait_lock(*session, *sequence, request),
+            Change { session, sequence, acknowledged, .. } | Ship { session, sequence, acknowledged, .. }
+                if self.is_late(*session, *sequence, *acknowledged) =>
+            {
+                reply(MetaBody::Error(FsError::Stale))
+            }
             Change { session, sequence, ops, want, .. } => self.change(*session, *sequence, ops, *want, has_chunk),
             Ship { session, sequence, changes, .. } => Some(self.ship(*session, *sequence, changes, has_chunk)),
             other => self.read(other),
         }
+    }
+
+    /// The session has had the answer, or whoever goes on with it has said that it wants none.
+    fn is_late(&mut self, session: SessionId, sequence: u64, acknowledged: u64) -> bool {
+        let Some(session) = self.sessions.get_mut(&session) else { return false };
+        if sequence < session.floor {
+            return true;
+        }
+        session.floor = session.floor.max(acknowledged.min(sequence));
+        let floor = session.floor;
+        session.replies.retain(|sequence, _| *sequence >= floor);
+        false
     }
 
     fn is_gone(&self, session: &SessionId) -> bool {
@@ -568,3 +587,6 @@ impl State {
 mod change;
 mod leases;
 mod locks;
+mod mortal;
+
+pub use self::mortal::Mortal;

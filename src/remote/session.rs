@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -56,6 +57,8 @@ pub struct MetaSession {
     uses: Option<Uses>,
     changes: Semaphore,
     flushes: Semaphore,
+    /// No change is sent yet but again.
+    is_held_back: AtomicBool,
 }
 
 /// Told of each sequence before it is used.
@@ -142,11 +145,13 @@ impl MetaSession {
 
     fn new(meta: Arc<MetaClient>, id: SessionId, patience: Option<Duration>) -> MetaSession {
         let (changes, flushes) = (Semaphore::new(IN_FLIGHT_MAX), Semaphore::new(FLUSHES_IN_FLIGHT_MAX));
-        MetaSession { meta, id, patience, sequences: Mutex::default(), uses: None, changes, flushes }
+        let (sequences, is_held_back) = (Mutex::default(), AtomicBool::new(false));
+        MetaSession { meta, id, patience, sequences, uses: None, changes, flushes, is_held_back }
     }
 
     /// Goes on with a session that another process has opened, which has ended; `None` when it is over. `sequence`: from here on
     /// none was used. With the first change under one of them nothing that the other process sent, and that is late, happens any more.
+    /// There is none before [`MetaSession::goes_on`].
     ///
     /// # Errors
     /// Nobody answered, or it is not ours.
@@ -163,9 +168,26 @@ impl MetaSession {
             MetaBody::Error(error) => return Err(CallError::Refused(format!("session {id}: {error}"))),
             other => return Err(CallError::Malformed(format!("{other:?}"))),
         };
-        let session = MetaSession::new(meta, id, opened.volume.policy.patience());
+        let mut session = MetaSession::new(meta, id, opened.volume.policy.patience());
         session.sequences.lock().last = sequence.saturating_sub(1);
+        (session.changes, session.flushes) = (Semaphore::new(0), Semaphore::new(0));
+        session.is_held_back = AtomicBool::new(true);
         Ok(Some((session, opened, answered.sent)))
+    }
+
+    /// Of a session that was resumed: what the other process had sent, and what had to be sent again, has come to its end.
+    pub fn goes_on(&self) {
+        if self.is_held_back.swap(false, Ordering::AcqRel) {
+            self.changes.add_permits(IN_FLIGHT_MAX);
+            self.flushes.add_permits(FLUSHES_IN_FLIGHT_MAX);
+        }
+    }
+
+    /// A sequence that the other process has used: what is sent under it again happens once. To be called before
+    /// [`MetaSession::goes_on`].
+    pub fn ticket_again(&self, sequence: u64) -> Ticket<'_> {
+        self.sequences.lock().in_flight.insert(sequence);
+        Ticket { session: self, sequence, acknowledged: sequence }
     }
 
     /// Has `uses` called with each sequence before it is used.

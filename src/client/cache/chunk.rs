@@ -386,7 +386,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_oldest_pieces_go() {
-        let bound = 2 * u64::from(PIECE_BYTES) * SHARDS as u64 / 3 * 32;
+        let bound = 2 * u64::from(PIECE_BYTES) * SHARDS as u64 / 3 * 64;
         let (cache, store, part) = setup(4 * PIECE_BYTES as usize, bound);
         cache.insert(part.id, &store.bytes);
         assert!(cache.peek(&part, 0, 1).is_none());

@@ -2,29 +2,35 @@
 //!
 //! Owns a piece of memory that outlives the process (its layout is in [`formats`](crate::docs::formats)): which session it was and
 //! which sequences it may have used, the open files by the numbers that the kernel calls them, the locks that were decided here,
-//! and a few numbers of the door's. Never holds a byte of a file, or a name. A client that leaves in order has nothing else; one
-//! that was killed had written data and changes of names too, and those are lost with it (`in_order` tells the two apart).
+//! a few numbers of the door's, and what was taken and is not in the cluster (`taken`). A client that leaves in order leaves nothing
+//! of the last; one that was killed perhaps does.
 //!
 //! The order: the next client reads all of it before it changes any of it; a handle is in it before the kernel is told of it, and
 //! taken out after the kernel has let go of it; a lock is in it before its taker is told.
 
+pub mod log;
 mod rows;
+pub mod taken;
 
+use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use self::log::Log;
 use self::rows::Rows;
 use crate::client::api::{Handle, OpenMode, Result};
-use crate::host::shared::SharedMemory;
+use crate::host::shared::{SharedMemory, words_for};
 use crate::types::error::FsError;
 use crate::types::id::{Ino, SessionId, VolumeId};
 use crate::types::lock::{LockMode, LockRange, LockSpace, OwnLock};
 
 /// "HOLDKEPT", little-endian.
 const MAGIC: u64 = u64::from_le_bytes(*b"HOLDKEPT");
-const VERSION: u64 = 1;
+/// Of the layout, and of changes as they are noted in it ([`crate::types::op::Dated`]).
+const VERSION: u64 = 2;
 
 /// Words at the beginning.
 const AT_MAGIC: usize = 0;
@@ -37,6 +43,10 @@ const AT_HANDLES: usize = 6;
 const AT_VOLUME: usize = 7;
 const AT_DOOR: usize = 8;
 const DOOR_WORDS: usize = 2;
+const AT_LOG: [usize; 2] = [10, 11];
+const AT_LOG_WORDS: usize = 12;
+const AT_BATCH_SEQUENCE: usize = 13;
+const AT_BATCH_END: usize = 14;
 const HEAD: usize = 64;
 
 /// As many as a process of root may open, times sixteen.
@@ -51,7 +61,10 @@ const DESCRIPTION_ROWS: Range<usize> = LOCKER_ROWS.end..LOCKER_ROWS.end + Rows::
 const LOCK_ROWS: Range<usize> = DESCRIPTION_ROWS.end..DESCRIPTION_ROWS.end + Rows::<6>::words(LOCKS);
 const DEBT_ROWS: Range<usize> = LOCK_ROWS.end..LOCK_ROWS.end + Rows::<2>::words(DEBTS);
 const LEAVING_ROWS: Range<usize> = DEBT_ROWS.end..DEBT_ROWS.end + Rows::<3>::words(LOCKERS);
-const WORDS: usize = LEAVING_ROWS.end;
+/// What is taken begins with a page of its own.
+const LOG_BEGIN: usize = LEAVING_ROWS.end.next_multiple_of(512);
+/// The least that is set aside for what is taken.
+const LOG_BYTES_MIN: u64 = 16 << 20;
 
 /// Sequences, and numbers of handles, are set aside so many at a time: the next client begins after all that were.
 const SET_ASIDE: u64 = 4096;
@@ -61,7 +74,8 @@ pub type Locker = (Ino, LockSpace, u64);
 
 #[derive(Debug)]
 pub struct Kept {
-    memory: SharedMemory,
+    memory: Arc<SharedMemory>,
+    log: Arc<Log>,
     handles: Rows<3>,
     lockers: Rows<3>,
     descriptions: Rows<3>,
@@ -93,15 +107,18 @@ pub struct Standing {
 }
 
 impl Kept {
-    /// Of a mount that begins.
+    /// Of a mount that begins. `log_bytes`: what may be taken before it is stored.
     ///
     /// # Errors
     /// The host has no memory for it.
-    pub fn new() -> io::Result<Kept> {
-        let memory = SharedMemory::create(c"holdfast-kept", WORDS)?;
+    pub fn new(log_bytes: u64) -> io::Result<Kept> {
+        let log_bytes = usize::try_from(log_bytes.max(LOG_BYTES_MIN)).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let log_words = words_for(log_bytes).next_multiple_of(512);
+        let memory = SharedMemory::create(c"holdfast-kept", LOG_BEGIN + log_words)?;
         memory.words()[AT_MAGIC].store(MAGIC, Ordering::Relaxed);
         memory.words()[AT_VERSION].store(VERSION, Ordering::Relaxed);
-        Ok(Kept::of(memory))
+        memory.words()[AT_LOG_WORDS].store(log_words as u64, Ordering::Relaxed);
+        Kept::of(memory)
     }
 
     /// What another client has left.
@@ -115,14 +132,22 @@ impl Kept {
         if word(AT_MAGIC) != Some(MAGIC) {
             return Err(invalid("it is not what a client leaves behind".into()));
         }
-        if word(AT_VERSION) != Some(VERSION) || memory.words().len() < WORDS {
+        if word(AT_VERSION) != Some(VERSION) {
             return Err(invalid("it was left behind by a client of another version".into()));
         }
-        Ok(Kept::of(memory))
+        let log_words = word(AT_LOG_WORDS).and_then(|words| usize::try_from(words).ok());
+        let log_end = log_words.and_then(|words| LOG_BEGIN.checked_add(words));
+        if log_end != Some(memory.words().len()) || log_words == Some(0) {
+            return Err(invalid("it is of another size than the client before says".into()));
+        }
+        Kept::of(memory)
     }
 
-    fn of(memory: SharedMemory) -> Kept {
-        Kept {
+    fn of(memory: SharedMemory) -> io::Result<Kept> {
+        let memory = Arc::new(memory);
+        let log = Log::of(memory.clone(), AT_LOG, LOG_BEGIN..memory.words().len())?;
+        Ok(Kept {
+            log: Arc::new(log),
             handles: Rows::of(&memory, HANDLE_ROWS),
             lockers: Rows::of(&memory, LOCKER_ROWS),
             descriptions: Rows::of(&memory, DESCRIPTION_ROWS),
@@ -130,12 +155,21 @@ impl Kept {
             debts: Rows::of(&memory, DEBT_ROWS),
             leaving: Rows::of(&memory, LEAVING_ROWS),
             memory,
-        }
+        })
     }
 
     /// For whoever keeps it while clients come and go.
     pub fn file(&self) -> BorrowedFd<'_> {
         self.memory.file()
+    }
+
+    /// What the next client would find if this one were killed now.
+    ///
+    /// # Panics
+    /// The host has no memory for it.
+    #[cfg(test)]
+    pub fn copied(&self) -> Kept {
+        Kept::of(self.memory.copied()).unwrap()
     }
 
     fn word(&self, at: usize) -> &AtomicU64 {
@@ -260,11 +294,14 @@ impl Kept {
     /// # Errors
     /// `NoSpace`: there are too many.
     pub fn owes(&self, debts: &[Debt]) -> Result<()> {
-        self.debts.all().into_iter().for_each(|row| self.debts.take(&self.memory, row));
-        for Debt { handle, failure, lost } in debts {
-            let row = [handle.0, u64::from(*failure) | u64::from(*lost) << 1];
-            self.debts.put(&self.memory, row).map_err(|_| FsError::NoSpace)?;
+        let row = |debt: &Debt| [debt.handle.0, u64::from(debt.failure) | u64::from(debt.lost) << 1];
+        let rows: HashSet<[u64; 2]> = debts.iter().map(row).collect();
+        // Before the others go: what was owed and is owed still is in it all the time.
+        for row in &rows {
+            self.debts.put(&self.memory, *row).map_err(|_| FsError::NoSpace)?;
         }
+        let paid = self.debts.all().into_iter().filter(|row| !rows.contains(row));
+        paid.for_each(|row| self.debts.take(&self.memory, row));
         Ok(())
     }
 
@@ -374,7 +411,7 @@ mod tests {
 
     #[test]
     fn the_next_client_finds_the_session_and_may_use_what_was_not_used() {
-        let kept = Kept::new().unwrap();
+        let kept = Kept::new(0).unwrap();
         assert_eq!(kept.standing(), None);
         kept.goes_on_as(SessionId(7), 3);
         kept.uses_sequence(1);
@@ -389,7 +426,7 @@ mod tests {
 
     #[test]
     fn the_next_client_finds_files_and_locks() {
-        let kept = Kept::new().unwrap();
+        let kept = Kept::new(0).unwrap();
         kept.opened(Handle(1), Ino(5), OpenMode::default()).unwrap();
         kept.opened(Handle(2), Ino(5), MODE).unwrap();
         kept.closed(Handle(1), Ino(5), OpenMode::default());
@@ -426,9 +463,9 @@ mod tests {
 
     #[test]
     fn what_a_client_did_not_leave_is_refused() {
-        let other = SharedMemory::create(c"test", WORDS).unwrap();
+        let other = SharedMemory::create(c"test", LOG_BEGIN + 512).unwrap();
         assert!(Kept::left_behind(other.file().try_clone_to_owned().unwrap()).is_err());
-        let kept = Kept::new().unwrap();
+        let kept = Kept::new(0).unwrap();
         kept.set(AT_VERSION, VERSION + 1);
         assert!(Kept::left_behind(kept.file().try_clone_to_owned().unwrap()).is_err());
     }

@@ -34,7 +34,7 @@ type Entry<'a> = (Ino, &'a Name);
 impl Core {
     /// Nothing in general stands against changes made here.
     pub fn may_act_alone(&self) -> bool {
-        !self.read_only && self.space_is_ample(0) && !self.journal.is_full()
+        !self.read_only && self.space_is_ample(0) && !self.journal.is_full() && self.may_note_changes()
     }
 
     /// Locks all of these if each is ours.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use self::write::was_written;
 use super::Client;
 use super::api::{DirItem, Handle, LockCall, NewInode, OpenMode, Posix, Result, WriteRequest};
 use crate::types::attr::{Attr, SetAttr};

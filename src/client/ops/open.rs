@@ -80,7 +80,12 @@ impl Core {
         if file.mode.write && !self.seal_small(&file.node) && !file.node.lock().dirty.is_empty() {
             self.flush_soon(&file.node, Scope::All);
         }
-        file.report()
+        self.report(&file)
+    }
+
+    /// What write-back met, once.
+    fn report(&self, file: &OpenFile) -> Result<()> {
+        file.report().inspect_err(|_| self.note_debts())
     }
 
     /// What is dirty goes with the journal, if it is little: one command for it and for the names. `false`: it does not.
@@ -109,7 +114,7 @@ impl Core {
         self.drain().await?;
         let flushed = self.flush_patiently(&file.node).await;
         // Data that is lost was noted for every handle; this one has heard of it now.
-        match file.report() {
+        match self.report(file) {
             Ok(()) if flushed == Err(FsError::Unreachable) => flushed,
             reported => reported,
         }

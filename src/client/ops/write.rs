@@ -11,7 +11,9 @@ use crate::client::core::Core;
 use crate::client::dirty::Scope;
 use crate::client::files::OpenFile;
 use crate::client::inode::{Node, State};
+use crate::client::kept::taken::Written;
 use crate::client::writeback::{FREEING_PATIENCE, FREEING_PAUSE, REWRITES_MAX};
+use crate::types::attr::Time;
 use crate::types::error::FsError;
 use crate::types::extent::{Extent, Source};
 use crate::types::limits::FILE_BYTES_MAX;
@@ -26,6 +28,8 @@ enum Buffered {
     Done,
     /// A whole block is dirty.
     Ship,
+    /// There is no room to note it for the next client.
+    Full,
     /// Not now: a recall is in its last flush.
     Blocked,
     /// No write lease that may be used.
@@ -59,7 +63,7 @@ impl Core {
                 self.memory.give(bytes);
                 Some(Err(error))
             }
-            Buffered::Blocked | Buffered::Contended => {
+            Buffered::Blocked | Buffered::Contended | Buffered::Full => {
                 self.memory.give(bytes);
                 None
             }
@@ -72,8 +76,8 @@ impl Core {
         let failures = node.lock().failure.count;
         let mut asked = false;
         loop {
-            let moved = node.moved.notified();
-            tokio::pin!(moved);
+            let (moved, room) = (node.moved.notified(), self.room_for_notes());
+            tokio::pin!(moved, room);
             moved.as_mut().enable();
             self.know_size(node).await?;
             let adding = self.adding(bytes).await?;
@@ -86,13 +90,19 @@ impl Core {
             let buffered = self.buffer(node, write);
             match buffered {
                 Buffered::Done | Buffered::Ship => break,
-                Buffered::Failed(_) | Buffered::Blocked | Buffered::Contended => self.memory.give(bytes),
+                Buffered::Failed(_) | Buffered::Blocked | Buffered::Contended | Buffered::Full => {
+                    self.memory.give(bytes);
+                }
             }
             match buffered {
                 Buffered::Failed(error) => return Err(error),
                 Buffered::Blocked => {
                     drop(adding);
                     moved.await;
+                }
+                Buffered::Full => {
+                    drop(adding);
+                    room.await;
                 }
                 Buffered::Contended if !std::mem::replace(&mut asked, true) && self.own_to_write(node).await => {}
                 _ => {
@@ -152,9 +162,12 @@ impl Core {
         if offset.checked_add(bytes).is_none_or(|end| end > FILE_BYTES_MAX) {
             return Buffered::Failed(FsError::FileTooLarge);
         }
-        let grown = state.dirty.write(offset, write.data);
+        let mtime = self.time_of_write(&state);
+        let of = Written { ino: node.ino, offset, mtime, clear_privileges: write.clear_privileges, bytes: write.data };
+        let Some(noted) = self.note_data(&of) else { return Buffered::Full };
+        let grown = state.dirty.write(offset, write.data, noted);
         self.memory.give(bytes - grown);
-        self.note_write(&mut state, write.clear_privileges);
+        was_written(&mut state, mtime, write.clear_privileges);
         let whole = state.dirty.whole_blocks() > 0;
         let first = state.dirty_since.is_none();
         state.dirty_since.get_or_insert_with(Instant::now);
@@ -165,14 +178,11 @@ impl Core {
         if whole { Buffered::Ship } else { Buffered::Done }
     }
 
-    fn note_write(&self, state: &mut State, clear_privileges: bool) {
+    fn time_of_write(&self, state: &State) -> Time {
         // Time does not run backwards on one file, whatever the clocks say. (Its time of change, that is: the other one
         // may have been set to any time at all, and a write brings it back.)
         let newest = state.visible().map(|attr| attr.ctime).unwrap_or_default();
-        state.mtime = Some(self.clock.now().max(newest));
-        state.clear_privileges |= clear_privileges;
-        state.looks.changed();
-        forget_capability(state);
+        self.clock.now().max(newest)
     }
 
     /// One write, durable when it returns, done by the leader. A lease for the next ones comes with the answer, if
@@ -278,6 +288,14 @@ impl Core {
         }
         Ok(())
     }
+}
+
+/// Something was written, and is dirty.
+pub fn was_written(state: &mut State, mtime: Time, clear_privileges: bool) {
+    state.mtime = Some(mtime);
+    state.clear_privileges |= clear_privileges;
+    state.looks.changed();
+    forget_capability(state);
 }
 
 /// That there is none stays known.

@@ -1,7 +1,10 @@
 //! A client that ends, in order or not, and the one that goes on with what it left.
 
+use std::ops::Deref;
+
 use super::*;
 use crate::client::kept::Kept;
+use crate::remote::fake::Mortal;
 use crate::remote::meta::CallError;
 
 const EXCLUSIVE: Option<LockMode> = Some(LockMode::Exclusive);
@@ -10,39 +13,65 @@ fn call(owner: u64, mode: Option<LockMode>) -> LockCall {
     LockCall { space: LockSpace::Range, owner, mode, range: LockRange { start: 0, end: 9 }, pid: 1 }
 }
 
+/// A client, what it leaves, and the process that it is.
+pub(super) struct Process {
+    client: Client,
+    pub kept: Arc<Kept>,
+    mortal: Arc<Mortal>,
+}
+
+impl Deref for Process {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Process {
+    pub async fn start(cluster: &Cluster, kept: Kept) -> Process {
+        Process::try_start(cluster, kept).await.unwrap()
+    }
+
+    pub async fn try_start(cluster: &Cluster, kept: Kept) -> Result<Process, CallError> {
+        let (mortal, kept) = (Arc::new(Mortal::new(cluster.meta.clone())), Arc::new(kept));
+        let config = ClientConfig { kept: Some(kept.clone()), ..ClientConfig::new("v", "test") };
+        let meta = Arc::new(MetaClient::new(mortal.clone(), vec!["b:1".into(), "a:1".into()]));
+        let client = Client::start(config, meta, cluster.chunks.clone()).await?;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        Ok(Process { client, kept, mortal })
+    }
+
+    /// What the next finds. Nothing more happens on behalf of this one.
+    pub fn kill(self) -> Kept {
+        let left = self.kept.copied();
+        self.mortal.kill();
+        self.client.core.stopping.send_replace(true);
+        left
+    }
+
+    pub async fn killed_and_followed(self, cluster: &Cluster) -> Process {
+        Process::start(cluster, self.kill()).await
+    }
+}
+
 /// A client that can be followed by another.
-async fn kept_client(cluster: &Cluster) -> (Client, Arc<Kept>) {
-    let kept = Arc::new(Kept::new().unwrap());
-    let config = kept.clone();
-    (cluster.client_with(|set| set.kept = Some(config)).await, kept)
-}
-
-/// As a killed process: nothing more happens on its behalf.
-fn kill(client: Client) {
-    client.core.stopping.send_replace(true);
-}
-
-fn left(kept: &Kept) -> Arc<Kept> {
-    Arc::new(Kept::left_behind(kept.file().try_clone_to_owned().unwrap()).unwrap())
-}
-
-async fn next(cluster: &Cluster, kept: &Kept) -> Client {
-    let kept = left(kept);
-    cluster.client_with(|set| set.kept = Some(kept)).await
+pub(super) async fn first(cluster: &Cluster) -> Process {
+    Process::start(cluster, Kept::new(0).unwrap()).await
 }
 
 #[tokio::test(start_paused = true)]
 async fn open_files_and_leases_live_on() {
     let cluster = Cluster::new();
-    let (first, kept) = kept_client(&cluster).await;
+    let first = first(&cluster).await;
     let (ino, handle) = create(&first, "f").await;
     let (_, gone) = create(&first, "g").await;
     first.release(ino, gone, None).await.unwrap();
     write(&first, ino, handle, 0, b"before").await;
     first.leave().await.unwrap();
-    kill(first);
+    let left = first.kill();
 
-    let second = next(&cluster, &kept).await;
+    let second = Process::start(&cluster, left).await;
     assert_eq!(read(&second, ino, handle, 0, 99).await, b"before");
     write(&second, ino, handle, 0, b"beyond").await;
     assert_eq!(second.fsync(ino, Some(handle)).await, Ok(()), "nothing was lost");
@@ -62,15 +91,15 @@ async fn open_files_and_leases_live_on() {
 #[tokio::test(start_paused = true)]
 async fn a_file_without_a_name_lives_on() {
     let cluster = Cluster::new();
-    let (first, kept) = kept_client(&cluster).await;
+    let first = first(&cluster).await;
     let (ino, handle) = create(&first, "f").await;
     write(&first, ino, handle, 0, b"here").await;
     first.unlink(Ino::ROOT, name("f")).await.unwrap();
     first.leave().await.unwrap();
-    kill(first);
+    let left = first.kill();
     // Another server leads, and knows of nothing that it is not told.
     cluster.meta.fail_over();
-    let second = next(&cluster, &kept).await;
+    let second = Process::start(&cluster, left).await;
     assert_eq!(read(&second, ino, handle, 0, 99).await, b"here");
     second.release(ino, handle, None).await.unwrap();
     second.sync().await.unwrap();
@@ -82,18 +111,18 @@ async fn a_file_without_a_name_lives_on() {
 async fn locks_that_were_decided_here_hold() {
     for fails_over in [false, true] {
         let cluster = Cluster::new();
-        let (first, kept) = kept_client(&cluster).await;
+        let first = first(&cluster).await;
         let (ino, handle) = create(&first, "f").await;
         first.sync().await.unwrap();
         first.setlk(ino, call(1, EXCLUSIVE), true).await.unwrap();
         first.setlk(ino, call(2, None), true).await.unwrap();
         first.leave().await.unwrap();
-        kill(first);
+        let left = first.kill();
         if fails_over {
             cluster.meta.fail_over();
         }
 
-        let second = next(&cluster, &kept).await;
+        let second = Process::start(&cluster, left).await;
         let other = cluster.client().await;
         assert_eq!(second.setlk(ino, call(2, EXCLUSIVE), false).await, Err(FsError::WouldBlock));
         assert_eq!(other.setlk(ino, call(1, EXCLUSIVE), false).await, Err(FsError::WouldBlock), "{fails_over}");
@@ -105,7 +134,7 @@ async fn locks_that_were_decided_here_hold() {
 #[tokio::test(start_paused = true)]
 async fn locks_on_their_way_home_hold() {
     let cluster = Cluster::new();
-    let (first, kept) = kept_client(&cluster).await;
+    let first = first(&cluster).await;
     let (ino, _) = create(&first, "f").await;
     first.sync().await.unwrap();
     first.setlk(ino, call(1, EXCLUSIVE), true).await.unwrap();
@@ -116,36 +145,19 @@ async fn locks_on_their_way_home_hold() {
         async move { first.setlk(ino, call(2, EXCLUSIVE), true).await }
     });
     tokio::time::sleep(Duration::from_millis(10)).await;
-    kill(first);
+    let left = first.kill();
     waiting.abort();
     cluster.meta.fault(|faults| faults.away = false);
-    let second = next(&cluster, &kept).await;
+    let second = Process::start(&cluster, left).await;
     let other = cluster.client().await;
     assert_eq!(other.setlk(ino, call(1, EXCLUSIVE), false).await, Err(FsError::WouldBlock));
     assert_eq!(second.setlk(ino, call(2, EXCLUSIVE), false).await, Err(FsError::WouldBlock));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_lost_is_reported() {
-    let cluster = Cluster::new();
-    let (first, kept) = kept_client(&cluster).await;
-    let (ino, handle) = create(&first, "f").await;
-    first.fsync(ino, Some(handle)).await.unwrap();
-    let reader = first.open(ino, OpenMode { read: true, ..OpenMode::default() }).await.unwrap();
-    write(&first, ino, handle, 0, b"lost").await;
-    kill(first);
-    let second = next(&cluster, &kept).await;
-    assert_eq!(second.fsync(ino, Some(handle)).await, Err(FsError::Io));
-    assert_eq!(second.fsync(ino, Some(handle)).await, Ok(()), "once");
-    write(&second, ino, handle, 0, b"kept").await;
-    assert_eq!(read(&second, ino, reader, 0, 99).await, b"kept");
-    second.leave().await.unwrap();
-}
-
-#[tokio::test(start_paused = true)]
 async fn what_was_not_told_is_told_by_the_next() {
     let cluster = Cluster::new();
-    let (first, kept) = kept_client(&cluster).await;
+    let first = first(&cluster).await;
     let (ino, handle) = create(&first, "f").await;
     let other = first.open(ino, RW).await.unwrap();
     first.sync().await.unwrap();
@@ -156,8 +168,8 @@ async fn what_was_not_told_is_told_by_the_next() {
     cluster.meta.fault(|faults| faults.full = false);
     cluster.chunks.full.store(false, Ordering::Relaxed);
     first.leave().await.unwrap();
-    kill(first);
-    let second = next(&cluster, &kept).await;
+    let left = first.kill();
+    let second = Process::start(&cluster, left).await;
     assert_eq!(second.fsync(ino, Some(other)).await, Ok(()), "it was told");
     assert_eq!(second.fsync(ino, Some(handle)).await, Err(FsError::Io));
     assert_eq!(second.fsync(ino, Some(handle)).await, Ok(()));
@@ -166,51 +178,37 @@ async fn what_was_not_told_is_told_by_the_next() {
 #[tokio::test(start_paused = true)]
 async fn a_session_that_ended_meanwhile_is_replaced() {
     let cluster = Cluster::new();
-    let (first, kept) = kept_client(&cluster).await;
+    let first = first(&cluster).await;
     let ((ino, handle), (locked, lock_handle)) = (create(&first, "f").await, create(&first, "l").await);
     write(&first, ino, handle, 0, b"here").await;
     first.setlk(locked, call(1, EXCLUSIVE), true).await.unwrap();
     first.leave().await.unwrap();
-    kill(first);
+    let left = first.kill();
     cluster.meta.expire_all();
-    let second = next(&cluster, &kept).await;
+    let second = Process::start(&cluster, left).await;
     assert_eq!(read(&second, ino, handle, 0, 99).await, b"here");
     assert_eq!(second.read(locked, lock_handle, 0, 9).await, Err(FsError::Io), "others may have had the lock");
     assert_eq!(second.check_handle(handle), Ok(()));
-    assert!(left(&kept).lockers().is_empty());
+    assert!(second.kept.lockers().is_empty());
     // The third goes on with the session of the second.
     second.leave().await.unwrap();
-    kill(second);
-    let third = next(&cluster, &kept).await;
+    let third = second.killed_and_followed(&cluster).await;
     assert_eq!(read(&third, ino, handle, 0, 99).await, b"here");
     assert_eq!(third.read(locked, lock_handle, 0, 9).await, Err(FsError::Io), "until it is opened anew");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_volume_for_one_host_is_not_gone_on_with_when_something_is_lost() {
-    let cluster = Cluster::new();
-    cluster.meta.fault(|faults| faults.exclusive = true);
-    let (first, kept) = kept_client(&cluster).await;
-    create(&first, "f").await;
-    kill(first);
-    let config = ClientConfig { kept: Some(left(&kept)), ..ClientConfig::new("v", "test") };
-    let meta = Arc::new(MetaClient::new(Arc::new(FakeNet(cluster.meta.clone())), vec!["a:1".into()]));
-    let begun = Client::start(config, meta, cluster.chunks.clone()).await;
-    assert!(matches!(begun.map(drop), Err(CallError::Refused(_))));
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_close_that_was_answered_is_done_by_the_next() {
     let cluster = Cluster::new();
-    let (first, kept) = kept_client(&cluster).await;
+    let first = first(&cluster).await;
     let (ino, handle) = create(&first, "f").await;
     first.sync().await.unwrap();
     first.setlk(ino, call(1, EXCLUSIVE), true).await.unwrap();
-    kept.leaves(handle, ino, 1);
-    kill(first);
-    let second = next(&cluster, &kept).await;
+    first.kept.leaves(handle, ino, 1);
+    let left = first.kill();
+    let second = Process::start(&cluster, left).await;
     assert_eq!(second.check_handle(handle), Err(FsError::BadHandle));
     let other = cluster.client().await;
     other.setlk(ino, call(1, EXCLUSIVE), false).await.unwrap();
-    assert!(left(&kept).leaving().is_empty());
+    assert!(second.kept.leaving().is_empty());
 }
