@@ -10,11 +10,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::Instant;
 
 use super::ClientConfig;
 use super::answers::Answers;
 use super::api::Result;
 use super::cache::chunk::ChunkCache;
+use super::calls::{self, Calls};
 use super::chunks::ChunkStore;
 use super::files::{Files, OpenFile};
 use super::inode::{Asked, Node, Nodes};
@@ -55,6 +57,8 @@ pub struct Core {
     pub nodes: Nodes,
     pub files: Files,
     pub journal: Journal,
+    pub calls: Calls,
+    pub begun: Instant,
     pub listings: Listings,
     pub numbers: Numbers,
     pub quota: Quota,
@@ -200,6 +204,8 @@ impl Core {
             nodes: Nodes::new(block_bytes),
             files: Files::new(config.kept.clone()),
             journal: Journal::default(),
+            calls: Calls::default(),
+            begun: Instant::now(),
             listings: Listings::default(),
             numbers: Numbers::default(),
             quota: Quota::new(memory.dirty_bytes_max()),
@@ -395,8 +401,14 @@ impl Core {
         want: Hold,
         lane: Lane,
     ) -> (Result<BatchReply>, Vec<Ino>, bool) {
+        let Some(turn) = session.turn(lane).await else {
+            return (Err(FsError::SessionExpired), Vec::new(), true);
+        };
+        if lane == Lane::Change {
+            self.note_sent(&turn.ticket, &ops);
+        }
         let era = self.era();
-        let answer = session.change(ops, want, lane).await;
+        let answer = session.change(&turn.ticket, ops, want).await;
         let leased = self.install(era, answer.granted);
         if answer.result == Err(FsError::SessionExpired) {
             self.expired.notify_one();
@@ -410,7 +422,7 @@ impl Core {
     /// The first operation that failed; then nothing happened.
     pub async fn change(self: &Arc<Self>, ops: Vec<Op>, touch: Touch, apply: Apply) -> Result<Vec<OpReply>> {
         let core = self.clone();
-        let task = self.runtime.spawn(async move {
+        let task = self.runtime.spawn(calls::within(calls::current(), async move {
             let begun = core.nodes.asked();
             let nodes = core.begin(&touch);
             let (result, leased) = core.submit_by(touch.by.as_deref(), ops, touch.want).await;
@@ -422,7 +434,7 @@ impl Core {
                 }
                 BatchReply::Failed { error, .. } => Err(error),
             }
-        });
+        }));
         task.await.map_err(|_| FsError::Io)?
     }
 

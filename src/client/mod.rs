@@ -39,6 +39,7 @@ pub mod api;
 mod arbiter;
 mod atime;
 pub mod cache;
+pub mod calls;
 pub mod chunks;
 mod core;
 mod dirty;

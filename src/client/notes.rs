@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::calls;
 use super::core::Core;
 use super::dirty::pieces;
 use super::inode::{Node, State, lock_all};
 use super::journal::Change;
 use super::kept::Kept;
-use super::kept::log::Noted;
-use super::kept::taken::{Changed, Taken, Written};
+use super::kept::log::{Left, Noted};
+use super::kept::taken::{CallPart, Changed, Taken, Written};
 use super::ops::was_written;
 use crate::types::attr::Time;
 use crate::types::id::Ino;
@@ -22,27 +23,43 @@ use crate::types::op::{Dated, Op};
 use crate::types::session::{Hold, Lease};
 
 impl Core {
-    /// Notes a write, each of its pieces by itself. `None`: there is no room.
-    pub fn note_data(&self, of: &Written<&[u8]>) -> Option<Vec<Noted>> {
+    /// Notes a write, each of its pieces by itself; `once`: for the call at hand, which must not be done twice. `None`: there is no
+    /// room.
+    pub fn note_data(&self, of: &Written<&[u8]>, once: bool) -> Option<Vec<Noted>> {
         let Some(kept) = &self.config.kept else { return Some(Vec::new()) };
-        let noted: Option<Vec<Noted>> = pieces(of.offset, of.bytes, self.block_bytes)
-            .map(|(offset, bytes)| kept.takes_data(&Written { offset, bytes, ..*of }))
-            .collect();
-        if noted.is_none() {
+        let call = if once { calls::current() } else { None };
+        let end = of.offset + of.bytes.len() as u64;
+        let note = |(offset, bytes): (u64, &[u8])| {
+            let is_last = offset + bytes.len() as u64 == end;
+            let call = call.as_ref().map(|call| CallPart { call: call.number(), is_last });
+            kept.takes_data(&Written { offset, bytes, call, ..*of })
+        };
+        let noted: Option<Vec<_>> = pieces(of.offset, of.bytes, self.block_bytes).map(note).collect();
+        let Some(noted) = noted else {
             self.memory.press();
+            return None;
+        };
+        let (noted, unanswered): (Vec<Noted>, Vec<Option<Noted>>) = noted.into_iter().unzip();
+        if let Some(call) = call {
+            call.keeps(unanswered.into_iter().flatten());
         }
-        noted
+        Some(noted)
     }
 
     /// Notes a change. There is always room for one that was begun while there was room ([`Core::may_note_changes`]).
     pub fn note_change(&self, at: Time, op: &Op, nodes: &[&Arc<Node>]) -> Option<Noted> {
         let kept = self.config.kept.as_ref()?;
         let inos: Vec<Ino> = nodes.iter().map(|node| node.ino).collect();
-        let noted = kept.takes_change(&inos, &Dated { at, op: op.clone() });
-        if noted.is_none() {
+        let call = calls::current();
+        let noted = kept.takes_change(&inos, &Dated { at, op: op.clone() }, call.as_ref().map(|call| call.number()));
+        let Some((noted, unanswered)) = noted else {
             tracing::error!("if this process is killed now, a change that was made is lost");
+            return None;
+        };
+        if let Some(call) = call {
+            call.keeps(unanswered);
         }
-        noted
+        Some(noted)
     }
 
     pub fn may_note_changes(&self) -> bool {
@@ -81,15 +98,29 @@ impl Core {
     pub fn put_back(self: &Arc<Self>, kept: &Kept, knows_holds: bool) -> PutBack {
         let mut put_back = PutBack::default();
         let sent = kept.shipping().map_or(0, |batch| batch.upto);
-        for noted in kept.take_over() {
-            let at = noted.at();
-            match kept.what(&noted) {
+        let all = kept.take_over();
+        let whole = whole_calls(kept, &all);
+        for left in all {
+            let what = kept.what(&left);
+            let Left { at, stored, answered } = left;
+            match what {
                 Ok(Taken::Data(piece)) => {
-                    if !self.put_back_data(&piece, noted, knows_holds) {
+                    if let (Some(part), Some(noted)) = (piece.call, answered) {
+                        if !whole.contains(&part.call) {
+                            // It is done anew.
+                            continue;
+                        }
+                        self.calls.was_done_here(part.call, None, noted);
+                    }
+                    if stored.is_some_and(|noted| !self.put_back_data(&piece, noted, knows_holds)) {
                         put_back.lost.insert(piece.ino);
                     }
                 }
                 Ok(Taken::Change(changed)) => {
+                    if let (Some(call), Some(noted)) = (changed.call, answered) {
+                        self.calls.was_done_here(call, made(&changed.dated.op), noted);
+                    }
+                    let Some(noted) = stored else { continue };
                     let inos = changed.inos.clone();
                     if !self.put_back_change(changed, noted, knows_holds) {
                         put_back.lost.extend(inos);
@@ -120,11 +151,11 @@ impl Core {
     }
 
     fn put_back_change(self: &Arc<Self>, changed: Changed, noted: Noted, knows_holds: bool) -> bool {
-        let Changed { mut inos, dated: Dated { at, op } } = changed;
+        let Changed { mut inos, dated: Dated { at, op }, .. } = changed;
         inos.sort_unstable();
         inos.dedup();
         let nodes: Vec<Arc<Node>> = inos.iter().map(|ino| self.nodes.node(*ino)).collect();
-        let made = if let Op::Create(create) = &op { create.ino } else { None };
+        let made = if let Op::Create(_) = &op { made(&op) } else { None };
         let plain: Vec<&Node> = nodes.iter().map(|node| &**node).collect();
         let mut locked = lock_all(&plain);
         for ino in &inos {
@@ -159,11 +190,29 @@ impl Core {
     }
 }
 
+/// Calls of which each piece is there: the process did not end in the middle of noting them.
+fn whole_calls(kept: &Kept, all: &[Left]) -> BTreeSet<u64> {
+    let last = |left: &Left| match kept.what(left) {
+        Ok(Taken::Data(Written { call: Some(part), .. })) if part.is_last => Some(part.call),
+        _ => None,
+    };
+    all.iter().filter(|left| left.answered.is_some()).filter_map(last).collect()
+}
+
+/// The inode that has a name by this.
+fn made(op: &Op) -> Option<Ino> {
+    match op {
+        Op::Create(create) => create.ino,
+        Op::Link { ino, .. } => Some(*ino),
+        _ => None,
+    }
+}
+
 /// The session in which it was taken has ended: nothing of it will come about.
 pub fn give_up(kept: &Kept) -> PutBack {
     let mut lost = BTreeSet::new();
-    for noted in kept.take_over() {
-        match kept.what(&noted) {
+    for left in kept.take_over().iter().filter(|left| left.stored.is_some()) {
+        match kept.what(left) {
             Ok(Taken::Data(piece)) => drop(lost.insert(piece.ino)),
             Ok(Taken::Change(changed)) => lost.extend(changed.inos),
             Err(error) => tracing::error!(%error, "something that was taken cannot be read, and is lost"),

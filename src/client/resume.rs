@@ -12,23 +12,29 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::core::Core;
 use super::files::OpenFile;
+use super::kept::sent::SentCall;
 use super::kept::{Kept, Locker, Standing};
 use super::notes::{PutBack, give_up};
 use super::session::take_up_open_files;
 use super::{ClientConfig, FAREWELL};
 use crate::remote::meta::{CallError, MetaClient};
-use crate::remote::session::MetaSession;
+use crate::remote::session::{MetaSession, Ticket};
 use crate::types::allowance::Allowance;
 use crate::types::error::FsError;
 use crate::types::id::Ino;
 use crate::types::lock::{LockSpace, OwnLock};
 use crate::types::op::Op;
 use crate::types::session::{Hold, Lease, SessionOpened};
+
+/// How long another host may stand in the way of a call that is sent again.
+const SEND_AGAIN: Duration = Duration::from_secs(5);
 
 /// A session, and the one that a client before had on this mount.
 pub struct Begun {
@@ -119,11 +125,30 @@ impl Core {
     /// What was perhaps sent by the client before has happened once when this returns, and nothing of that happens later.
     pub async fn finish_sent(self: &Arc<Self>, last: u64) {
         let session = self.session();
-        let sent = self.config.kept.as_ref().and_then(|kept| kept.shipping());
-        if let Some(sent) = sent.filter(|_| last > 0) {
-            self.ship_again(sent.sequence, last).await;
+        let Some(kept) = self.config.kept.clone() else { return session.goes_on() };
+        let batch = kept.shipping().filter(|_| last > 0);
+        let calls = kept.sent().take_over().unwrap_or_else(|error| {
+            tracing::error!(%error, "what was sent for calls that are not answered cannot be read");
+            Vec::new()
+        });
+        let sequences = calls.iter().map(|call| call.sequence).chain(batch.map(|batch| batch.sequence));
+        let mut tickets = session.tickets_again(&sequences.collect::<Vec<_>>());
+        if let Some(ticket) = batch.and_then(|_| tickets.pop()) {
+            self.ship_again(&session, ticket, last).await;
         }
+        let again = calls.into_iter().zip(tickets).map(|(call, ticket)| self.send_again(&session, call, ticket));
+        join_all(again).await;
         session.goes_on();
+    }
+
+    /// Sends again what was sent for a call. Whoever stands in its way at the leader is not waited for for ever: what has not
+    /// happened when other changes go on never will, and the call is done anew.
+    async fn send_again(&self, session: &Arc<MetaSession>, call: SentCall, ticket: Ticket) {
+        let SentCall { call, ops, sent, .. } = call;
+        let answer = tokio::time::timeout(SEND_AGAIN, session.change(&ticket, ops, Hold::default())).await;
+        if let Ok(Ok(reply)) = answer.map(|answer| answer.result) {
+            self.calls.was_answered(call, sent, ticket, reply);
+        }
     }
 
     /// What the session holds. `false`: the leader is not the one that has granted it.

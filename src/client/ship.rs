@@ -127,14 +127,14 @@ impl Core {
     }
 
     /// Which of what is noted is on its way, for the next client.
-    fn note_sending(&self, ticket: &Ticket<'_>, batch: &Batch) {
+    fn note_sending(&self, ticket: &Ticket, batch: &Batch) {
         let Some(kept) = &self.config.kept else { return };
         if let Some(upto) = batch.records.iter().rev().find_map(|record| record.noted_at()) {
             kept.ships(Sent { sequence: ticket.sequence(), upto });
         }
     }
 
-    async fn ship_batch(&self, session: &Arc<MetaSession>, ticket: &Ticket<'_>, changes: &[Dated]) -> Shipped {
+    async fn ship_batch(&self, session: &Arc<MetaSession>, ticket: &Ticket, changes: &[Dated]) -> Shipped {
         if changes.is_empty() {
             return Shipped::Refused { index: 0, error: FsError::Io };
         }
@@ -158,9 +158,7 @@ impl Core {
 
     /// Sends again what a client before has perhaps sent, as a whole and under the same sequence: the first records, up to this one.
     /// To be called before anything else is changed.
-    pub async fn ship_again(self: &Arc<Self>, sequence: u64, last: u64) {
-        let session = self.session();
-        let ticket = session.ticket_again(sequence);
+    pub async fn ship_again(self: &Arc<Self>, session: &Arc<MetaSession>, ticket: Ticket, last: u64) {
         let count = usize::try_from(last).unwrap_or(usize::MAX);
         let records: Vec<Arc<Record>> =
             self.journal.front(count).into_iter().filter(|record| record.number <= last).collect();
@@ -172,7 +170,7 @@ impl Core {
             };
             changes.extend(op.map(|op| Dated { at: record.at, op }));
         }
-        match self.ship_batch(&session, &ticket, &changes).await {
+        match self.ship_batch(session, &ticket, &changes).await {
             Shipped::Done(_) => {
                 self.heard(&records);
                 for record in &records {

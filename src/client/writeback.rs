@@ -82,6 +82,7 @@ async fn run(core: Arc<Core>) {
             core.give_back_idle();
             core.nodes.sweep();
             core.config.kept.iter().for_each(|kept| kept.log().rest());
+            core.forget_old_calls();
             let telling = core.clone();
             core.runtime.spawn(async move { telling.tell_access_times().await });
         }

@@ -86,7 +86,7 @@ impl<F: Posix> Door<F> {
         Door {
             teller: Teller::new(fs.clone(), runtime.clone(), cache),
             fs,
-            desk: Desk::new(runtime),
+            desk: Desk::new(runtime, kept.is_some()),
             sync_names,
             open_flags: FopenFlags::empty(),
             open_file_locks: Arc::new(OpenFileLocks::new(kept.clone())),

@@ -14,11 +14,17 @@ pub(super) struct Caller {
     pub tid: u32,
     pub uid: u32,
     pub gid: u32,
+    /// The number of the call, the same when the kernel hands it out again.
+    pub call: u64,
 }
+
+/// Of a call that the kernel hands out again.
+const AGAIN: u64 = 1 << 63;
 
 impl Caller {
     pub fn of(request: &Request) -> Caller {
-        Caller { tid: request.pid(), uid: request.uid(), gid: request.gid() }
+        let call = request.unique().0 & !AGAIN;
+        Caller { tid: request.pid(), uid: request.uid(), gid: request.gid(), call }
     }
 
     /// What `/proc` says of the thread now, while it waits for its answer; `None` when that cannot be read.
@@ -99,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_kernel_itself_has_no_status() {
-        assert_eq!(Caller { tid: 0, uid: 0, gid: 0 }.status(), None);
-        assert!(Caller { tid: std::process::id(), uid: 0, gid: 0 }.status().is_some());
+        assert_eq!(Caller { tid: 0, uid: 0, gid: 0, call: 0 }.status(), None);
+        assert!(Caller { tid: std::process::id(), uid: 0, gid: 0, call: 0 }.status().is_some());
     }
 }

@@ -16,6 +16,7 @@ use tokio::runtime::Handle as Runtime;
 use super::caller::Caller;
 use super::interrupt::{Signals, signalled};
 use crate::client::api::Result;
+use crate::client::calls::{Call, within};
 use crate::types::error::FsError;
 
 type Work<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
@@ -42,11 +43,22 @@ pub(super) fn serve<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
     reply: impl FnOnce(Result<T>) + Send + 'static,
 ) {
-    let mut work: Work<T> = Box::pin(work);
+    let changes = matches!(surrender, Surrender::Change | Surrender::Obtain(_));
+    let call = (changes && desk.notes_calls).then(|| Call::new(caller.call));
+    let mut work: Work<T> = Box::pin(within(call.clone(), work));
     match begin(&desk.runtime, &mut work) {
         Poll::Ready(result) => reply(result),
-        Poll::Pending => drop(desk.runtime.spawn(park(desk.afterwork.clone(), caller, surrender, work, reply))),
+        Poll::Pending => {
+            let parked = park(desk.afterwork.clone(), caller, surrender, work, reply);
+            desk.runtime.spawn(async move {
+                parked.await;
+                drop(call);
+            });
+            return;
+        }
     }
+    // Until it is answered it is noted what came of it.
+    drop(call);
 }
 
 /// Work that goes on after its request was answered.
@@ -60,11 +72,13 @@ struct Begun(Afterwork);
 pub(super) struct Desk {
     pub runtime: Runtime,
     pub afterwork: Afterwork,
+    /// Another process may have to answer what this one has begun.
+    pub notes_calls: bool,
 }
 
 impl Desk {
-    pub fn new(runtime: Runtime) -> Desk {
-        Desk { runtime, afterwork: Afterwork::default() }
+    pub fn new(runtime: Runtime, notes_calls: bool) -> Desk {
+        Desk { runtime, afterwork: Afterwork::default(), notes_calls }
     }
 }
 
@@ -159,7 +173,7 @@ mod tests {
 
     use super::*;
 
-    const KERNEL: Caller = Caller { tid: 0, uid: 0, gid: 0 };
+    const KERNEL: Caller = Caller { tid: 0, uid: 0, gid: 0, call: 0 };
 
     #[tokio::test(start_paused = true)]
     async fn who_cannot_be_killed_waits_for_so_long_and_the_work_goes_on() {
@@ -171,7 +185,7 @@ mod tests {
         };
         let bound = Surrender::Bounded(Duration::from_secs(30));
         let begun = tokio::time::Instant::now();
-        let desk = Desk::new(Runtime::current());
+        let desk = Desk::new(Runtime::current(), false);
         serve(&desk, KERNEL, bound, work, |result| answer.send(result).unwrap());
         assert_eq!(answered.await.unwrap(), Err(FsError::Unreachable));
         assert_eq!(begun.elapsed().as_secs(), 30);
@@ -188,7 +202,7 @@ mod tests {
             done.send(()).unwrap();
             Err(FsError::Io)
         };
-        let desk = Desk::new(Runtime::current());
+        let desk = Desk::new(Runtime::current(), false);
         serve_leaving(&desk, || (), work, |result| answer.send(result).unwrap());
         assert_eq!(answered.try_recv().unwrap(), Ok(()));
         assert!(!desk.afterwork.is_done());

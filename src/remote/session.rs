@@ -7,12 +7,13 @@
 //! Knows no lease and caches nothing: what was granted is handed up with every answer.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::meta::{CallError, Events, MetaBody, MetaClient, MetaReply, MetaRequest};
@@ -76,13 +77,25 @@ const IN_USE_PATIENCE: Duration = Duration::from_millis(3 * SESSION_TTL_MS);
 const IN_USE_PAUSE: Duration = Duration::from_millis(500);
 
 /// A sequence in use; given back when dropped.
-pub struct Ticket<'a> {
-    session: &'a MetaSession,
+pub struct Ticket {
+    session: Arc<MetaSession>,
     sequence: u64,
     acknowledged: u64,
 }
 
-impl Ticket<'_> {
+/// A change's place among those under way.
+pub struct Turn<'a> {
+    pub ticket: Arc<Ticket>,
+    _slot: SemaphorePermit<'a>,
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").field("session", &self.session.id).field("sequence", &self.sequence).finish()
+    }
+}
+
+impl Ticket {
     pub fn sequence(&self) -> u64 {
         self.sequence
     }
@@ -93,7 +106,7 @@ impl Ticket<'_> {
     }
 }
 
-impl Drop for Ticket<'_> {
+impl Drop for Ticket {
     fn drop(&mut self) {
         self.session.sequences.lock().in_flight.remove(&self.sequence);
     }
@@ -183,11 +196,13 @@ impl MetaSession {
         }
     }
 
-    /// A sequence that the other process has used: what is sent under it again happens once. To be called before
+    /// Sequences that the other process has used: what is sent under them again happens once. To be called once, before
     /// [`MetaSession::goes_on`].
-    pub fn ticket_again(&self, sequence: u64) -> Ticket<'_> {
-        self.sequences.lock().in_flight.insert(sequence);
-        Ticket { session: self, sequence, acknowledged: sequence }
+    pub fn tickets_again(self: &Arc<Self>, sequences: &[u64]) -> Vec<Ticket> {
+        self.sequences.lock().in_flight.extend(sequences);
+        let acknowledged = sequences.iter().min().copied().unwrap_or(0);
+        let again = |sequence: &u64| Ticket { session: self.clone(), sequence: *sequence, acknowledged };
+        sequences.iter().map(again).collect()
     }
 
     /// Has `uses` called with each sequence before it is used.
@@ -352,14 +367,18 @@ impl MetaSession {
         .await
     }
 
-    /// Changes the tree, once. A failed operation is an error and nothing happened; see [`BatchReply`].
-    pub async fn change(&self, ops: Vec<Op>, want: Hold, lane: Lane) -> Answer<BatchReply> {
+    /// Waits until another change may be under way. `None`: there are no more.
+    pub async fn turn(self: &Arc<Self>, lane: Lane) -> Option<Turn<'_>> {
         let slots = match lane {
             Lane::Change => &self.changes,
             Lane::Flush => &self.flushes,
         };
-        let Ok(_slot) = slots.acquire().await else { return Answer::failed(FsError::SessionExpired) };
-        let ticket = self.ticket();
+        let slot = slots.acquire().await.ok()?;
+        Some(Turn { ticket: Arc::new(self.ticket()), _slot: slot })
+    }
+
+    /// Changes the tree, once. A failed operation is an error and nothing happened; see [`BatchReply`].
+    pub async fn change(&self, ticket: &Ticket, ops: Vec<Op>, want: Hold) -> Answer<BatchReply> {
         let (sequence, acknowledged) = (ticket.sequence, ticket.acknowledged);
         self.ask(MetaRequest::Change { session: self.id, sequence, acknowledged, ops, want }, |body| match body {
             MetaBody::Changed(reply) => Ok(reply),
@@ -370,7 +389,7 @@ impl MetaSession {
 
     /// Ships what was done here under Write leases, once, under a sequence of [`MetaSession::ticket`]: after an uncertain
     /// answer it is shipped again under the same one.
-    pub async fn ship(&self, ticket: &Ticket<'_>, changes: Vec<Dated>) -> Answer<BatchReply> {
+    pub async fn ship(&self, ticket: &Ticket, changes: Vec<Dated>) -> Answer<BatchReply> {
         let (session, sequence, acknowledged) = (self.id, ticket.sequence, ticket.acknowledged);
         self.ask(MetaRequest::Ship { session, sequence, acknowledged, changes }, |body| match body {
             MetaBody::Changed(reply) => Ok(reply),
@@ -380,7 +399,7 @@ impl MetaSession {
     }
 
     /// Waits for a lock under a sequence of [`MetaSession::ticket`]. `Interrupted` after `cancel_lock`.
-    pub async fn wait_lock(&self, ticket: &Ticket<'_>, request: LockRequest) -> Answer<()> {
+    pub async fn wait_lock(&self, ticket: &Ticket, request: LockRequest) -> Answer<()> {
         let (session, sequence, acknowledged) = (self.id, ticket.sequence, ticket.acknowledged);
         self.ask(MetaRequest::WaitLock { session, sequence, acknowledged, request }, locked).await
     }
@@ -390,7 +409,7 @@ impl MetaSession {
     }
 
     /// The next sequence.
-    pub fn ticket(&self) -> Ticket<'_> {
+    pub fn ticket(self: &Arc<Self>) -> Ticket {
         let mut sequences = self.sequences.lock();
         sequences.last += 1;
         if let Some(uses) = &self.uses {
@@ -399,7 +418,7 @@ impl MetaSession {
         let sequence = sequences.last;
         sequences.in_flight.insert(sequence);
         let acknowledged = sequences.in_flight.first().copied().unwrap_or(sequence);
-        Ticket { session: self, sequence, acknowledged }
+        Ticket { session: self.clone(), sequence, acknowledged }
     }
 
     async fn ask<T>(&self, request: MetaRequest, take: impl FnOnce(MetaBody) -> Result<T, FsError>) -> Answer<T> {
@@ -497,7 +516,7 @@ mod tests {
 
     #[test]
     fn the_floor_is_the_oldest_change_under_way() {
-        let session = session();
+        let session = Arc::new(session());
         let first = session.ticket();
         let second = session.ticket();
         assert_eq!((first.sequence, first.acknowledged), (1, 1));

@@ -195,6 +195,29 @@ cluster_ends() {
     return 1
 }
 
+# memory_group MIB: a control group of so much memory, in GROUP, of the first or second hierarchy; whatever is started in it
+# stays in it.
+memory_group() {
+    local limit
+    if [[ -d /sys/fs/cgroup/memory ]]; then
+        GROUP=/sys/fs/cgroup/memory/holdfast-$(basename "$0")-$$
+        limit=memory.limit_in_bytes
+        GROUP_EVENTS=$GROUP/memory.oom_control
+        group_peak() { cat "$GROUP/memory.max_usage_in_bytes"; }
+    else
+        GROUP=/sys/fs/cgroup/holdfast-$(basename "$0")-$$
+        limit=memory.max
+        GROUP_EVENTS=$GROUP/memory.events
+        group_peak() { cat "$GROUP/memory.peak"; }
+    fi
+    mkdir "$GROUP" || fail "no control group can be made"
+    defer rmdir "$GROUP"
+    [[ -e $GROUP/$limit ]] || fail "this host has no memory controller"
+    echo $(($1 << 20)) >"$GROUP/$limit"
+}
+
+group_kills() { sed -n 's/^oom_kill //p' "$GROUP_EVENTS"; }
+
 # What mount(8) and umount(8) run for a Holdfast mount, as deploy/install puts it there.
 install_helpers() {
     local helper

@@ -2,7 +2,8 @@
 //!
 //! Owns the order of the entries and the room for them; what they say is [`super::taken`]'s. An entry is there as a whole or not
 //! at all, whenever the process ends: the word that says that it is there is stored last, and before anybody is told of what it
-//! says. It ends with its [`Noted`]. Entries end in any order, and the room of one is had again when all before it have ended.
+//! says. It is there until it is stored elsewhere, and until the call that it came with is answered, if that matters: each is over
+//! with its [`Noted`]. Entries end in any order, and the room of one is had again when all before it have ended.
 //!
 //! The ring is begun anew whenever it is empty, so that a client with little to keep goes over the same few pages.
 
@@ -18,22 +19,24 @@ use crate::host::shared::{SharedMemory, load_bytes, store_bytes, words_for};
 
 /// Words of an entry ahead of its bytes: how many words it has, its state, its kind, how many bytes, and numbers of its own.
 const HEAD: usize = 4 + NUMBERS;
-pub const NUMBERS: usize = 4;
+pub const NUMBERS: usize = 5;
 
-/// States. An entry in the first was never told of.
+/// States. An entry in the first was never told of; the others are added up.
 const BEGUN: u64 = 0;
 const THERE: u64 = 1;
-const ENDED: u64 = 2;
+const STORED: u64 = 2;
+const ANSWERED: u64 = 4;
+const ENDED: u64 = STORED | ANSWERED;
 
 /// Of a ring that is empty for a while so much memory is kept.
 const WARM_WORDS: usize = 1 << 17;
 
 /// What an entry says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct Entry<Bytes = Vec<u8>> {
     pub kind: u64,
     pub numbers: [u64; NUMBERS],
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
 }
 
 /// The ring. Positions count words, and go on over its end.
@@ -55,6 +58,18 @@ pub struct Log {
 pub struct Noted {
     log: Arc<Log>,
     at: u64,
+    /// What is over with it.
+    state: u64,
+}
+
+/// An entry that another process has left.
+#[derive(Debug)]
+pub struct Left {
+    pub at: u64,
+    /// `None`: it is stored.
+    pub stored: Option<Noted>,
+    /// `None`: it came with no call, or that is answered.
+    pub answered: Option<Noted>,
 }
 
 impl Noted {
@@ -66,7 +81,7 @@ impl Noted {
 
 impl Drop for Noted {
     fn drop(&mut self) {
-        self.log.end(self.at);
+        self.log.end(self.at, self.state);
     }
 }
 
@@ -165,14 +180,13 @@ impl Log {
         HEAD + words_for(bytes)
     }
 
-    /// Notes an entry, if `spare_words` stay free. It is there when this returns.
+    /// Notes an entry, if `spare_words` stay free. It is there when this returns. The second is there if it comes with a call.
     pub fn append(
         self: &Arc<Log>,
-        kind: u64,
-        numbers: [u64; NUMBERS],
-        bytes: &[u8],
+        Entry { kind, numbers, bytes }: &Entry<&[u8]>,
+        comes_with_call: bool,
         spare_words: usize,
-    ) -> Option<Noted> {
+    ) -> Option<(Noted, Option<Noted>)> {
         let words = Log::words(bytes.len());
         let at = {
             let _moving = self.moving.lock();
@@ -181,8 +195,8 @@ impl Log {
             }
             // Its beginning may be a moment behind the end, see `empty`.
             let at = self.tail().max(self.head());
-            let head = [words as u64, BEGUN, kind, bytes.len() as u64];
-            for (n, number) in head.into_iter().chain(numbers).enumerate() {
+            let head = [words as u64, BEGUN, *kind, bytes.len() as u64];
+            for (n, number) in head.into_iter().chain(*numbers).enumerate() {
                 self.word(at + n as u64).store(number, Ordering::Relaxed);
             }
             self.set_tail(at + words as u64);
@@ -195,15 +209,23 @@ impl Log {
         let cut = (first.len() * size_of::<u64>()).min(bytes.len());
         store_bytes(first, &bytes[..cut]);
         store_bytes(second, &bytes[cut..]);
-        self.word(at + 1).store(THERE, Ordering::Release);
-        Some(Noted { log: self.clone(), at })
+        self.word(at + 1).store(if comes_with_call { THERE } else { THERE | ANSWERED }, Ordering::Release);
+        Some((self.noted(at, STORED), comes_with_call.then(|| self.noted(at, ANSWERED))))
     }
 
-    fn end(&self, at: u64) {
+    fn noted(self: &Arc<Log>, at: u64, state: u64) -> Noted {
+        Noted { log: self.clone(), at, state }
+    }
+
+    fn state(&self, at: u64) -> u64 {
+        self.word(at + 1).load(Ordering::Acquire)
+    }
+
+    fn end(&self, at: u64, state: u64) {
         {
             let _moving = self.moving.lock();
-            self.word(at + 1).store(ENDED, Ordering::Release);
-            if self.head() != at {
+            let before = self.word(at + 1).fetch_or(state, Ordering::AcqRel);
+            if self.head() != at || (before | state) & ENDED != ENDED {
                 return;
             }
             self.advance();
@@ -214,7 +236,7 @@ impl Log {
     /// Has the room of entries that have ended. To be called by whoever may move the ends.
     fn advance(&self) {
         let (mut head, tail) = (self.head(), self.tail());
-        while head < tail && self.word(head + 1).load(Ordering::Acquire) == ENDED {
+        while head < tail && self.state(head) & ENDED == ENDED {
             head += self.word(head).load(Ordering::Relaxed);
         }
         if head >= tail { self.empty(tail) } else { self.set_head(head) }
@@ -245,30 +267,30 @@ impl Log {
 
     /// Takes over what another process has noted, in order. What it had only begun ends. To be called once, before anything is
     /// noted here.
-    pub fn take_over(self: &Arc<Log>) -> Vec<Noted> {
-        let mut noted = Vec::new();
-        let mut begun = Vec::new();
+    pub fn take_over(self: &Arc<Log>) -> Vec<Left> {
+        let mut left = Vec::new();
+        let _moving = self.moving.lock();
         let (mut at, tail) = (self.head(), self.tail());
         while at < tail {
-            match self.word(at + 1).load(Ordering::Acquire) {
-                THERE => noted.push(Noted { log: self.clone(), at }),
-                BEGUN => begun.push(at),
-                _ => {}
+            let state = self.state(at);
+            let is_to_come = |what: u64| (state & what == 0).then(|| self.noted(at, what));
+            match state {
+                BEGUN => self.word(at + 1).store(ENDED, Ordering::Release),
+                state if state & ENDED == ENDED => {}
+                _ => left.push(Left { at, stored: is_to_come(STORED), answered: is_to_come(ANSWERED) }),
             }
             at += self.word(at).load(Ordering::Relaxed).max(1);
         }
-        let _moving = self.moving.lock();
-        begun.into_iter().for_each(|at| self.word(at + 1).store(ENDED, Ordering::Release));
         self.advance();
-        noted
+        left
     }
 
-    /// What an entry says.
-    pub fn read(&self, noted: &Noted) -> Entry {
-        let number = |n: usize| self.word(noted.at + n as u64).load(Ordering::Relaxed);
+    /// What an entry that is there says.
+    pub fn read(&self, at: u64) -> Entry {
+        let number = |n: usize| self.word(at + n as u64).load(Ordering::Relaxed);
         let len = usize::try_from(number(3)).unwrap_or(0);
         let mut bytes = Vec::with_capacity(len);
-        let (first, second) = self.parts(noted.at + HEAD as u64, words_for(len));
+        let (first, second) = self.parts(at + HEAD as u64, words_for(len));
         let cut = (first.len() * size_of::<u64>()).min(len);
         load_bytes(first, cut, &mut bytes);
         load_bytes(second, len - cut, &mut bytes);
@@ -294,8 +316,22 @@ mod tests {
         Arc::new(Log::of(memory.clone(), [0, 1], RING).unwrap())
     }
 
+    const NUMBERED: Entry<&[u8]> = Entry { kind: 7, numbers: [1, 2, 3, 4, 5], bytes: b"" };
+
     fn append(log: &Arc<Log>, bytes: &[u8]) -> Option<Noted> {
-        log.append(7, [1, 2, 3, 4], bytes, 0)
+        append_sparing(log, bytes, 0)
+    }
+
+    fn append_sparing(log: &Arc<Log>, bytes: &[u8], spare_words: usize) -> Option<Noted> {
+        Some(log.append(&Entry { bytes, ..NUMBERED }, false, spare_words)?.0)
+    }
+
+    /// What the next would find. It is not the process by which it is noted, and so ends nothing of it.
+    fn found(log: &Arc<Log>) -> Vec<(u64, Vec<u8>)> {
+        let left = log.take_over();
+        let found = left.iter().map(|left| (left.at, log.read(left.at).bytes)).collect();
+        left.into_iter().for_each(|left| std::mem::forget((left.stored, left.answered)));
+        found
     }
 
     proptest! {
@@ -313,16 +349,8 @@ mod tests {
                 if ends && which < there.len() {
                     drop(there.remove(which));
                 }
-                let found = next(&memory);
-                let all = found.take_over();
-                prop_assert_eq!(all.len(), there.len());
-                for (found_one, (noted, bytes)) in all.into_iter().zip(&there) {
-                    let entry = Entry { kind: 7, numbers: [1, 2, 3, 4], bytes: bytes.clone() };
-                    prop_assert_eq!(found_one.at(), noted.at());
-                    prop_assert_eq!(found.read(&found_one), entry);
-                    // It has not ended: this is not the process that it is noted by.
-                    std::mem::forget(found_one);
-                }
+                let expected: Vec<_> = there.iter().map(|(noted, bytes)| (noted.at(), bytes.clone())).collect();
+                prop_assert_eq!(found(&next(&memory)), expected);
             }
         }
     }
@@ -334,22 +362,41 @@ mod tests {
         let second = append(&log, b"there").unwrap();
         log.word(first.at + 1).store(BEGUN, Ordering::Relaxed);
         std::mem::forget(first);
-        let found = next(&memory);
-        let all = found.take_over();
-        assert_eq!(all.iter().map(|noted| found.read(noted).bytes).collect::<Vec<_>>(), [b"there"]);
-        assert_eq!(found.head(), second.at);
-        drop(all);
-        assert_eq!(found.room(), RING.len());
-        std::mem::forget(second);
+        let next = next(&memory);
+        assert_eq!(found(&next), [(second.at, b"there".to_vec())]);
+        assert_eq!(next.head(), second.at);
+        drop(second);
+        assert_eq!(next.room(), RING.len());
+    }
+
+    #[test]
+    fn what_came_with_a_call_is_there_until_it_is_answered() {
+        let (memory, log) = ring();
+        let (stored, answered) = log.append(&NUMBERED, true, 0).unwrap();
+        let is_left = || {
+            let left = next(&memory).take_over().pop().unwrap();
+            let is = (left.stored.is_some(), left.answered.is_some());
+            std::mem::forget(left);
+            is
+        };
+        assert_eq!(is_left(), (true, true));
+        drop(stored);
+        assert_eq!(is_left(), (false, true));
+        drop(answered);
+        assert_eq!(log.room(), RING.len());
+        let (stored, answered) = log.append(&NUMBERED, true, 0).unwrap();
+        drop(answered);
+        assert_eq!(is_left(), (true, false));
+        assert_eq!(next(&memory).read(stored.at).numbers, NUMBERED.numbers);
     }
 
     #[test]
     fn some_of_it_is_spared() {
         let (_, log) = ring();
         let words = Log::words(8);
-        assert!(log.append(1, [0; NUMBERS], b"12345678", RING.len() - words).is_some());
+        assert!(append_sparing(&log, b"12345678", RING.len() - words).is_some());
         let noted = append(&log, b"12345678").unwrap();
-        assert!(log.append(1, [0; NUMBERS], b"12345678", RING.len() - 2 * words + 1).is_none());
+        assert!(append_sparing(&log, b"12345678", RING.len() - 2 * words + 1).is_none());
         drop(noted);
     }
 
@@ -370,11 +417,10 @@ mod tests {
         let (memory, log) = ring();
         std::mem::forget(append(&log, b"1").unwrap());
         memory.words()[0].store(RING.len() as u64, Ordering::Relaxed);
-        let found = next(&memory);
-        assert!(found.take_over().is_empty());
-        let noted = append(&found, b"2").unwrap();
-        assert_eq!(found.read(&noted).bytes, b"2");
-        assert_eq!(next(&memory).take_over().into_iter().map(std::mem::forget).count(), 1);
+        let log = next(&memory);
+        assert!(log.take_over().is_empty());
+        let noted = append(&log, b"2").unwrap();
+        assert_eq!(found(&next(&memory)), [(noted.at, b"2".to_vec())]);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 
 pub mod log;
 mod rows;
+pub mod sent;
 pub mod taken;
 
 use std::collections::HashSet;
@@ -21,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use self::log::Log;
 use self::rows::Rows;
+use self::sent::SentCalls;
 use crate::client::api::{Handle, OpenMode, Result};
 use crate::host::shared::{SharedMemory, words_for};
 use crate::types::error::FsError;
@@ -61,8 +63,9 @@ const DESCRIPTION_ROWS: Range<usize> = LOCKER_ROWS.end..LOCKER_ROWS.end + Rows::
 const LOCK_ROWS: Range<usize> = DESCRIPTION_ROWS.end..DESCRIPTION_ROWS.end + Rows::<6>::words(LOCKS);
 const DEBT_ROWS: Range<usize> = LOCK_ROWS.end..LOCK_ROWS.end + Rows::<2>::words(DEBTS);
 const LEAVING_ROWS: Range<usize> = DEBT_ROWS.end..DEBT_ROWS.end + Rows::<3>::words(LOCKERS);
+const SENT: Range<usize> = LEAVING_ROWS.end..LEAVING_ROWS.end + sent::WORDS;
 /// What is taken begins with a page of its own.
-const LOG_BEGIN: usize = LEAVING_ROWS.end.next_multiple_of(512);
+const LOG_BEGIN: usize = SENT.end.next_multiple_of(512);
 /// The least that is set aside for what is taken.
 const LOG_BYTES_MIN: u64 = 16 << 20;
 
@@ -76,6 +79,7 @@ pub type Locker = (Ino, LockSpace, u64);
 pub struct Kept {
     memory: Arc<SharedMemory>,
     log: Arc<Log>,
+    sent: Arc<SentCalls>,
     handles: Rows<3>,
     lockers: Rows<3>,
     descriptions: Rows<3>,
@@ -148,6 +152,7 @@ impl Kept {
         let log = Log::of(memory.clone(), AT_LOG, LOG_BEGIN..memory.words().len())?;
         Ok(Kept {
             log: Arc::new(log),
+            sent: Arc::new(SentCalls::of(memory.clone(), SENT)),
             handles: Rows::of(&memory, HANDLE_ROWS),
             lockers: Rows::of(&memory, LOCKER_ROWS),
             descriptions: Rows::of(&memory, DESCRIPTION_ROWS),

@@ -7,9 +7,11 @@
 //! Under which sequence changes are on their way stands beside them. What was sent is sent again under the same one, and so
 //! happens once: the number is there before anything is sent, and its answer is not given up before the entries have ended.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::log::{Entry, Log, Noted};
+use super::log::{Entry, Left, Log, Noted};
+use super::sent::SentCalls;
 use super::{AT_BATCH_END, AT_BATCH_SEQUENCE, Kept};
 use crate::types::attr::Time;
 use crate::types::id::Ino;
@@ -40,6 +42,15 @@ pub struct Written<Bytes = Vec<u8>> {
     pub mtime: Time,
     pub clear_privileges: bool,
     pub bytes: Bytes,
+    pub call: Option<CallPart>,
+}
+
+/// A piece belongs to a call that must not be done twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallPart {
+    pub call: u64,
+    /// With this piece all of the call is there.
+    pub is_last: bool,
 }
 
 /// A change, and all that it concerns.
@@ -47,6 +58,7 @@ pub struct Written<Bytes = Vec<u8>> {
 pub struct Changed {
     pub inos: Vec<Ino>,
     pub dated: Dated,
+    pub call: Option<u64>,
 }
 
 /// Changes that are on their way.
@@ -68,36 +80,45 @@ impl Kept {
         self.log.room() > FOR_ONE_CHANGE
     }
 
-    /// `None`: there is no room.
-    pub fn takes_data(&self, of: &Written<&[u8]>) -> Option<Noted> {
-        let Time { sec, nsec } = of.mtime;
-        let numbers =
-            [of.ino.0, of.offset, sec.cast_unsigned(), u64::from(nsec) | u64::from(of.clear_privileges) << 32];
-        self.log.append(DATA, numbers, of.bytes, FOR_CHANGES)
+    /// Calls that were sent to the leader and are not answered.
+    pub fn sent(&self) -> &Arc<SentCalls> {
+        &self.sent
     }
 
-    /// `None`: there is no room.
-    pub fn takes_change(&self, inos: &[Ino], dated: &Dated) -> Option<Noted> {
+    /// Until it is stored, and until its call is answered. `None`: there is no room.
+    pub fn takes_data(&self, of: &Written<&[u8]>) -> Option<(Noted, Option<Noted>)> {
+        let Time { sec, nsec } = of.mtime;
+        let CallPart { call, is_last } = of.call.unwrap_or(CallPart { call: 0, is_last: false });
+        let rest = u64::from(nsec) | u64::from(of.clear_privileges) << 32 | u64::from(is_last) << 33;
+        let numbers = [of.ino.0, of.offset, sec.cast_unsigned(), rest, call];
+        self.log.append(&Entry { kind: DATA, numbers, bytes: of.bytes }, of.call.is_some(), FOR_CHANGES)
+    }
+
+    /// Until it is stored, and until its call is answered. `None`: there is no room.
+    pub fn takes_change(&self, inos: &[Ino], dated: &Dated, call: Option<u64>) -> Option<(Noted, Option<Noted>)> {
         let mut bytes: Vec<u8> = inos.iter().flat_map(|ino| ino.0.to_le_bytes()).collect();
         bytes.extend(encode(dated));
-        self.log.append(CHANGE, [inos.len() as u64, 0, 0, 0], &bytes, 0)
+        let numbers = [inos.len() as u64, 0, 0, 0, call.unwrap_or(0)];
+        self.log.append(&Entry { kind: CHANGE, numbers, bytes: &bytes }, call.is_some(), 0)
     }
 
     /// What the client before has taken, in order. To be called once.
-    pub fn take_over(&self) -> Vec<Noted> {
+    pub fn take_over(&self) -> Vec<Left> {
         self.log.take_over()
     }
 
     /// # Errors
     /// It is nothing that this client could have taken.
-    pub fn what(&self, noted: &Noted) -> Result<Taken, DecodeError> {
-        let Entry { kind, numbers, bytes } = self.log.read(noted);
+    pub fn what(&self, left: &Left) -> Result<Taken, DecodeError> {
+        let Entry { kind, numbers, bytes } = self.log.read(left.at);
+        let call = Some(numbers[4]).filter(|call| *call > 0);
         match kind {
             DATA => {
-                let [ino, offset, sec, rest] = numbers;
-                let nsec = (rest & u64::from(u32::MAX)) as u32;
-                let mtime = Time { sec: sec.cast_signed(), nsec };
-                Ok(Taken::Data(Written { ino: Ino(ino), offset, mtime, clear_privileges: rest >> 32 > 0, bytes }))
+                let [ino, offset, sec, rest, _] = numbers;
+                let mtime = Time { sec: sec.cast_signed(), nsec: (rest & u64::from(u32::MAX)) as u32 };
+                let (clear_privileges, is_last) = (rest >> 32 & 1 > 0, rest >> 33 & 1 > 0);
+                let call = call.map(|call| CallPart { call, is_last });
+                Ok(Taken::Data(Written { ino: Ino(ino), offset, mtime, clear_privileges, bytes, call }))
             }
             CHANGE => {
                 let split = usize::try_from(numbers[0]).ok().and_then(|count| count.checked_mul(size_of::<u64>()));
@@ -105,7 +126,7 @@ impl Kept {
                 let (inos, dated) = parts.ok_or_else(|| DecodeError::Malformed("no change".into()))?;
                 let inos = inos.chunks_exact(size_of::<u64>());
                 let inos = inos.map(|ino| Ino(u64::from_le_bytes(ino.try_into().unwrap_or_default()))).collect();
-                Ok(Taken::Change(Changed { inos, dated: decode(dated)? }))
+                Ok(Taken::Change(Changed { inos, dated: decode(dated)?, call }))
             }
             other => Err(DecodeError::Malformed(format!("an entry of kind {other}"))),
         }
@@ -143,22 +164,24 @@ mod tests {
     fn what_was_taken_is_there_until_it_is_stored() {
         let kept = Kept::new(16 * MIB).unwrap();
         let mtime = Time { sec: -1, nsec: 999_999_999 };
-        let piece = Written { ino: Ino(5), offset: 1 << 40, mtime, clear_privileges: true, bytes: b"data".to_vec() };
-        let Written { ino, offset, clear_privileges, .. } = piece;
-        let first = kept.takes_data(&Written { ino, offset, mtime, clear_privileges, bytes: b"data" }).unwrap();
+        let call = Some(CallPart { call: 77, is_last: true });
+        let (ino, offset) = (Ino(5), 1 << 40);
+        let of = Written { ino, offset, mtime, clear_privileges: true, bytes: &b"data"[..], call };
+        let first = kept.takes_data(&of).unwrap();
         let op = Op::Unlink { dir: Ino(1), name: Name::new("gone").unwrap() };
-        let changed = Changed { inos: vec![Ino(1), Ino(5)], dated: Dated { at: mtime, op } };
-        let second = kept.takes_change(&changed.inos, &changed.dated).unwrap();
-        kept.ships(Batch { sequence: 9, upto: second.at() });
+        let changed = Changed { inos: vec![Ino(1), Ino(5)], dated: Dated { at: mtime, op }, call: None };
+        let second = kept.takes_change(&changed.inos, &changed.dated, None).unwrap();
+        kept.ships(Batch { sequence: 9, upto: second.0.at() });
 
-        let next = Kept::left_behind(kept.file().try_clone_to_owned().unwrap()).unwrap();
-        assert_eq!(next.shipping(), Some(Batch { sequence: 9, upto: second.at() }));
-        let all = next.take_over();
-        let what: Vec<Taken> = all.iter().map(|noted| next.what(noted).unwrap()).collect();
-        assert_eq!(what, [Taken::Data(piece), Taken::Change(changed)]);
-        all.into_iter().for_each(std::mem::forget);
+        let next = kept.copied();
+        assert_eq!(next.shipping(), Some(Batch { sequence: 9, upto: second.0.at() }));
+        let left = next.take_over();
+        let what: Vec<Taken> = left.iter().map(|left| next.what(left).unwrap()).collect();
+        let written = Written { ino, offset, mtime, clear_privileges: true, bytes: b"data".to_vec(), call };
+        assert_eq!(what, [Taken::Data(written), Taken::Change(changed)]);
         drop((first, second));
         kept.has_shipped();
+        let next = kept.copied();
         assert!(next.take_over().is_empty() && next.shipping().is_none());
     }
 
@@ -166,14 +189,14 @@ mod tests {
     fn changes_have_room_when_data_has_none() {
         let kept = Kept::new(16 * MIB).unwrap();
         let write = |bytes: &[u8]| {
-            let mtime = Time::default();
-            kept.takes_data(&Written { ino: Ino(5), offset: 0, mtime, clear_privileges: false, bytes })
+            let (mtime, call) = (Time::default(), None);
+            kept.takes_data(&Written { ino: Ino(5), offset: 0, mtime, clear_privileges: false, bytes, call })
         };
         let mib = vec![0; MIB as usize];
-        let taken: Vec<Noted> = std::iter::from_fn(|| write(&mib)).collect();
+        let taken: Vec<_> = std::iter::from_fn(|| write(&mib)).collect();
         assert!(taken.len() >= 12 && kept.may_change() && kept.log().is_tight());
         let dated = Dated { at: Time::default(), op: Op::Unlink { dir: Ino(1), name: Name::new("n").unwrap() } };
-        assert!(kept.takes_change(&[Ino(1)], &dated).is_some());
+        assert!(kept.takes_change(&[Ino(1)], &dated, Some(1)).is_some());
         drop(taken);
         assert!(write(&mib).is_some());
     }

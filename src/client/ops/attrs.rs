@@ -201,6 +201,9 @@ impl Core {
     }
 
     pub async fn setxattr(self: &Arc<Self>, ino: Ino, name: Vec<u8>, value: Vec<u8>, mode: XattrMode) -> Result<()> {
+        if let Some(set) = self.done_before() {
+            return set.map(drop);
+        }
         if name == CAPABILITY {
             // A write that came after it would take it away.
             self.gather_from_kernel(&self.nodes.node(ino)).await;
@@ -212,6 +215,9 @@ impl Core {
     }
 
     pub async fn removexattr(self: &Arc<Self>, ino: Ino, name: Vec<u8>) -> Result<()> {
+        if let Some(removed) = self.done_before() {
+            return removed.map(drop);
+        }
         match self.remove_xattr_alone(ino, &name) {
             Some(result) => result,
             None => self.change_xattr(ino, name.clone(), Op::RemoveXattr { ino, name }).await,
@@ -226,6 +232,10 @@ impl Core {
             state.xattr_names = None;
             // What is made in it may inherit something else from now on.
             state.dir = Names::default();
+        }
+        if self.config.kept.is_some() {
+            // Not in one command with what is buffered: it must not be done twice, and a flush is not one call's.
+            self.flush_before(&node).await?;
         }
         self.change_after_writes(&node, op, false).await.map(|_| ())
     }

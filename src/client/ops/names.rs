@@ -208,6 +208,9 @@ impl Core {
         exclusive: bool,
         want: Hold,
     ) -> Result<Attr> {
+        if let Some(made) = self.done_before() {
+            return self.getattr(made?.ok_or(FsError::Io)?).await;
+        }
         let NewInode { node, mode, umask, owner } = new;
         let is_dir = matches!(node, NewNode::Dir);
         let create =
@@ -261,6 +264,10 @@ impl Core {
     }
 
     pub async fn link(self: &Arc<Self>, ino: Ino, dir: Ino, name: Name) -> Result<Attr> {
+        if let Some(linked) = self.done_before() {
+            linked?;
+            return self.getattr(ino).await;
+        }
         self.gather_from_kernel(&self.nodes.node(ino)).await;
         if let Some(linked) = self.link_alone(ino, dir, &name) {
             return linked;
@@ -296,6 +303,9 @@ impl Core {
     }
 
     pub async fn remove(self: &Arc<Self>, dir: Ino, name: Name, is_dir: bool) -> Result<()> {
+        if let Some(removed) = self.done_before() {
+            return removed.map(drop);
+        }
         if let Some(removed) = self.remove_alone(dir, &name, is_dir) {
             return removed;
         }
@@ -349,6 +359,9 @@ impl Core {
     }
 
     pub async fn rename(self: &Arc<Self>, from: (Ino, Name), to: (Ino, Name), mode: RenameMode) -> Result<()> {
+        if let Some(renamed) = self.done_before() {
+            return renamed.map(drop);
+        }
         if self.is_exclusive() {
             let moved = self.nodes.node(from.0).lock().dir.entry(&from.1).flatten();
             if let Some(moved) = moved.and_then(|ino| self.nodes.find(ino)) {

@@ -45,7 +45,7 @@ impl Core {
         };
         let bytes = write.data.len() as u64;
         self.reserve_soon();
-        if write.sync || file.mode.sync || self.space_is_low() {
+        if write.sync || file.mode.sync || self.space_is_low() || self.is_for_a_call(write) {
             return None;
         }
         // Counted as of a call until it is dirty.
@@ -72,6 +72,13 @@ impl Core {
 
     pub async fn write(self: &Arc<Self>, handle: Handle, write: &WriteRequest<'_>) -> Result<u32> {
         let file = self.writable(handle)?;
+        if let Some(written) = write.append.then(|| self.done_before()).flatten() {
+            written?;
+            if write.sync || file.mode.sync {
+                self.fsync_file(&file).await?;
+            }
+            return Ok(write.data.len() as u32);
+        }
         let (node, bytes) = (&file.node, write.data.len() as u64);
         let failures = node.lock().failure.count;
         let mut asked = false;
@@ -135,6 +142,11 @@ impl Core {
         if file.mode.write { Ok(file) } else { Err(FsError::BadHandle) }
     }
 
+    /// Done twice, it would be there twice: it is to be noted with its call, which is known where it may wait.
+    fn is_for_a_call(&self, write: &WriteRequest<'_>) -> bool {
+        write.append && self.config.kept.is_some()
+    }
+
     /// Under a write lease the attributes may have been forgotten by a change of our own.
     async fn know_size(&self, node: &Arc<Node>) -> Result<()> {
         let lacks = {
@@ -163,8 +175,9 @@ impl Core {
             return Buffered::Failed(FsError::FileTooLarge);
         }
         let mtime = self.time_of_write(&state);
-        let of = Written { ino: node.ino, offset, mtime, clear_privileges: write.clear_privileges, bytes: write.data };
-        let Some(noted) = self.note_data(&of) else { return Buffered::Full };
+        let (data, clear_privileges) = (write.data, write.clear_privileges);
+        let of = Written { ino: node.ino, offset, mtime, clear_privileges, bytes: data, call: None };
+        let Some(noted) = self.note_data(&of, write.append) else { return Buffered::Full };
         let grown = state.dirty.write(offset, write.data, noted);
         self.memory.give(bytes - grown);
         was_written(&mut state, mtime, write.clear_privileges);

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::resume::{Process, first};
 use super::*;
+use crate::client::calls::{Call, within};
+use crate::client::kept::taken::{CallPart, Written};
 use crate::remote::meta::CallError;
 
 const ROOT: Ino = Ino::ROOT;
@@ -210,9 +212,93 @@ async fn who_finds_no_room_to_note_a_write_waits() {
     }
 }
 
+/// A call of the kernel with this number, answered or not.
+async fn call<T>(number: u64, work: impl Future<Output = T>) -> T {
+    within(Some(Call::new(number)), work).await
+}
+
+/// Calls that are not idempotent, one by one, as the kernel hands them out again after the client has done them and died.
+#[tokio::test(start_paused = true)]
+async fn what_was_done_for_a_call_that_was_not_answered_is_answered() {
+    // Here under leases; and by the leader, whose answer is lost.
+    for is_alone in [true, false] {
+        let cluster = Cluster::new();
+        cluster.meta.fault(|faults| faults.grants_nothing = !is_alone);
+        let mut process = first(&cluster).await;
+        let (kept, handle) = create(&process, "kept").await;
+        create(&process, "old").await;
+        create(&process, "gone").await;
+        process.make(ROOT, name("empty"), new(NewNode::Dir)).await.unwrap();
+        process.setxattr(kept, b"user.gone".into(), b"x".into(), XattrMode::Set).await.unwrap();
+        write(&process, kept, handle, 0, b"begin").await;
+        process.sync().await.unwrap();
+        let append = WriteRequest { append: true, ..at(0, b" and end") };
+        for number in 1..=8 {
+            let done = async |client: &Client| match number {
+                1 => client.create(ROOT, name("new"), new(NewNode::File), true, RW).await.map(drop),
+                2 => client.make(ROOT, name("dir"), new(NewNode::Dir)).await.map(drop),
+                3 => client.link(kept, ROOT, name("link")).await.map(drop),
+                4 => client.rename((ROOT, name("old")), (ROOT, name("moved")), RenameMode::NoReplace).await,
+                5 => client.unlink(ROOT, name("gone")).await,
+                6 => client.rmdir(ROOT, name("empty")).await,
+                7 => client.setxattr(kept, b"user.new".into(), b"y".into(), XattrMode::Create).await,
+                _ => client.write(kept, handle, append).await.map(drop),
+            };
+            let unanswered = Call::new(number);
+            if is_alone {
+                assert_eq!(within(Some(unanswered.clone()), done(&process)).await, Ok(()), "{number}");
+            } else {
+                cluster.meta.fault(|faults| faults.lose_replies = u32::MAX);
+                let asking = within(Some(unanswered.clone()), done(&process));
+                assert!(tokio::time::timeout(Duration::from_secs(2), asking).await.is_err(), "{number}");
+                cluster.meta.fault(|faults| faults.lose_replies = 0);
+            }
+            // Twice, as the next one dies as well.
+            process = process.killed_and_followed(&cluster).await;
+            process = process.killed_and_followed(&cluster).await;
+            drop(unanswered);
+            assert_eq!(call(number, done(&process)).await, Ok(()), "{number}, {is_alone}");
+            assert!(call(number + 100, done(&process)).await.is_err() || number == 8, "anew it is refused: {number}");
+        }
+        let expected = b"begin and end and end";
+        assert_eq!(read(&process, kept, handle, 0, 99).await, expected, "once for each call");
+        assert_eq!(process.sync().await, Ok(()));
+        assert_eq!(process.core.journal.failures(), 0);
+        assert_eq!(seen_by_another(&cluster, "link").await.unwrap(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_of_what_was_to_be_appended_is_not_there() {
+    let cluster = Cluster::new();
+    let first = first(&cluster).await;
+    let (ino, handle) = create(&first, "f").await;
+    write(&first, ino, handle, 0, b"begin").await;
+    let call = Some(CallPart { call: 7, is_last: false });
+    let mtime = Time { sec: 9, nsec: 0 };
+    let half = Written { ino, offset: 5, mtime, clear_privileges: false, bytes: &b" and"[..], call };
+    let _noted = first.kept.takes_data(&half).unwrap();
+    let second = first.killed_and_followed(&cluster).await;
+    assert_eq!(read(&second, ino, handle, 0, 99).await, b"begin");
+    assert!(second.core.calls.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_asks_for_is_forgotten() {
+    let cluster = Cluster::new();
+    let first = first(&cluster).await;
+    let unanswered = Call::new(7);
+    within(Some(unanswered.clone()), create(&first, "f")).await;
+    let second = first.killed_and_followed(&cluster).await;
+    assert!(!second.core.calls.is_empty());
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    assert!(second.core.calls.is_empty() && second.kept.copied().take_over().is_empty());
+}
+
 /// What a program does.
 #[derive(Clone, Debug)]
 enum Step {
+    Append { file: u8, len: u32 },
     Make(u8),
     Remove(u8),
     Rename(u8, u8),
@@ -227,6 +313,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => file.clone().prop_map(Step::Make),
         1 => file.clone().prop_map(Step::Remove),
         2 => (file.clone(), 0..5u8).prop_map(|(from, to)| Step::Rename(from, to)),
+        3 => (file.clone(), 1..80_000u32).prop_map(|(file, len)| Step::Append { file, len }),
         6 => (file.clone(), 0..150_000u32, 1..80_000u32).prop_map(|(file, at, len)| Step::Write { file, at, len }),
         1 => (file.clone(), 0..150_000u32).prop_map(|(file, size)| Step::Truncate(file, size)),
         1 => file.prop_map(Step::Sync),
@@ -257,41 +344,91 @@ fn after(tree: &Tree, n: usize, step: &Step) -> Tree {
                 bytes[at..at + data.len()].copy_from_slice(&data);
             }
         }
+        Step::Append { file, len } => {
+            if let Some(bytes) = tree.get_mut(&file) {
+                bytes.extend(pattern(len as usize, n as u8));
+            }
+        }
         Step::Truncate(file, size) => drop(tree.get_mut(&file).map(|bytes| bytes.resize(size as usize, 0))),
         Step::Sync(_) => {}
     }
     tree
 }
 
-async fn take(client: &Client, n: usize, step: &Step) -> Result<(), FsError> {
-    let open = async |file: u8| {
+/// A step that is under way.
+struct Taking {
+    n: usize,
+    step: Step,
+    before: Tree,
+    is_answered: AtomicBool,
+}
+
+impl Taking {
+    fn after(&self) -> Tree {
+        after(&self.before, self.n, &self.step)
+    }
+
+    /// The call that changes something. Answered it is not made again.
+    async fn change<T>(&self, work: impl Future<Output = Result<T, FsError>>) -> Result<T, FsError> {
+        let done = call(self.n as u64 + 1, work).await;
+        self.is_answered.store(true, Ordering::Relaxed);
+        done
+    }
+
+    async fn take(&self, client: &Client) -> Result<(), FsError> {
+        let data = |len: u32| pattern(len as usize, self.n as u8);
+        match self.step {
+            Step::Make(file) => {
+                let making = client.create(ROOT, file_name(file), new(NewNode::File), true, RW);
+                let (attr, handle) = self.change(making).await?;
+                client.release(attr.ino, handle, None).await
+            }
+            Step::Remove(file) => self.change(client.unlink(ROOT, file_name(file))).await,
+            Step::Rename(from, to) => {
+                let (from, to) = ((ROOT, file_name(from)), (ROOT, file_name(to)));
+                self.change(client.rename(from, to, RenameMode::Replace)).await
+            }
+            Step::Append { file, len } => {
+                self.write(client, file, WriteRequest { append: true, ..at(0, &data(len)) }).await
+            }
+            Step::Write { file, at: offset, len } => self.write(client, file, at(offset.into(), &data(len))).await,
+            Step::Truncate(file, size) => {
+                let ino = client.lookup(ROOT, file_name(file)).await?.ino;
+                let set = SetAttr { size: Some(size.into()), ..SetAttr::default() };
+                self.change(client.setattr(ino, set)).await.map(drop)
+            }
+            Step::Sync(file) => {
+                let ino = client.lookup(ROOT, file_name(file)).await?.ino;
+                let handle = client.open(ino, RW).await?;
+                client.fsync(ino, Some(handle)).await?;
+                client.release(ino, handle, None).await
+            }
+        }
+    }
+
+    async fn write(&self, client: &Client, file: u8, write: WriteRequest<'_>) -> Result<(), FsError> {
         let ino = client.lookup(ROOT, file_name(file)).await?.ino;
-        Ok::<_, FsError>((ino, client.open(ino, RW).await?))
-    };
-    match *step {
-        Step::Make(file) => {
-            let made = client.create(ROOT, file_name(file), new(NewNode::File), false, RW).await?;
-            client.release(made.0.ino, made.1, None).await
-        }
-        Step::Remove(file) => client.unlink(ROOT, file_name(file)).await,
-        Step::Rename(from, to) => {
-            client.rename((ROOT, file_name(from)), (ROOT, file_name(to)), RenameMode::Replace).await
-        }
-        Step::Write { file, at: offset, len } => {
-            let (ino, handle) = open(file).await?;
-            client.write(ino, handle, at(offset.into(), &pattern(len as usize, n as u8))).await?;
-            client.flush(ino, handle, 1).await?;
-            client.release(ino, handle, None).await
-        }
-        Step::Truncate(file, size) => {
-            let ino = client.lookup(ROOT, file_name(file)).await?.ino;
-            client.setattr(ino, SetAttr { size: Some(size.into()), ..SetAttr::default() }).await.map(drop)
-        }
-        Step::Sync(file) => {
-            let (ino, handle) = open(file).await?;
-            client.fsync(ino, Some(handle)).await?;
-            client.release(ino, handle, None).await
-        }
+        let handle = client.open(ino, RW).await?;
+        self.change(client.write(ino, handle, write)).await?;
+        client.flush(ino, handle, 1).await?;
+        client.release(ino, handle, None).await
+    }
+
+    /// Only what has to be is refused.
+    fn check(&self, done: &Result<(), FsError>) {
+        let is_there = |file: u8| self.before.contains_key(&file);
+        let is_right = match (done, &self.step) {
+            (Ok(()), _) => true,
+            (Err(FsError::Exists), Step::Make(file)) => is_there(*file),
+            (Err(FsError::NotFound), Step::Rename(file, _) | Step::Remove(file) | Step::Truncate(file, _)) => {
+                !is_there(*file)
+            }
+            (Err(FsError::NotFound), Step::Append { file, .. } | Step::Write { file, .. } | Step::Sync(file)) => {
+                !is_there(*file)
+            }
+            _ => false,
+        };
+        assert!(is_right, "{:?}: {done:?}", self.step);
     }
 }
 
@@ -306,23 +443,34 @@ async fn seen(client: &Client) -> Tree {
     tree
 }
 
-/// Goes on until it is killed. The trees that may be there then: what was answered, and that with the step under way.
-async fn run(process: Process, steps: &[(Step, u64)], die_after: Duration, tree: Tree) -> (usize, [Tree; 2], Process) {
-    let mut trees = [tree.clone(), tree];
-    let mut done = 0;
+/// Goes on until it is killed. What was under way then, and what is there if that is not counted.
+async fn run(
+    process: &Process,
+    n: &mut usize,
+    steps: &[(Step, u64)],
+    die_after: Duration,
+    tree: &mut Tree,
+) -> Option<Taking> {
+    let mut under_way = None;
     let running = async {
-        for (n, (step, pause_us)) in steps.iter().enumerate() {
-            trees[1] = after(&trees[0], n, step);
-            match take(&process, n, step).await {
-                Ok(()) | Err(FsError::NotFound) => trees[0] = trees[1].clone(),
-                Err(error) => panic!("{step:?}: {error}"),
-            }
-            done = n + 1;
+        for (step, pause_us) in steps {
+            *n += 1;
+            let (step, before) = (step.clone(), tree.clone());
+            let taking = under_way.insert(Taking { n: *n, step, before, is_answered: AtomicBool::new(false) });
+            let done = taking.take(process).await;
+            taking.check(&done);
+            *tree = taking.after();
+            under_way = None;
             tokio::time::sleep(Duration::from_micros(*pause_us)).await;
         }
     };
     let _ = tokio::time::timeout(die_after, running).await;
-    (done, trees, process)
+    under_way
+}
+
+/// All of them, too: then it dies with something that the leader has done.
+fn lost_replies() -> impl Strategy<Value = u32> {
+    prop_oneof![0..3u32, Just(u32::MAX)]
 }
 
 proptest! {
@@ -332,25 +480,35 @@ proptest! {
     #[test]
     fn what_was_answered_is_there_at_whatever_moment_a_client_dies(
         lives in prop::collection::vec(
-            (prop::collection::vec((step(), 0..30_000u64), 1..30), 0..400_000u64, 0..3u32, any::<bool>()), 1..5)
+            (prop::collection::vec((step(), 0..30_000u64), 1..30), 0..400_000u64, lost_replies(), any::<(bool, bool)>()), 1..5)
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let cluster = Cluster::new();
             let mut process = first(&cluster).await;
-            let mut tree = Tree::new();
-            for (steps, die_after_us, lose_replies, fails_over) in &lives {
-                cluster.meta.fault(|faults| faults.lose_replies = *lose_replies);
+            let (mut tree, mut n) = (Tree::new(), 0);
+            for (steps, die_after_us, lose_replies, (grants_nothing, fails_over)) in &lives {
+                cluster.meta.fault(|faults| {
+                    (faults.lose_replies, faults.grants_nothing) = (*lose_replies, *grants_nothing);
+                });
                 let die_after = Duration::from_micros(*die_after_us);
-                let (_, trees, dying) = run(process, steps, die_after, tree).await;
-                let left = dying.kill();
+                let under_way = run(&process, &mut n, steps, die_after, &mut tree).await;
+                let left = process.kill();
+                cluster.meta.fault(|faults| (faults.lose_replies, faults.grants_nothing) = (0, false));
                 if *fails_over {
                     cluster.meta.fail_over();
                 }
                 process = Process::start(&cluster, left).await;
                 assert_eq!(process.core.journal.failures(), 0, "something was done twice, or not foreseen");
-                tree = seen(&process).await;
-                assert!(trees.contains(&tree), "{:?} is not {:?}", sizes(&tree), trees.map(|tree| sizes(&tree)));
+                if let Some(taking) = under_way {
+                    // As the kernel does.
+                    if !taking.is_answered.load(Ordering::Relaxed) {
+                        taking.check(&taking.take(&process).await);
+                    }
+                    tree = taking.after();
+                }
+                let seen = seen(&process).await;
+                assert!(seen == tree, "{:?} is not {:?}", sizes(&seen), sizes(&tree));
             }
             assert_eq!((process.sync().await, process.core.journal.failures()), (Ok(()), 0));
             let other = cluster.client().await;

@@ -1,6 +1,7 @@
 //! Changes of the tree in the fake.
 
 use super::*;
+use crate::types::op::{RenameMode, XattrMode};
 use crate::types::rewrite::{self, Seen};
 
 impl State {
@@ -138,6 +139,10 @@ impl State {
     fn apply(&mut self, session: SessionId, op: &Op, has_chunk: &dyn Fn(&ChunkId) -> bool) -> Result<OpReply, FsError> {
         match op {
             Op::Create(create) => self.create(create),
+            Op::Link { ino, dir, name } => self.link(*ino, *dir, name),
+            Op::Rename { to_dir, to, mode: RenameMode::NoReplace, .. } if self.child(*to_dir, to).is_some() => {
+                Err(FsError::Exists)
+            }
             Op::Unlink { dir, name } | Op::Rmdir { dir, name } => {
                 let ino = self.inode(*dir)?.entries.remove(name).ok_or(FsError::NotFound)?;
                 Ok(OpReply::Removed { gone: self.drop_name(ino)? })
@@ -168,12 +173,7 @@ impl State {
                 }
                 Ok(OpReply::Attr(inode.attr.clone()))
             }
-            Op::SetXattr { ino, name, value, .. } => {
-                let inode = self.inode(*ino)?;
-                inode.xattrs.insert(name.clone(), value.clone());
-                inode.attr.has_xattr = true;
-                Ok(OpReply::Done)
-            }
+            Op::SetXattr { ino, name, value, mode } => self.set_xattr(*ino, name, value, *mode),
             Op::RemoveXattr { ino, name } => {
                 let inode = self.inode(*ino)?;
                 inode.xattrs.remove(name).ok_or(FsError::NoAttribute)?;
@@ -213,6 +213,28 @@ impl State {
         let allowance = promises.map_or(upto, |promises| upto.at_most(promises));
         self.allowances.insert(session, allowance);
         OpReply::Reserved { first, allowance }
+    }
+
+    fn link(&mut self, ino: Ino, dir: Ino, name: &Name) -> Result<OpReply, FsError> {
+        if self.child(dir, name).is_some() {
+            return Err(FsError::Exists);
+        }
+        self.inode(dir)?.entries.insert(name.clone(), ino);
+        let inode = self.inode(ino)?;
+        inode.attr.nlink += 1;
+        Ok(OpReply::Entry { attr: inode.attr.clone(), created: true })
+    }
+
+    fn set_xattr(&mut self, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> Result<OpReply, FsError> {
+        let inode = self.inode(ino)?;
+        match (mode, inode.xattrs.contains_key(name)) {
+            (XattrMode::Create, true) => return Err(FsError::Exists),
+            (XattrMode::Replace, false) => return Err(FsError::NoAttribute),
+            _ => {}
+        }
+        inode.xattrs.insert(name.to_vec(), value.to_vec());
+        inode.attr.has_xattr = true;
+        Ok(OpReply::Done)
     }
 
     fn create(&mut self, create: &crate::types::op::Create) -> Result<OpReply, FsError> {
