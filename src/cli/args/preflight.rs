@@ -20,7 +20,7 @@ pub struct PreflightArgs {
     /// A server that has to be reached from here; may be given again [default: those that the credential names]
     #[arg(long = "server", value_name = "ADDR")]
     pub servers: Vec<HostPort>,
-    /// A credential to reach servers with; without one they are only asked whether they are there
+    /// A credential to reach servers with; without one they are only asked whether they are there [default: as configured]
     #[arg(long, value_name = "FILE")]
     pub credential: Option<PathBuf>,
     /// Where volumes are mounted for containers [default: /var/lib/kubelet for csi, the plugin's directory for docker]

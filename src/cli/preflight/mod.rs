@@ -21,7 +21,7 @@ use crate::cli::mountpoint::{check_fuse, is_root};
 use crate::cli::out;
 use crate::cli::settings::{absolute, settings};
 use crate::config::layer::{Flags, Settings};
-use crate::config::roles::{DockerConfig, MetaConfig, MountConfig, StoreConfig};
+use crate::config::roles::{CommonConfig, DockerConfig, MetaConfig, MountConfig, StoreConfig};
 use crate::host::facts::{self, Confinement};
 
 const KUBELET_DIR: &str = "/var/lib/kubelet";
@@ -34,7 +34,9 @@ const META_MEMORY_BYTES: u64 = 64 << 20;
 /// # Errors
 /// Something is missing; or the settings or the credential cannot be used.
 pub fn run(common: &CommonArgs, args: &PreflightArgs) -> Outcome {
-    let settings = settings(common, Flags::default())?;
+    let mut flags = Flags::default();
+    flags.set("common", "credential", args.credential.as_ref().map(|path| path.to_string_lossy().into_owned()));
+    let settings = settings(common, flags)?;
     let look = Look { roles: roles(&args.roles), args, settings: &settings };
     let findings = look.findings()?;
     let missing = findings.iter().filter(|finding| finding.state == State::Missing).count();
@@ -87,7 +89,11 @@ impl Look<'_> {
             found.extend(self.of_servers()?);
         }
         let servers: Vec<String> = self.args.servers.iter().map(ToString::to_string).collect();
-        found.extend(network::servers(&servers, self.args.credential.as_deref())?);
+        let credential = self.settings.section::<CommonConfig>()?.credential;
+        found.extend(network::servers(
+            &servers,
+            Some(credential).filter(|path| !path.as_os_str().is_empty()).as_deref(),
+        )?);
         Ok(found)
     }
 
