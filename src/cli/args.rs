@@ -4,6 +4,7 @@
 //! through. No flag takes a secret: what is in argv is in `ps`.
 
 mod container;
+mod preflight;
 
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ use crate::types::attr::Owner;
 use crate::types::record::Role;
 
 pub use self::container::*;
+pub use self::preflight::*;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -79,6 +81,8 @@ pub enum Command {
     Bootstrap(BootstrapArgs),
     /// Ask whether the server of a directory answers: for health checks
     Probe(ProbeArgs),
+    /// Check that this host has what a role needs, before it is started
+    Preflight(PreflightArgs),
     /// Measure how fast a directory is, on a mount or anywhere else
     Bench(BenchArgs),
     /// Show the settings and where they come from

@@ -49,7 +49,11 @@ pub async fn follow(
     Ok((table, task))
 }
 
-async fn fetch(meta: &MetaClient, patience: Duration) -> Outcome<ClusterMap> {
+/// The map as of now.
+///
+/// # Errors
+/// No metadata server answers within `patience`, or they refuse us.
+pub async fn fetch(meta: &MetaClient, patience: Duration) -> Outcome<ClusterMap> {
     let answered = meta.call(&MetaRequest::GetMap, Some(patience)).await.map_err(Failure::new)?;
     match answered.reply.body {
         MetaBody::Map(map) => Ok(map),

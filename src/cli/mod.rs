@@ -30,6 +30,7 @@ mod mountpoint;
 mod of_mounts;
 mod operator;
 mod out;
+mod preflight;
 mod probe;
 mod settings;
 mod status;
@@ -95,6 +96,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Outcome {
         Command::Bootstrap(args) => bootstrap::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Probe(args) => probe::run(&args),
+        Command::Preflight(args) => preflight::run(common, &args),
         Command::Bench(args) => bench::run(&args),
         Command::Config(args) => config::run(common, args),
     }

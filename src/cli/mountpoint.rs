@@ -59,7 +59,7 @@ pub fn check_fuse() -> Outcome {
         // The helper of ordinary users opens it with their rights, not its own.
         Err(error) => {
             return Err(Failure::new(format!(
-                "/dev/fuse cannot be opened by this user (its mode should be 666): {error}"
+                "/dev/fuse cannot be opened by this user ({error}): its mode should be 666"
             )));
         }
     }

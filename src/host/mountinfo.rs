@@ -24,6 +24,8 @@ pub struct MountEntry {
     pub source: String,
     /// Nothing can be written through it, whatever its filesystem would take.
     pub read_only: bool,
+    /// What is mounted below it is seen by others who have it as well, in containers too.
+    pub shared: bool,
 }
 
 impl MountEntry {
@@ -83,6 +85,13 @@ fn is_used(mountinfo: &[u8], device: (u32, u32), place: &Path) -> bool {
     entries.any(|entry| entry.device == device && !entry.target.ends_with(below))
 }
 
+/// The mount that this path, absolute and without links, lies on, by such a list.
+pub fn covering(mountinfo: &[u8], path: &Path) -> Option<MountEntry> {
+    let entries = mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line);
+    // Of those at the same place the last is on top.
+    entries.filter(|entry| path.starts_with(&entry.target)).max_by_key(|entry| entry.target.components().count())
+}
+
 fn find(mountinfo: &[u8], path: &Path) -> Option<MountEntry> {
     mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line).rfind(|entry| entry.target == path)
 }
@@ -99,6 +108,7 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
         fs_type: text(fields.get(dash + 1)?),
         source: text(fields.get(dash + 2)?),
         read_only: fields.get(5)?.split(|byte| *byte == b',').any(|option| option == b"ro"),
+        shared: fields.get(6..dash)?.iter().any(|field| field.starts_with(b"shared:")),
     })
 }
 
@@ -181,6 +191,16 @@ mod tests {
         assert_eq!((entry.device, entry.source.as_str()), ((7, 3), "a:1:/main"));
         assert!(entry.is_volume("main") && !entry.is_volume("ain"));
         assert!(parse_line(MOUNTINFO.split(|byte| *byte == b'\n').nth(1).unwrap()).unwrap().is_ours());
+    }
+
+    #[test]
+    fn a_path_lies_on_the_nearest_mount() {
+        let on = |path: &str| covering(MOUNTINFO, Path::new(path)).unwrap();
+        assert_eq!((on("/etc").fs_type.as_str(), on("/etc").shared), ("ext4", false));
+        assert_eq!(on("/mnt/a b/c").fs_type, "tmpfs", "the last one is on top");
+        assert_eq!(on("/mnt/a bc").fs_type, "ext4");
+        let line = MOUNTINFO.split(|byte| *byte == b'\n').nth(1).unwrap();
+        assert!(parse_line(line).unwrap().shared);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod fault;
 mod frame;
+pub mod knock;
 mod pool;
 mod probe;
 pub mod quic;

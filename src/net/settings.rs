@@ -33,7 +33,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
 /// Before the first measurement. Too low costs a handshake packet sent twice, too high a slow start.
 const INITIAL_RTT: Duration = Duration::from_millis(2);
 /// What the kernel is asked to hold for us while we are not scheduled.
-const SOCKET_BUFFER_BYTES: libc::c_int = 8 << 20;
+pub const SOCKET_BUFFER_BYTES: libc::c_int = 8 << 20;
 const CONNECTION_ID_BYTES: usize = 8;
 
 /// What can be chosen otherwise, for the benchmark that shows what each choice brings (`bench/net`, with the figures in

@@ -4,7 +4,7 @@ from objects import containers, pod_of, shown
 
 LABELS = {"name", "instance", "component", "part-of", "version", "managed-by"}
 # Why each is, stands in the template beside it.
-PRIVILEGED = {("csi-node", "csi"), ("mounts", "keeper")}
+PRIVILEGED = {("csi-node", "csi"), ("csi-node", "preflight"), ("mounts", "keeper")}
 ROOT = {"csi-node", "mounts"}
 # It is not to be restarted, nor to be ended for want of memory: mounts go with it.
 LASTING = {"mounts"}

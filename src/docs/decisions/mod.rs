@@ -87,3 +87,6 @@ pub mod csi {}
 
 #[doc = include_str!("0029-a-cluster-makes-itself.md")]
 pub mod a_cluster_makes_itself {}
+
+#[doc = include_str!("0030-hosts.md")]
+pub mod hosts {}

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::crypto::ca::ClusterAuthority;
 use crate::crypto::tls;
+use crate::net::knock::knock;
 use crate::types::limits::BULK_BYTES_MAX;
 use crate::wire::codec::{FLAG_FAULT, HEADER_BYTES, Header};
 
@@ -206,4 +207,13 @@ async fn a_taken_address_is_named() {
     let error = QuicEndpoint::bind(Some(server.address.parse().unwrap()), &identity(&authority, META)).err().unwrap();
     assert!(error.to_string().contains(&server.address), "{error}");
     server.kill();
+}
+
+#[tokio::test]
+async fn a_server_answers_a_knock() {
+    let (server, service) = server(&authority());
+    let address = server.address.parse().unwrap();
+    let answered = tokio::task::spawn_blocking(move || knock(address, PATIENCE)).await.unwrap();
+    assert!(answered.unwrap() < PATIENCE);
+    assert_eq!(service.begun(), 0);
 }
