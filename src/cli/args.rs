@@ -77,7 +77,7 @@ pub enum Command {
     Status(StatusArgs),
     /// Make what a server needs before its first start, where nobody carries tokens: in containers
     Bootstrap(BootstrapArgs),
-    /// Ask whether the server of a directory answers: for health checks
+    /// Ask whether a server or a mount answers: for health checks
     Probe(ProbeArgs),
     /// Measure how fast a directory is, on a mount or anywhere else
     Bench(BenchArgs),
@@ -299,6 +299,15 @@ pub enum VolumeCommand {
 
 #[derive(Debug, Args)]
 pub struct VolumeCreateArgs {
+    #[command(flatten)]
+    pub volume: NewVolumeArgs,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+/// What a volume is to be like.
+#[derive(Debug, Args)]
+pub struct NewVolumeArgs {
     pub name: String,
     /// Copies of every chunk [default: 3]
     #[arg(long, value_name = "N")]
@@ -327,8 +336,6 @@ pub struct VolumeCreateArgs {
     /// What is written on the volume, to find it by; may be given again
     #[arg(long = "label", short = 'l', value_name = "KEY=VALUE")]
     pub labels: Vec<Label>,
-    #[command(flatten)]
-    pub admin: AdminArgs,
 }
 
 #[derive(Debug, Args)]
