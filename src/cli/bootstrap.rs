@@ -301,13 +301,6 @@ mod tests {
         assert!(mount_point(&dir.path().join("file")).is_err());
     }
 
-    #[test]
-    fn without_a_command_it_ends_and_a_command_that_is_not_there_is_named() {
-        then(&ThenArgs { command: Vec::new() }).unwrap();
-        let failure = then(&ThenArgs { command: vec!["/nowhere/holdfast".into(), "meta".into()] }).unwrap_err();
-        assert!(failure.sentence().contains("/nowhere/holdfast"), "{failure:?}");
-    }
-
     #[tokio::test(start_paused = true)]
     async fn a_cluster_that_is_away_is_asked_again_and_a_refusal_is_an_answer() {
         let mut calls = 0;
