@@ -11,6 +11,7 @@
 #   busybox_at DIR              a root directory with a shell and the usual commands
 #
 # Reads WORK (a directory), HOLDFAST_BIN (the program) and CREDENTIAL (an operator's). `defer COMMAND...` is called with what undoes it.
+# With OWN_NETWORK=1 a host has a network of its own too, where Docker makes bridges and publishes ports; that needs iproute2 and iptables.
 
 place_of() { printf '%s/host-%s' "$WORK" "$1"; }
 
@@ -18,10 +19,11 @@ host_up() {
     local host=$1 place
     place=$(place_of "$host")
     mkdir -p "$place"
-    setsid unshare --mount --pid --fork --kill-child --mount-proc --propagation private bash -c '
+    setsid unshare ${OWN_NETWORK:+--net} --mount --pid --fork --kill-child --mount-proc --propagation private bash -c '
         for dir in /run/docker /run/containerd /run/holdfast; do mkdir -p $dir && mount -t tmpfs tmpfs $dir || exit 1; done
+        [[ -z $2 ]] || ip link set lo up || exit 1
         touch "$1/is-up"
-        while :; do sleep 1000 & wait $!; done' host "$place" >"$place/log" 2>&1 </dev/null &
+        while :; do sleep 1000 & wait $!; done' host "$place" "${OWN_NETWORK:-}" >"$place/log" 2>&1 </dev/null &
     echo $! >"$place/pid"
     disown
     defer host_kill "$host"
@@ -32,10 +34,11 @@ host_up() {
 }
 
 # on HOST COMMAND...: a program of that host's.
-on() { nsenter --mount --pid --target "$(cat "$(place_of "$1")/init")" "${@:2}"; }
+on() { nsenter --net --mount --pid --target "$(cat "$(place_of "$1")/init")" "${@:2}"; }
 
 host_start() {
-    local host=$1 what=$2 place command
+    local host=$1 what=$2 place command network=(--bridge none --iptables=false)
+    [[ -z ${OWN_NETWORK:-} ]] || network=()
     place=$(place_of "$host")
     case $what in
     plugin) command=("$HOLDFAST_BIN" docker --credential "$CREDENTIAL" --dir "$place/plugin") ;;
@@ -43,7 +46,7 @@ host_start() {
         rm -f "$place/dockerd-pid"
         command=(
             dockerd --data-root "$place/docker" --exec-root /run/docker --pidfile "$place/dockerd-pid" --host "unix://$place/docker.sock"
-            --bridge none --iptables=false --cgroup-parent "holdfast-$host" "${@:3}"
+            ${network[@]+"${network[@]}"} --cgroup-parent "holdfast-$host" "${@:3}"
         )
         ;;
     esac

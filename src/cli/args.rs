@@ -79,7 +79,7 @@ pub enum Command {
     Status(StatusArgs),
     /// Make what a server needs before its first start, where nobody carries tokens: in containers
     Bootstrap(BootstrapArgs),
-    /// Ask whether the server of a directory answers: for health checks
+    /// Ask whether a server or a mount answers: for health checks
     Probe(ProbeArgs),
     /// Check that this host has what a role needs, before it is started
     Preflight(PreflightArgs),
@@ -303,6 +303,15 @@ pub enum VolumeCommand {
 
 #[derive(Debug, Args)]
 pub struct VolumeCreateArgs {
+    #[command(flatten)]
+    pub volume: NewVolumeArgs,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+/// What a volume is to be like.
+#[derive(Debug, Args)]
+pub struct NewVolumeArgs {
     pub name: String,
     /// Copies of every chunk [default: 3]
     #[arg(long, value_name = "N")]
@@ -331,8 +340,6 @@ pub struct VolumeCreateArgs {
     /// What is written on the volume, to find it by; may be given again
     #[arg(long = "label", short = 'l', value_name = "KEY=VALUE")]
     pub labels: Vec<Label>,
-    #[command(flatten)]
-    pub admin: AdminArgs,
 }
 
 #[derive(Debug, Args)]

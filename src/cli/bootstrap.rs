@@ -3,30 +3,37 @@
 //! Run before each server, again and again: what is made already stays. The first metadata server finds the vault empty and makes the
 //! cluster; the others, and stores, find the operator's credential there, make a token with it and spend it at once. No secret is printed or
 //! stands on a command line. A server that has lost its disk joins anew and never makes a second cluster.
+//!
+//! Where nothing can be run before a server (Compose, Swarm), this is what its container starts: with `-- COMMAND` it becomes the server
+//! when everything is made.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cli::args::{
     BootstrapArgs, BootstrapClientArgs, BootstrapCommand, BootstrapMetaArgs, BootstrapProgramArgs, BootstrapStoreArgs,
-    VaultArgs,
+    BootstrapVolumeArgs, ThenArgs, VaultArgs,
 };
 use crate::cli::cluster::{self, ADMIN_CREDENTIAL_FILE};
 use crate::cli::failure::{Context, Failure, Outcome};
 use crate::cli::settings::absolute;
-use crate::cli::{dial, join, member, store};
+use crate::cli::{dial, join, member, store, volume};
 use crate::container::vault::Vault;
 use crate::crypto::identity::Credential;
 use crate::host::chance;
 use crate::host::data_dir::DataDir;
 use crate::host::file::sync_dir;
+use crate::host::mountinfo::is_dead;
 use crate::remote::meta::MetaClient;
-use crate::remote::operator::Operator;
+use crate::remote::operator::{Operator, OperatorError};
 use crate::types::record::{ClientGrant, Role};
+use crate::types::volume::NewVolume;
 
 /// What a client's credential is called in a vault.
 const CLIENT_CREDENTIAL: &str = "client.credential";
@@ -41,11 +48,19 @@ const PROGRAMS: [&str; 2] = ["holdfast", "holdfast-keeper"];
 /// Something cannot be used, or what others have to do first did not happen in five minutes.
 pub fn run(args: BootstrapArgs) -> Outcome {
     match args.command {
-        BootstrapCommand::Meta(args) => meta(&args),
-        BootstrapCommand::Store(args) => store(&args),
-        BootstrapCommand::Client(args) => client(&args),
+        BootstrapCommand::Meta(args) => meta(&args).and_then(|()| then(&args.then)),
+        BootstrapCommand::Store(args) => store(&args).and_then(|()| then(&args.then)),
+        BootstrapCommand::Client(args) => client(&args).and_then(|()| then(&args.then)),
+        BootstrapCommand::Volume(args) => volume(&args).and_then(|()| then(&args.client.then)),
         BootstrapCommand::Program(args) => program(&args),
     }
+}
+
+/// Goes on as another program, in this process: who started it has the server itself, for signals and for its end.
+fn then(args: &ThenArgs) -> Outcome {
+    let Some((program, arguments)) = args.command.split_first() else { return Ok(()) };
+    let error = Command::new(program).args(arguments).exec();
+    Err(Failure::new(format!("{} cannot be started: {error}", program.display())))
 }
 
 fn meta(args: &BootstrapMetaArgs) -> Outcome {
@@ -112,6 +127,37 @@ fn client(args: &BootstrapClientArgs) -> Outcome {
     refresh(&vault, CLIENT_CREDENTIAL)
 }
 
+/// A volume that is there stays as it is.
+fn volume(args: &BootstrapVolumeArgs) -> Outcome {
+    let wanted = volume::new_volume(&args.volume)?;
+    let admin = credential(&args.client.credential)?;
+    dial::small_runtime()?.block_on(async {
+        let cluster = operator(&admin)?;
+        until_it_answers(async || made(&cluster, wanted.clone()).await).await
+    })?;
+    client(&args.client)?;
+    args.mount_point.as_deref().map_or(Ok(()), mount_point)
+}
+
+async fn made(cluster: &Operator, wanted: NewVolume) -> Result<(), OperatorError> {
+    // Looked for first, so that starting again writes nothing.
+    match cluster.volume(&wanted.name).await {
+        Err(OperatorError::NotFound(_)) => match cluster.create_volume(wanted).await {
+            Err(OperatorError::Exists(_)) => Ok(()),
+            made => made.map(drop),
+        },
+        found => found.map(drop),
+    }
+}
+
+/// A directory to mount on. What a mount that was killed has left there is the next mount's to take away.
+fn mount_point(dir: &Path) -> Outcome {
+    if is_dead(dir) {
+        return Ok(());
+    }
+    fs::create_dir_all(dir).or_fail(|| dir.display().to_string())
+}
+
 /// This program and its keeper, for mounts that other processes make. What is there already stays: to a mount's keeper a new file is another
 /// program.
 fn program(args: &BootstrapProgramArgs) -> Outcome {
@@ -157,12 +203,21 @@ fn join_as(mut request: member::Request<'_>, admin: &Credential, check: impl FnO
 
 /// One that is asked for until somebody leads the cluster.
 async fn token(admin: &Credential, role: Role) -> Outcome<String> {
-    let transport = dial::transport(&admin.identity)?;
-    let cluster = Operator::new(Arc::new(MetaClient::new(transport, admin.metas.clone())));
+    let cluster = operator(admin)?;
+    until_it_answers(async || cluster.create_token(role, ClientGrant::default(), TOKEN_TTL_MS).await).await
+}
+
+fn operator(admin: &Credential) -> Outcome<Operator> {
+    Ok(Operator::new(Arc::new(MetaClient::new(dial::transport(&admin.identity)?, admin.metas.clone()))))
+}
+
+/// Asks again while the cluster cannot answer, for five minutes; what it refuses it would refuse again.
+async fn until_it_answers<T>(mut ask: impl AsyncFnMut() -> Result<T, OperatorError>) -> Outcome<T> {
     let begun = Instant::now();
     loop {
-        match cluster.create_token(role, ClientGrant::default(), TOKEN_TTL_MS).await {
-            Ok(token) => return Ok(token),
+        match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(error @ OperatorError::Refused(_)) => return Err(error.into()),
             Err(error) if begun.elapsed() >= PATIENCE => return Err(error.into()),
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
@@ -232,6 +287,35 @@ mod tests {
         };
         assert_eq!(told(&again), told(&made.admin));
         assert!(cluster::admin_again(dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_mount_point_is_made_and_may_be_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("mnt/www");
+        for _ in 0..2 {
+            mount_point(&place).unwrap();
+            assert!(place.is_dir());
+        }
+        fs::write(dir.path().join("file"), "").unwrap();
+        assert!(mount_point(&dir.path().join("file")).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cluster_that_is_away_is_asked_again_and_a_refusal_is_an_answer() {
+        let mut calls = 0;
+        let answer = until_it_answers(async || {
+            calls += 1;
+            if calls < 3 { Err(OperatorError::Misfit) } else { Ok(calls) }
+        });
+        assert_eq!(answer.await.unwrap(), 3);
+        let mut calls = 0;
+        let refused = until_it_answers(async || {
+            calls += 1;
+            Err::<(), _>(OperatorError::Refused("no".into()))
+        });
+        assert!(refused.await.is_err());
+        assert_eq!(calls, 1);
     }
 
     #[test]

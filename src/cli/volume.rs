@@ -2,7 +2,7 @@
 
 use crate::admin::documents::VolumeDocument;
 use crate::cli::args::{
-    AccessArg, CommonArgs, VolumeArgs, VolumeChangeArgs, VolumeCommand, VolumeCreateArgs, VolumeSetArgs,
+    AccessArg, CommonArgs, NewVolumeArgs, VolumeArgs, VolumeChangeArgs, VolumeCommand, VolumeSetArgs,
 };
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::operator;
@@ -18,7 +18,7 @@ use crate::types::volume::{Access, NewVolume, Volume, VolumeChange, VolumePolicy
 pub fn run(common: &CommonArgs, args: VolumeArgs) -> Outcome {
     match args.command {
         VolumeCommand::Create(args) => {
-            let volume = new_volume(&args)?;
+            let volume = new_volume(&args.volume)?;
             operator::run(common, &args.admin, |cluster| create(cluster, volume))
         }
         VolumeCommand::Set(VolumeSetArgs { name, change: args, admin }) => {
@@ -54,7 +54,9 @@ fn limit(bytes: u64) -> String {
     if bytes == 0 { "none".to_string() } else { ByteSize(bytes).to_string() }
 }
 
-fn new_volume(args: &VolumeCreateArgs) -> Outcome<NewVolume> {
+/// # Errors
+/// A chunk cannot be that large.
+pub fn new_volume(args: &NewVolumeArgs) -> Outcome<NewVolume> {
     let defaults = NewVolume::named(&args.name);
     Ok(NewVolume {
         policy: policy(args, defaults.policy)?,
@@ -65,7 +67,7 @@ fn new_volume(args: &VolumeCreateArgs) -> Outcome<NewVolume> {
     })
 }
 
-fn policy(args: &VolumeCreateArgs, defaults: VolumePolicy) -> Outcome<VolumePolicy> {
+fn policy(args: &NewVolumeArgs, defaults: VolumePolicy) -> Outcome<VolumePolicy> {
     let chunk_bytes = match args.chunk_size {
         Some(size) => u32::try_from(size.0).map_err(|_| Failure::usage(format!("a chunk of {size} is too large")))?,
         None => defaults.chunk_bytes,

@@ -18,6 +18,8 @@ pub const PLAIN: &str = "fuse.holdfast";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountEntry {
     pub target: PathBuf,
+    /// Which directory of the filesystem is mounted there.
+    pub root: PathBuf,
     /// `(major, minor)`, which no two filesystems share.
     pub device: (u32, u32),
     pub fs_type: String,
@@ -59,11 +61,14 @@ pub fn mounts_of(device: (u32, u32)) -> io::Result<Vec<MountEntry>> {
 
 /// In how many namespaces the filesystem of this device is mounted elsewhere than at `place`, as in the containers that have it. Who has a
 /// copy of this host's own table (services), or this host's tree below a directory of its own (monitoring), has it at the same place.
-/// Only namespaces of processes that are seen from here count.
+/// Where this process is in a container, this host has the place by another name. Only namespaces of processes that are seen from here
+/// count.
 ///
 /// # Errors
 /// `/proc` is not mounted.
 pub fn users_of(device: (u32, u32), place: &Path) -> io::Result<usize> {
+    let outside = outside(&fs::read("/proc/self/mountinfo")?, place);
+    let places: Vec<&Path> = [Some(place), outside.as_deref()].into_iter().flatten().collect();
     let mut seen = HashSet::new();
     let mut users = 0;
     for process in fs::read_dir("/proc")?.flatten() {
@@ -74,15 +79,26 @@ pub fn users_of(device: (u32, u32), place: &Path) -> io::Result<usize> {
         }
         let Ok(mountinfo) = fs::read(process.path().join("mountinfo")) else { continue };
         seen.insert(namespace);
-        users += usize::from(is_used(&mountinfo, device, place));
+        users += usize::from(is_used(&mountinfo, device, &places));
     }
     Ok(users)
 }
 
-fn is_used(mountinfo: &[u8], device: (u32, u32), place: &Path) -> bool {
-    let below = place.strip_prefix("/").unwrap_or(place);
+fn is_used(mountinfo: &[u8], device: (u32, u32), places: &[&Path]) -> bool {
+    let below = |place: &&Path| place.strip_prefix("/").unwrap_or(place).to_path_buf();
+    let places: Vec<PathBuf> = places.iter().map(below).collect();
     let mut entries = mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line);
-    entries.any(|entry| entry.device == device && !entry.target.ends_with(below))
+    entries.any(|entry| entry.device == device && !places.iter().any(|place| entry.target.ends_with(place)))
+}
+
+/// What a place is called on the filesystem that it is on, where a directory of that is bound into a container.
+fn outside(mountinfo: &[u8], place: &Path) -> Option<PathBuf> {
+    let entries = mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line);
+    let around = entries.filter(|entry| place != entry.target && place.starts_with(&entry.target));
+    // Of several at the same place the last is on top.
+    let entry = around.max_by_key(|entry| entry.target.as_os_str().len())?;
+    let rest = place.strip_prefix(&entry.target).ok()?;
+    (entry.root != Path::new("/")).then(|| entry.root.join(rest))
 }
 
 /// The mount that this path, absolute and without links, lies on, by such a list.
@@ -104,6 +120,7 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
     let (major, minor) = std::str::from_utf8(fields.get(2)?).ok()?.split_once(':')?;
     Some(MountEntry {
         target: OsString::from_vec(unescape(fields.get(4)?)).into(),
+        root: OsString::from_vec(unescape(fields.get(3)?)).into(),
         device: (major.parse().ok()?, minor.parse().ok()?),
         fs_type: text(fields.get(dash + 1)?),
         source: text(fields.get(dash + 2)?),
@@ -177,10 +194,25 @@ mod tests {
     fn who_has_a_volume_has_it_elsewhere() {
         let container = b"40 39 0:30 / /data rw - fuse.holdfast a:1:/www rw\n";
         let monitor = b"40 39 0:30 / /rootfs/var/lib/holdfast/mounts/www ro - fuse.holdfast a:1:/www rw\n";
+        let places = [Path::new("/var/lib/holdfast/mounts/www")];
+        assert!(is_used(container, (0, 30), &places));
+        assert!(!is_used(container, (0, 31), &places));
+        assert!(!is_used(monitor, (0, 30), &places), "it sees the host's tree");
+    }
+
+    #[test]
+    fn a_place_in_a_container_is_known_by_its_name_outside() {
+        let container = b"40 39 0:50 / / rw - overlay overlay rw\n\
+            41 40 254:0 /var/lib/docker/plugins/1a2b/propagated-mount /var/lib/holdfast rw shared:1 - ext4 /dev/root rw\n\
+            42 41 0:30 / /var/lib/holdfast/mounts/www rw - fuse.holdfast a:1:/www rw\n";
+        let host =
+            b"60 22 0:30 / /var/lib/docker/plugins/1a2b/propagated-mount/mounts/www rw - fuse.holdfast a:1:/www rw\n";
         let place = Path::new("/var/lib/holdfast/mounts/www");
-        assert!(is_used(container, (0, 30), place));
-        assert!(!is_used(container, (0, 31), place));
-        assert!(!is_used(monitor, (0, 30), place), "it sees the host's tree");
+        let outside = outside(container, place).unwrap();
+        assert!(!is_used(host, (0, 30), &[place, &outside]));
+        assert!(is_used(host, (0, 30), &[place]));
+        assert!(is_used(b"70 60 0:30 / /data rw - fuse.holdfast a:1:/www rw\n", (0, 30), &[place, &outside]));
+        assert_eq!(super::outside(b"22 1 254:0 / / rw - ext4 /dev/root rw\n", place), None, "it is no other name");
     }
 
     #[test]

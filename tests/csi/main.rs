@@ -15,6 +15,7 @@
 //! case that is in one and not in the other is a fault. Where a capability is not advertised, the case is that its call is
 //! `UNIMPLEMENTED`.
 
+mod call;
 mod controller;
 mod held;
 mod identity;
@@ -35,8 +36,8 @@ use crate::world::{Case, World};
 #[command(name = "csi", about = "The cases that a CSI driver has to pass")]
 struct Run {
     socket: PathBuf,
-    #[arg(long)]
-    dir: PathBuf,
+    #[arg(long, required_unless_present = "call")]
+    dir: Option<PathBuf>,
     #[arg(long)]
     credential: Option<PathBuf>,
     #[arg(long, default_value = "")]
@@ -49,6 +50,10 @@ struct Run {
     unpublish: Option<String>,
     #[arg(long)]
     end: Option<String>,
+    #[arg(long, value_name = "METHOD")]
+    call: Option<String>,
+    #[arg(requires = "call", value_name = "KEY=VALUE")]
+    fields: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -69,7 +74,8 @@ fn main() -> ExitCode {
 }
 
 async fn run_all(run: &Run, cases: &[Case]) -> ExitCode {
-    let mut world = match World::connect(&run.socket, &run.dir, run.credential.as_deref()).await {
+    let dir = run.dir.clone().unwrap_or_default();
+    let mut world = match World::connect(&run.socket, &dir, run.credential.as_deref()).await {
         Ok(world) => world,
         Err(error) => {
             eprintln!("csi: {}: {error}", run.socket.display());
@@ -80,6 +86,7 @@ async fn run_all(run: &Run, cases: &[Case]) -> ExitCode {
         Run { keep: Some(name), .. } => Some(held::keep(&mut world, name).await),
         Run { away: Some(name), .. } => Some(held::away(&mut world, name).await),
         Run { unpublish: Some(name), .. } => Some(held::unpublish(&mut world, name).await),
+        Run { call: Some(method), fields, .. } => Some(call::call(&mut world, method, fields).await),
         Run { end: Some(name), .. } => Some(held::end(&mut world, name).await),
         _ => None,
     };

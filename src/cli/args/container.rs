@@ -1,10 +1,11 @@
 //! What containers need: Docker's plugin, the CSI driver, servers that make themselves and are asked how they are.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::AdminArgs;
+use super::{AdminArgs, NewVolumeArgs};
 use crate::config::value::HostPort;
 
 #[derive(Debug, Args)]
@@ -61,6 +62,8 @@ pub enum BootstrapCommand {
     Store(BootstrapStoreArgs),
     /// A client's credential
     Client(BootstrapClientArgs),
+    /// A volume, if there is none of that name, and a client's credential to mount it with
+    Volume(BootstrapVolumeArgs),
     /// This program and its keeper, in a directory
     Program(BootstrapProgramArgs),
 }
@@ -75,6 +78,14 @@ pub struct VaultArgs {
     /// A directory
     #[arg(long, value_name = "DIR")]
     pub secret_dir: Option<PathBuf>,
+}
+
+/// What a container is for, where nothing else runs before it.
+#[derive(Debug, Args)]
+pub struct ThenArgs {
+    /// What this process is to become when everything is made
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -94,6 +105,8 @@ pub struct BootstrapMetaArgs {
     /// Where the operator's credential lies, or will
     #[command(flatten)]
     pub vault: VaultArgs,
+    #[command(flatten)]
+    pub then: ThenArgs,
 }
 
 #[derive(Debug, Args)]
@@ -113,6 +126,8 @@ pub struct BootstrapStoreArgs {
     /// The operator's credential; it is waited for
     #[arg(long, value_name = "FILE")]
     pub credential: PathBuf,
+    #[command(flatten)]
+    pub then: ThenArgs,
 }
 
 #[derive(Debug, Args)]
@@ -123,6 +138,19 @@ pub struct BootstrapClientArgs {
     /// Where the client's credential is to lie
     #[command(flatten)]
     pub vault: VaultArgs,
+    #[command(flatten)]
+    pub then: ThenArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct BootstrapVolumeArgs {
+    #[command(flatten)]
+    pub volume: NewVolumeArgs,
+    /// A directory that it will be mounted on, made if need be
+    #[arg(long, value_name = "DIR")]
+    pub mount_point: Option<PathBuf>,
+    #[command(flatten)]
+    pub client: BootstrapClientArgs,
 }
 
 #[derive(Debug, Args)]
@@ -134,8 +162,11 @@ pub struct BootstrapProgramArgs {
 #[derive(Debug, Args)]
 pub struct ProbeArgs {
     /// The directory of a metadata server or a store
-    #[arg(long, value_name = "DIR")]
-    pub dir: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "mount")]
+    pub dir: Option<PathBuf>,
+    /// Where a volume is mounted: whether it is, and its process answers
+    #[arg(long, value_name = "MNT", conflicts_with_all = ["dir", "ready"])]
+    pub mount: Option<PathBuf>,
     /// Also that the cluster has a leader, as far as the server knows
     #[arg(long)]
     pub ready: bool,
