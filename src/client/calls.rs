@@ -78,6 +78,14 @@ pub async fn within<T>(call: Option<Arc<Call>>, work: impl Future<Output = T>) -
     }
 }
 
+/// The same for work that does not wait.
+pub fn within_now<T>(call: Option<Arc<Call>>, work: impl FnOnce() -> T) -> T {
+    match call {
+        Some(call) => CALL.sync_scope(call, work),
+        None => work(),
+    }
+}
+
 /// What the running task works for.
 pub fn current() -> Option<Arc<Call>> {
     CALL.try_with(Arc::clone).ok()
@@ -148,10 +156,15 @@ impl Calls {
 }
 
 impl Core {
+    /// A client before has perhaps begun the call at hand.
+    pub fn may_be_done(&self) -> bool {
+        self.calls.any.load(Ordering::Acquire)
+    }
+
     /// What came of the call at hand, if a client before has begun it: to be asked before anything is done for it. With the inode that was
     /// made, or linked.
     pub fn done_before(&self) -> Option<Result<Option<Ino>>> {
-        if !self.calls.any.load(Ordering::Acquire) {
+        if !self.may_be_done() {
             return None;
         }
         self.calls.take(&*current()?)

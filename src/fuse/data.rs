@@ -13,6 +13,7 @@ use super::locks::unlock_all;
 use super::names::reply_empty;
 use super::serve::{Surrender, serve, serve_leaving};
 use crate::client::api::{Handle, Posix, Result, WriteRequest};
+use crate::client::calls::within_now;
 use crate::types::error::FsError;
 use crate::types::id::Ino;
 
@@ -92,8 +93,11 @@ impl<F: Posix> Door<F> {
         write: WriteRequest<'_>,
         reply: ReplyWrite,
     ) {
-        if let Some(result) = self.fs.try_write(number, handle, write) {
-            return reply_written(result, reply);
+        // Twice, what is appended would be there twice.
+        let call = if write.append { self.desk.call(caller) } else { None };
+        if let Some(result) = within_now(call.clone(), || self.fs.try_write(number, handle, write)) {
+            reply_written(result, reply);
+            return drop(call);
         }
         let (fs, data) = (self.fs.clone(), write.data.to_vec());
         let write = WriteRequest { data: &[], ..write };

@@ -44,7 +44,7 @@ pub(super) fn serve<T: Send + 'static>(
     reply: impl FnOnce(Result<T>) + Send + 'static,
 ) {
     let changes = matches!(surrender, Surrender::Change | Surrender::Obtain(_));
-    let call = (changes && desk.notes_calls).then(|| Call::new(caller.call));
+    let call = if changes { desk.call(caller) } else { None };
     let mut work: Work<T> = Box::pin(within(call.clone(), work));
     match begin(&desk.runtime, &mut work) {
         Poll::Ready(result) => reply(result),
@@ -77,6 +77,11 @@ pub(super) struct Desk {
 }
 
 impl Desk {
+    /// The call, where it is to be noted what came of it until it is answered.
+    pub fn call(&self, caller: Caller) -> Option<Arc<Call>> {
+        self.notes_calls.then(|| Call::new(caller.call))
+    }
+
     pub fn new(runtime: Runtime, notes_calls: bool) -> Desk {
         Desk { runtime, afterwork: Afterwork::default(), notes_calls }
     }

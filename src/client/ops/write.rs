@@ -45,7 +45,7 @@ impl Core {
         };
         let bytes = write.data.len() as u64;
         self.reserve_soon();
-        if write.sync || file.mode.sync || self.space_is_low() || self.is_for_a_call(write) {
+        if write.sync || file.mode.sync || self.space_is_low() || (write.append && self.may_be_done()) {
             return None;
         }
         // Counted as of a call until it is dirty.
@@ -140,11 +140,6 @@ impl Core {
             return Err(FsError::ReadOnly);
         }
         if file.mode.write { Ok(file) } else { Err(FsError::BadHandle) }
-    }
-
-    /// Done twice, it would be there twice: it is to be noted with its call, which is known where it may wait.
-    fn is_for_a_call(&self, write: &WriteRequest<'_>) -> bool {
-        write.append && self.config.kept.is_some()
     }
 
     /// Under a write lease the attributes may have been forgotten by a change of our own.
