@@ -224,7 +224,9 @@ need() {
 [[ $EUID -eq 0 ]] || fail "needs root, for namespaces and mounts"
 need dockerd docker.io docker docker.io busybox busybox-static curl curl jq jq
 need pgrep procps unshare util-linux mount mount
-[[ -x $HOLDFAST_BIN ]] || fail "$HOLDFAST_BIN is not there: build it with cargo build --release, or set HOLDFAST_BIN"
+for program in "$HOLDFAST_BIN" "$(dirname "$HOLDFAST_BIN")/holdfast-keeper"; do
+    [[ -x $program ]] || fail "$program is not there: build it with cargo build --release, or set HOLDFAST_BIN"
+done
 PATH=$(dirname "$HOLDFAST_BIN"):$PATH
 # The engine's own builder needs nothing else.
 export DOCKER_BUILDKIT=0

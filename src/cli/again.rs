@@ -11,6 +11,7 @@ use crate::cli::args::{CommonArgs, MountArgs};
 use crate::cli::failure::{Context, Outcome};
 use crate::cli::settings::{absolute, named_file};
 use crate::config::roles::MountConfig;
+use crate::host::facts::{KERNEL_RESENDS, mounts_outlive_processes};
 
 /// Beside the program itself.
 const KEEPER: &str = "holdfast-keeper";
@@ -38,6 +39,11 @@ impl Again<'_> {
         let keeper = program.with_file_name(KEEPER);
         if !keeper.exists() {
             eprintln!("holdfast: {} is not there: the mount will end with its process", keeper.display());
+            return Ok(None);
+        }
+        if !mounts_outlive_processes() {
+            let (major, minor) = KERNEL_RESENDS;
+            eprintln!("holdfast: the mount will end with its process: to go on with it takes Linux {major}.{minor}");
             return Ok(None);
         }
         let mut command = Command::new(keeper);

@@ -12,6 +12,7 @@ use crate::cli::failure::{Context, Outcome};
 use crate::client::kept::Kept;
 use crate::client::memory::log_bytes;
 use crate::fuse::session::Mount;
+use crate::host::facts::mounts_outlive_processes;
 use crate::keeper::Ward;
 
 /// What the kernel's requests are read from.
@@ -35,6 +36,11 @@ impl Keeping {
     pub fn find(memory_bytes: u64) -> Outcome<Option<Arc<Keeping>>> {
         let found = Ward::find().or_fail(|| "the keeper of this mount".to_string())?;
         let Some((ward, mut inherited)) = found else { return Ok(None) };
+        if !mounts_outlive_processes() {
+            // Whoever waited for an answer would wait for ever; with nothing kept the keeper ends as this process does.
+            tracing::warn!("this kernel is too old for the mount to outlive this process");
+            return Ok(None);
+        }
         let device = inherited.remove(DEVICE);
         let left = inherited.remove(CLIENT).and_then(|mut files| files.pop()).filter(|_| device.is_some());
         let kept = match left {

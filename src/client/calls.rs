@@ -23,7 +23,7 @@ use crate::types::error::FsError;
 use crate::types::id::Ino;
 use crate::types::op::{BatchReply, Op, OpReply, WriteAt};
 
-/// How long after it has begun a client is asked for what one before it has done.
+/// How long after it has recovered, and been asked by the kernel, a client is asked for what one before it has done.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 
 tokio::task_local! {
@@ -31,10 +31,18 @@ tokio::task_local! {
 }
 
 /// A call that is not answered. To be dropped after the answer was given.
-#[derive(Debug)]
 pub struct Call {
     number: u64,
     notes: Mutex<Notes>,
+    afterwards: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if let Some(afterwards) = self.afterwards.get_mut().take() {
+            afterwards();
+        }
+    }
 }
 
 /// By what it is noted.
@@ -42,13 +50,13 @@ pub struct Call {
 struct Notes {
     done_here: Vec<Noted>,
     /// The sequence is not given up before the call is noted no more.
-    sent: Option<(Sent, Arc<Ticket>)>,
+    sent: Option<(Sent, Option<Arc<Ticket>>)>,
 }
 
 impl Call {
     /// `number`: the kernel's, the same when it hands the call out again.
     pub fn new(number: u64) -> Arc<Call> {
-        Arc::new(Call { number, notes: Mutex::default() })
+        Arc::new(Call { number, notes: Mutex::default(), afterwards: Mutex::default() })
     }
 
     pub fn number(&self) -> u64 {
@@ -62,7 +70,12 @@ impl Call {
 
     /// It is about to be sent; what was sent for it before came to nothing.
     fn is_sent(&self, sent: Sent, ticket: Arc<Ticket>) {
-        self.notes.lock().sent = Some((sent, ticket));
+        self.notes.lock().sent = Some((sent, Some(ticket)));
+    }
+
+    /// To be done when it is answered: should this client be killed before, the next one answers.
+    pub fn when_answered(&self, what: impl FnOnce() + Send + 'static) {
+        self.afterwards.lock().get_or_insert_with(|| Box::new(what));
     }
 
     fn sends_nothing(&self) {
@@ -118,8 +131,8 @@ impl Calls {
         done.notes.done_here.push(noted);
     }
 
-    /// The leader has said what came of a call.
-    pub fn was_answered(&self, call: u64, sent: Sent, ticket: Ticket, reply: BatchReply) {
+    /// The leader has said what came of a call, and that is noted with it.
+    pub fn was_answered(&self, call: u64, sent: Sent, reply: BatchReply) {
         let result = match reply {
             BatchReply::Done(replies) => Ok(replies.iter().find_map(|reply| match reply {
                 OpReply::Entry { attr, .. } => Some(attr.ino),
@@ -131,7 +144,7 @@ impl Calls {
             BatchReply::Failed { error, .. } => Err(error),
         };
         self.any.store(true, Ordering::Release);
-        let notes = Notes { done_here: Vec::new(), sent: Some((sent, Arc::new(ticket))) };
+        let notes = Notes { done_here: Vec::new(), sent: Some((sent, None)) };
         self.done.lock().insert(call, Done { result, notes });
     }
 
@@ -172,7 +185,7 @@ impl Core {
 
     /// What nobody has asked for by now, nobody will: the kernel hands everything out again at once.
     pub fn forget_old_calls(&self) {
-        if self.begun.elapsed() > FORGET_AFTER {
+        if self.recovered.get().is_some_and(|at| at.elapsed() > FORGET_AFTER) {
             self.calls.forget();
         }
     }
@@ -184,7 +197,7 @@ impl Core {
             return;
         }
         call.sends_nothing();
-        match kept.sent().note(call.number, ticket.sequence(), ops) {
+        match kept.sent().note(call.number, ticket.session(), ticket.sequence(), ops) {
             Some(sent) => call.is_sent(sent, ticket.clone()),
             None => tracing::debug!("if this process is killed now, a call is perhaps done twice"),
         }

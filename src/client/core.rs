@@ -4,8 +4,8 @@
 //! in a task of its own: a caller who goes away does not leave the caches ignorant of what was done.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
@@ -58,7 +58,10 @@ pub struct Core {
     pub files: Files,
     pub journal: Journal,
     pub calls: Calls,
-    pub begun: Instant,
+    /// Since when everything that a client before has left is taken up, and calls are answered.
+    pub recovered: OnceLock<Instant>,
+    /// What open files are to be told is noted by one at a time.
+    pub noting_debts: Mutex<()>,
     pub listings: Listings,
     pub numbers: Numbers,
     pub quota: Quota,
@@ -205,7 +208,8 @@ impl Core {
             files: Files::new(config.kept.clone()),
             journal: Journal::default(),
             calls: Calls::default(),
-            begun: Instant::now(),
+            recovered: OnceLock::new(),
+            noting_debts: Mutex::default(),
             listings: Listings::default(),
             numbers: Numbers::default(),
             quota: Quota::new(memory.dirty_bytes_max()),

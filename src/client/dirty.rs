@@ -178,6 +178,11 @@ impl Dirty {
         self.frozen.iter().map(|(start, run)| (*start, run.bytes.clone())).collect()
     }
 
+    /// What comes next comes after the frozen runs.
+    pub fn mark_frozen(&self) {
+        self.frozen.values().flat_map(|run| &run.noted).for_each(Noted::mark);
+    }
+
     /// The frozen runs are in the cluster (or given up). Returns how many bytes they were.
     pub fn settle(&mut self) -> u64 {
         std::mem::take(&mut self.frozen).values().map(|run| run.len() as u64).sum()

@@ -79,6 +79,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use self::api::Result;
 use self::chunks::{ChunkStore, Patient};
 use self::core::{Core, Parts};
@@ -168,12 +170,13 @@ impl Client {
         session::start(&core, term);
         writeback::start(&core);
         if before.is_some() {
-            core.finish_sent(put_back).await;
+            core.finish_sent(put_back, goes_on).await;
         }
         ship::start(&core);
         if before.is_some() {
             core.settle_resumed().await;
         }
+        let _ = core.recovered.set(Instant::now());
         // The root has to be known for when the cluster is away.
         if let Err(error) = core.getattr(Ino::ROOT).await {
             tracing::warn!(%error, "the root of the volume was not read");

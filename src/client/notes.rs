@@ -2,7 +2,7 @@
 //!
 //! Nothing is noted where there is no next client: then everything here does nothing, and there is always room.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -13,7 +13,7 @@ use super::dirty::pieces;
 use super::inode::{Node, State, lock_all};
 use super::journal::Change;
 use super::kept::Kept;
-use super::kept::log::{Left, Noted};
+use super::kept::log::{Held, Left, Noted};
 use super::kept::taken::{CallPart, Changed, Taken, Written};
 use super::ops::was_written;
 use crate::types::attr::Time;
@@ -92,17 +92,19 @@ pub struct PutBack {
 }
 
 impl Core {
-    /// Puts back into buffers and journal what a client before has taken, as it had it: data in front of the changes that came
-    /// after it. To be called when what is held is known, or assumed, and before anything is done. `knows_holds`: the leader has
-    /// said what is held.
+    /// Puts back into buffers and journal what a client before has taken, as it had it: what was sealed in front of a change comes
+    /// before it, and what was not, behind all changes. To be called when what is held is known, or assumed, and before
+    /// anything is done. `knows_holds`: the leader has said what is held.
     pub fn put_back(self: &Arc<Self>, kept: &Kept, knows_holds: bool) -> PutBack {
         let mut put_back = PutBack::default();
         let sent = kept.shipping().map_or(0, |batch| batch.upto);
         let all = kept.take_over();
         let whole = whole_calls(kept, &all);
+        // By file, in order, each with the mark that its sealing has left.
+        let mut waiting: BTreeMap<Ino, VecDeque<(u64, Written, Noted)>> = BTreeMap::new();
         for left in all {
             let what = kept.what(&left);
-            let Left { at, stored, answered } = left;
+            let Left { at, mark, stored, answered } = left;
             match what {
                 Ok(Taken::Data(piece)) => {
                     if let (Some(part), Some(noted)) = (piece.call, answered) {
@@ -112,8 +114,8 @@ impl Core {
                         }
                         self.calls.was_done_here(part.call, None, noted);
                     }
-                    if stored.is_some_and(|noted| !self.put_back_data(&piece, noted, knows_holds)) {
-                        put_back.lost.insert(piece.ino);
+                    if let Some(noted) = stored {
+                        waiting.entry(piece.ino).or_default().push_back((mark, piece, noted));
                     }
                 }
                 Ok(Taken::Change(changed)) => {
@@ -121,6 +123,7 @@ impl Core {
                         self.calls.was_done_here(call, made(&changed.dated.op), noted);
                     }
                     let Some(noted) = stored else { continue };
+                    self.put_back_sealed(&changed.inos, at, &mut waiting, knows_holds, &mut put_back.lost);
                     let inos = changed.inos.clone();
                     if !self.put_back_change(changed, noted, knows_holds) {
                         put_back.lost.extend(inos);
@@ -131,7 +134,37 @@ impl Core {
                 Err(error) => tracing::error!(%error, "something that was taken cannot be read, and is lost"),
             }
         }
+        for (_, piece, noted) in waiting.into_values().flatten() {
+            if !self.put_back_data(&piece, noted, knows_holds) {
+                put_back.lost.insert(piece.ino);
+            }
+        }
         put_back
+    }
+
+    /// What was written to these files, and sealed before the change that stands here.
+    fn put_back_sealed(
+        self: &Arc<Self>,
+        inos: &[Ino],
+        at: u64,
+        waiting: &mut BTreeMap<Ino, VecDeque<(u64, Written, Noted)>>,
+        knows_holds: bool,
+        lost: &mut BTreeSet<Ino>,
+    ) {
+        for ino in inos {
+            let Some(pieces) = waiting.get_mut(ino) else { continue };
+            let sealed = pieces.iter().take_while(|(mark, ..)| *mark > 0 && *mark <= at).count();
+            for (_, piece, noted) in pieces.drain(..sealed) {
+                if !self.put_back_data(&piece, noted, knows_holds) {
+                    lost.insert(piece.ino);
+                }
+            }
+            let node = self.nodes.node(*ino);
+            let mut state = node.lock();
+            if !self.seal(&node, &mut state, JOURNAL_DATA_BYTES_MAX) {
+                tracing::warn!(%ino, "what was written before a change may be stored after it");
+            }
+        }
     }
 
     /// `false`: it cannot be, as somebody else may have the file.
@@ -169,21 +202,21 @@ impl Core {
                 state.held.assume(Hold { lease: Lease::Write, open: true });
             }
         }
-        for node in &nodes {
-            let Some(state) = locked.of(node.ino) else { return false };
-            if !self.seal(node, state, JOURNAL_DATA_BYTES_MAX) {
-                tracing::warn!(ino = %node.ino, "what was written before a change may be stored after it");
-            }
-        }
         let mut states: Vec<&mut State> = locked.iter_mut().collect();
         let nodes: Vec<&Arc<Node>> = nodes.iter().collect();
         self.append_noted(at, Change::Op(op), (&nodes, &mut states), Some(noted));
         true
     }
 
+    /// Nothing that is noted ends before this is dropped: what is lost is first reported to whoever comes next.
+    pub fn hold_notes(&self) -> Option<Held> {
+        self.config.kept.as_ref().map(|kept| kept.log().hold())
+    }
+
     /// What open files are to be told yet is told by the next client, if this one does not come to it.
     pub fn note_debts(&self) {
         let Some(kept) = &self.config.kept else { return };
+        let _one_at_a_time = self.noting_debts.lock();
         if kept.owes(&self.files.debts()).is_err() {
             tracing::warn!("if this process is killed now, something that was lost is not reported");
         }

@@ -33,8 +33,9 @@ use crate::types::lock::{LockSpace, OwnLock};
 use crate::types::op::Op;
 use crate::types::session::{Hold, Lease, SessionOpened};
 
-/// How long another host may stand in the way of a call that is sent again.
-const SEND_AGAIN: Duration = Duration::from_secs(5);
+/// How long another host may stand in the way of a call that is sent again: longer than a host that is not heard of can.
+const SEND_AGAIN: Duration = Duration::from_secs(15);
+const RETRY: Duration = Duration::from_millis(50);
 
 /// A session, and the one that a client before had on this mount.
 pub struct Begun {
@@ -110,12 +111,14 @@ impl Core {
         } else {
             self.files.lose(&self.locks.lose());
         }
+        let held = self.hold_notes();
         let PutBack { lost, sent } = if goes_on { self.put_back(kept, known) } else { give_up(kept) };
         if !lost.is_empty() {
             lost.iter().for_each(|ino| self.nodes.node(*ino).lock().fail(FsError::Io));
             self.journal.note_failure();
         }
         self.note_debts();
+        drop(held);
         let (session, records, bytes) = (self.session().id(), self.journal.last(), self.memory.dirty_bytes());
         let (lost, in_order) = (lost.len(), before.in_order);
         tracing::info!(%session, goes_on, in_order, records, bytes, lost, "taken over from another client");
@@ -123,7 +126,7 @@ impl Core {
     }
 
     /// What was perhaps sent by the client before has happened once when this returns, and nothing of that happens later.
-    pub async fn finish_sent(self: &Arc<Self>, last: u64) {
+    pub async fn finish_sent(self: &Arc<Self>, last: u64, goes_on: bool) {
         let session = self.session();
         let Some(kept) = self.config.kept.clone() else { return session.goes_on() };
         let batch = kept.shipping().filter(|_| last > 0);
@@ -131,6 +134,16 @@ impl Core {
             tracing::error!(%error, "what was sent for calls that are not answered cannot be read");
             Vec::new()
         });
+        let (answered, calls): (Vec<SentCall>, Vec<SentCall>) = calls
+            .into_iter()
+            // What another session was asked for nobody can say any more.
+            .filter(|call| goes_on && call.session == session.id())
+            .partition(|call| call.answer.is_some());
+        for SentCall { call, answer, sent, .. } in answered {
+            if let Some(answer) = answer {
+                self.calls.was_answered(call, sent, answer);
+            }
+        }
         let sequences = calls.iter().map(|call| call.sequence).chain(batch.map(|batch| batch.sequence));
         let mut tickets = session.tickets_again(&sequences.collect::<Vec<_>>());
         if let Some(ticket) = batch.and_then(|_| tickets.pop()) {
@@ -145,9 +158,20 @@ impl Core {
     /// happened when other changes go on never will, and the call is done anew.
     async fn send_again(&self, session: &Arc<MetaSession>, call: SentCall, ticket: Ticket) {
         let SentCall { call, ops, sent, .. } = call;
-        let answer = tokio::time::timeout(SEND_AGAIN, session.change(&ticket, ops, Hold::default())).await;
-        if let Ok(Ok(reply)) = answer.map(|answer| answer.result) {
-            self.calls.was_answered(call, sent, ticket, reply);
+        let mut until = Instant::now() + SEND_AGAIN;
+        let reply = loop {
+            let asking = session.change(&ticket, ops.clone(), Hold::default());
+            match tokio::time::timeout_at(until, asking).await.map(|answer| answer.result) {
+                Ok(Ok(reply)) => break reply,
+                // It is the cluster that does not answer.
+                Err(_) if !self.life.alive() => until = Instant::now() + SEND_AGAIN,
+                Ok(Err(FsError::Unreachable)) => tokio::time::sleep(RETRY).await,
+                Ok(Err(_)) | Err(_) => return,
+            }
+        };
+        // It is noted before its sequence is given up, which has to be before others' changes go on.
+        if sent.was_answered(&reply) {
+            self.calls.was_answered(call, sent, reply);
         }
     }
 

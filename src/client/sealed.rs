@@ -64,6 +64,7 @@ impl Core {
         let when = state.mtime.take().unwrap_or_else(|| self.clock.now());
         let clear_privileges = std::mem::take(&mut state.clear_privileges);
         let runs = state.dirty.freeze(Scope::All);
+        state.dirty.mark_frozen();
         let end = state.dirty.end().unwrap_or_default();
         state.dirty_since = None;
         let begun = self.nodes.asked();
@@ -150,7 +151,7 @@ impl Core {
     /// Ships one that a batch could not: puts it again, rewrites blocks, whatever it takes.
     ///
     /// # Errors
-    /// `Unreachable`: it is to be tried again. Anything else: the data is lost, and every handle of the file reports it.
+    /// `Unreachable`: it is to be tried again. Anything else: the data can never be stored, and is to be given up.
     pub async fn ship_sealed_alone(self: &Arc<Self>, data: &Data) -> Result<()> {
         match self.ship(&data.node, &data.load, &[], Hold::default()).await {
             Ok(shipped) => {
@@ -158,10 +159,7 @@ impl Core {
                 Ok(())
             }
             Err(failed) if !failed.fatal => Err(FsError::Unreachable),
-            Err(failed) => {
-                self.lose_sealed(data);
-                Err(failed.error)
-            }
+            Err(failed) => Err(failed.error),
         }
     }
 

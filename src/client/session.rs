@@ -248,6 +248,7 @@ fn close_soon(core: &Arc<Core>, expired: Arc<MetaSession>) {
 /// Returns of how many files and names something is lost.
 fn lose_everything(core: &Arc<Core>) -> usize {
     let mut lost = 0;
+    let held = core.hold_notes();
     core.dirty.lock().clear();
     core.numbers.lose();
     core.quota.lose();
@@ -269,6 +270,7 @@ fn lose_everything(core: &Arc<Core>) -> usize {
         core.journal.note_failure();
     }
     core.note_debts();
+    drop((records, held));
     // Not before: who waited for these looks at what failed.
     core.journal.end_loss();
     lost

@@ -269,6 +269,7 @@ impl Core {
 
     /// A change that was made here and that the leader will not have.
     fn give_up(self: &Arc<Self>, record: &Arc<Record>, error: &FsError) {
+        let held = self.hold_notes();
         self.heard(std::slice::from_ref(record));
         tracing::error!(%error, number = record.number, "a change that was made here was refused and is lost");
         self.journal.note_failure();
@@ -283,6 +284,7 @@ impl Core {
             }
         }
         self.note_debts();
+        drop(held);
         self.leave(std::slice::from_ref(record));
     }
 

@@ -335,6 +335,7 @@ impl Core {
             self.memory.give(state.dirty.thaw());
             return;
         }
+        let _held = self.hold_notes();
         self.memory.give(state.dirty.settle());
         if !state.dirty.has_fresh() {
             state.dirty_since = None;

@@ -43,7 +43,7 @@ pub(super) fn serve<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
     reply: impl FnOnce(Result<T>) + Send + 'static,
 ) {
-    let changes = matches!(surrender, Surrender::Change | Surrender::Obtain(_));
+    let changes = matches!(surrender, Surrender::Change | Surrender::Bounded(_) | Surrender::Obtain(_));
     let call = if changes { desk.call(caller) } else { None };
     let mut work: Work<T> = Box::pin(within(call.clone(), work));
     match begin(&desk.runtime, &mut work) {

@@ -7,6 +7,14 @@ use std::path::Path;
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
 
+/// From here on the kernel hands out again what a process has read of a mount's requests and not answered.
+pub const KERNEL_RESENDS: (u32, u32) = (6, 9);
+
+/// A mount can outlive its process. (A kernel that does not say which it is is taken to be new.)
+pub fn mounts_outlive_processes() -> bool {
+    kernel().is_none_or(|version| version >= KERNEL_RESENDS)
+}
+
 /// Major and minor number of the kernel.
 pub fn kernel() -> Option<(u32, u32)> {
     kernel_in(&fs::read_to_string("/proc/sys/kernel/osrelease").ok()?)

@@ -6,7 +6,8 @@
 //! for something waits. When the client ends, another is started, given all of it, and goes on.
 //!
 //! It knows nothing of filesystems, keeps nothing on disk, and is not replaced when the client is. [`Ward`] is the client's end;
-//! [`watch`](mod@watch) is the keeper's, and `lives` decides what follows when a client ends. [`service`] starts mounts for others.
+//! [`watch`](mod@watch) is the keeper's, and `lives` decides what follows when a client ends. [`service`] starts mounts for others. Where a
+//! service manager has started it, `manager` has that keep copies for a keeper that is killed.
 //!
 //! # What they say to each other
 //!
@@ -16,6 +17,8 @@
 //! which nobody follows it.
 
 mod lives;
+mod manager;
+mod oom;
 pub mod service;
 mod socket;
 mod ward;

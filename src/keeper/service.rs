@@ -24,7 +24,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::socket::{Listener, Socket};
-use super::{KEEPER_NAME, say};
+use super::{KEEPER_NAME, oom, say};
 
 const MOUNT: &str = "mount";
 const UMOUNT: &str = "umount";
@@ -44,6 +44,7 @@ pub fn serve(path: &Path, program: PathBuf) -> io::Result<()> {
     if unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) } < 0 {
         return Err(io::Error::last_os_error());
     }
+    let oom_before = oom::spare_this_process();
     let signals = block_signals()?;
     if Socket::connect(path).is_ok() {
         return Err(io::Error::new(io::ErrorKind::AddrInUse, format!("somebody listens on {}", path.display())));
@@ -60,11 +61,11 @@ pub fn serve(path: &Path, program: PathBuf) -> io::Result<()> {
         while UNDER_WAY.load(Ordering::SeqCst) >= REQUESTS_MAX {
             thread::sleep(PAUSE);
         }
-        let program = program.clone();
+        let (program, oom_before) = (program.clone(), oom_before.clone());
         let begun = listener.accept().and_then(|socket| {
             let counted = Counted::new();
             thread::Builder::new().name("request".into()).spawn(move || {
-                if let Err(error) = answer(&socket, &program) {
+                if let Err(error) = answer(&socket, &program, &oom_before) {
                     say(format_args!("a request failed: {error}"));
                 }
                 drop(counted);
@@ -122,21 +123,31 @@ pub fn upgrade(path: &Path) -> io::Result<()> {
     ask(path, &[UPGRADE.to_string()], io::stderr().as_fd()).map(drop)
 }
 
-fn answer(socket: &Socket, program: &Path) -> io::Result<()> {
+fn answer(socket: &Socket, program: &Path, oom_before: &oom::Before) -> io::Result<()> {
     let Some((message, mut descriptors)) = socket.receive()? else { return Ok(()) };
     let code = match (message.split('\0').collect::<Vec<_>>().as_slice(), descriptors.pop()) {
         ([MOUNT, ..], _) if ENDING.load(Ordering::SeqCst) => {
             return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nothing is mounted any more: it ends"));
         }
-        ([MOUNT, rest @ ..], Some(said)) => run(Command::new(program).arg(MOUNT).args(rest), said)?,
-        ([UMOUNT, rest @ ..], Some(said)) => run(Command::new(program).arg0("umount.holdfast").args(rest), said)?,
+        ([MOUNT, rest @ ..], Some(said)) => run(Command::new(program).arg(MOUNT).args(rest), said, oom_before)?,
+        ([UMOUNT, rest @ ..], Some(said)) => {
+            run(Command::new(program).arg0("umount.holdfast").args(rest), said, oom_before)?
+        }
         ([UPGRADE], _) => upgrade_all(program)?,
         _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "it was not understood")),
     };
     socket.send(&format!("{ENDED} {code}"), &[])
 }
 
-fn run(command: &mut Command, said: OwnedFd) -> io::Result<i32> {
+fn run(command: &mut Command, said: OwnedFd, oom_before: &oom::Before) -> io::Result<i32> {
+    let oom_before = oom_before.clone();
+    // SAFETY: it only calls the kernel.
+    unsafe {
+        command.pre_exec(move || {
+            oom_before.restore();
+            Ok(())
+        });
+    }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said);
     let mut child = {
         let mut ours = of_requests();

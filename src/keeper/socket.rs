@@ -41,11 +41,26 @@ impl Socket {
     /// # Errors
     /// Nobody listens there.
     pub fn connect(path: &Path) -> io::Result<Socket> {
-        let (socket, address) = (Socket { file: unconnected()? }, address_of(path)?);
+        let (socket, address) = (Socket { file: unconnected(libc::SOCK_SEQPACKET)? }, address_of(path)?);
+        socket.connect_to(&address)?;
+        Ok(socket)
+    }
+
+    /// Where datagrams are taken: nothing comes back.
+    ///
+    /// # Errors
+    /// Nobody takes any there.
+    pub fn datagrams_to(path: &Path) -> io::Result<Socket> {
+        let (socket, address) = (Socket { file: unconnected(libc::SOCK_DGRAM)? }, address_of(path)?);
+        socket.connect_to(&address)?;
+        Ok(socket)
+    }
+
+    fn connect_to(&self, address: &libc::sockaddr_un) -> io::Result<()> {
         // SAFETY: an open socket, and an address with its size.
         let connected =
-            unsafe { libc::connect(socket.number(), (&raw const address).cast(), size_of_val(&address) as u32) };
-        if connected < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
+            unsafe { libc::connect(self.number(), (&raw const *address).cast(), size_of_val(address) as u32) };
+        if connected < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     pub fn of(file: OwnedFd) -> Socket {
@@ -128,7 +143,7 @@ impl Listener {
     /// # Errors
     /// The path is taken, or too long.
     pub fn bind(path: &Path) -> io::Result<Listener> {
-        let (file, address) = (unconnected()?, address_of(path)?);
+        let (file, address) = (unconnected(libc::SOCK_SEQPACKET)?, address_of(path)?);
         // SAFETY: an open socket, and an address with its size.
         let bound = unsafe {
             let size = size_of_val(&address) as u32;
@@ -154,9 +169,9 @@ impl Listener {
     }
 }
 
-fn unconnected() -> io::Result<OwnedFd> {
+fn unconnected(kind: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: takes numbers.
-    let file = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0) };
+    let file = unsafe { libc::socket(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0) };
     if file < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -3,6 +3,9 @@
 //! One thread, which waits for signals and for words of the client, and for nothing else. SIGTERM and SIGINT are passed on to the
 //! client once it hears them; SIGHUP has it leave to the next one, which is what an upgrade is. A client that is stopped (SIGSTOP)
 //! answers nobody: it is killed and followed. What nobody waits for is buried, as the keeper may be the first process of a container.
+//!
+//! A keeper that is killed itself is followed by another where a service manager starts one, and has kept what it kept. The client
+//! then ends as well, by whatever hand: the next keeper's takes over from it as from any that died.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,14 +18,12 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use super::lives::{Lives, Next};
+use super::manager::{self, Manager};
+use super::oom;
 use super::socket::Socket;
 use super::{DONE, GO, HEARS, KEEP, KEPT, LEAVE, REFUSES, SOCKET_VARIABLE, say};
 
 const SIGNALS: [libc::c_int; 4] = [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
-const OOM_FILE: &str = "/proc/self/oom_score_adj";
-/// Never to be killed for want of memory: it has next to none, and a mount dies with it.
-const OOM_NEVER: &str = "-1000";
-
 /// Between two looks at a client that says nothing.
 const LOOK_PERIOD: Duration = Duration::from_millis(500);
 /// A process that has ended is buried within so long, if none of its threads is held in the kernel.
@@ -35,29 +36,26 @@ const START_PAUSE: Duration = Duration::from_millis(500);
 /// # Errors
 /// It cannot be started, or the host refuses what a keeper needs.
 pub fn run(command: Vec<OsString>) -> io::Result<ExitCode> {
-    let oom_before = fs::read_to_string(OOM_FILE).unwrap_or_default();
-    // An ordinary user may not; then it takes its chances with everybody else.
-    let _ = fs::write(OOM_FILE, OOM_NEVER);
+    let (kept, manager) = (manager::inherited(), Manager::find());
+    let mut lives = Lives::default();
+    if !kept.is_empty() {
+        say(format_args!("the keeper before was killed: going on with its mount"));
+        lives.keeps();
+    }
+    let oom_before = oom::spare_this_process();
     let signals = signals()?;
-    let watch = Watch {
-        command,
-        oom_before,
-        signals,
-        lives: Lives::default(),
-        kept: BTreeMap::new(),
-        client: None,
-        ending: None,
-        starts_at: None,
-    };
+    let watch =
+        Watch { command, oom_before, signals, lives, kept, manager, client: None, ending: None, starts_at: None };
     watch.run_to_the_end()
 }
 
 struct Watch {
     command: Vec<OsString>,
-    oom_before: String,
+    oom_before: oom::Before,
     signals: OwnedFd,
     lives: Lives,
     kept: BTreeMap<String, Vec<OwnedFd>>,
+    manager: Option<Manager>,
     client: Option<Client>,
     /// A signal that no client has heard yet.
     ending: Option<libc::c_int>,
@@ -107,12 +105,15 @@ impl Watch {
 
     fn start(&mut self) -> io::Result<()> {
         let (ours, theirs) = Socket::pair()?;
-        let (number, oom_before) = (theirs.number(), self.oom_before.clone().into_bytes());
+        let (number, oom_before) = (theirs.number(), self.oom_before.clone());
         let [program, arguments @ ..] = &self.command[..] else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no command to start"));
         };
         let mut command = Command::new(program);
         command.args(arguments).env(SOCKET_VARIABLE, number.to_string());
+        for variable in manager::VARIABLES {
+            command.env_remove(variable);
+        }
         // SAFETY: the keeper has one thread, so that its copy may do as it likes.
         unsafe {
             command.pre_exec(move || prepare(number, &oom_before));
@@ -168,6 +169,7 @@ impl Watch {
         };
         match message.split_once(' ').unwrap_or((&message, "")) {
             (KEEP, name) => {
+                self.manager.iter().for_each(|manager| manager.keep(name, &descriptors));
                 self.kept.insert(name.to_owned(), descriptors);
                 self.lives.keeps();
             }
@@ -181,6 +183,7 @@ impl Watch {
             (DONE, _) => {
                 self.lives.is_done();
                 // Whoever unmounts it waits for answers as long as somebody could give them.
+                self.manager.iter().for_each(|manager| self.kept.keys().for_each(|name| manager.forget(name)));
                 self.kept.clear();
             }
             _ => say(format_args!("the client says {message:?}, which means nothing")),
@@ -272,13 +275,12 @@ fn hand_over(socket: &Socket, kept: &BTreeMap<String, Vec<OwnedFd>>) -> io::Resu
 }
 
 /// In the client's process, before it is the client.
-fn prepare(socket: RawFd, oom_before: &[u8]) -> io::Result<()> {
+fn prepare(socket: RawFd, oom_before: &oom::Before) -> io::Result<()> {
     // SAFETY: takes a descriptor that is open, and numbers.
     if unsafe { libc::fcntl(socket, libc::F_SETFD, 0) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    // It may be killed for want of memory as any other.
-    let _ = fs::write(OOM_FILE, oom_before);
+    oom_before.restore();
     set_mask(libc::SIG_UNBLOCK)
 }
 

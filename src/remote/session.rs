@@ -100,6 +100,10 @@ impl Ticket {
         self.sequence
     }
 
+    pub fn session(&self) -> SessionId {
+        self.session.id
+    }
+
     /// How many sequences were given out after this one.
     pub fn behind(&self) -> u64 {
         self.session.sequences.lock().last - self.sequence

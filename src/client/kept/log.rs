@@ -3,7 +3,8 @@
 //! Owns the order of the entries and the room for them; what they say is [`super::taken`]'s. An entry is there as a whole or not
 //! at all, whenever the process ends: the word that says that it is there is stored last, and before anybody is told of what it
 //! says. It is there until it is stored elsewhere, and until the call that it came with is answered, if that matters: each is over
-//! with its [`Noted`]. Entries end in any order, and the room of one is had again when all before it have ended.
+//! with its [`Noted`]. Entries end in any order, and the room of one is had again when all before it have ended. While somebody
+//! holds them ([`Log::hold`]) none ends: what is lost is first reported, and ends then.
 //!
 //! The ring is begun anew whenever it is empty, so that a client with little to keep goes over the same few pages.
 
@@ -17,8 +18,9 @@ use tokio::sync::Notify;
 
 use crate::host::shared::{SharedMemory, load_bytes, store_bytes, words_for};
 
-/// Words of an entry ahead of its bytes: how many words it has, its state, its kind, how many bytes, and numbers of its own.
-const HEAD: usize = 4 + NUMBERS;
+/// Words of an entry ahead of its bytes: how many words it has, its state, its kind, how many bytes, its mark, and numbers of its own.
+const HEAD: usize = 5 + NUMBERS;
+const AT_MARK: u64 = 4;
 pub const NUMBERS: usize = 5;
 
 /// States. An entry in the first was never told of; the others are added up.
@@ -46,11 +48,31 @@ pub struct Log {
     /// The words that say where the first entry begins, and where the last ends.
     ends: [usize; 2],
     ring: Range<usize>,
-    moving: Mutex<()>,
+    moving: Mutex<Ends>,
     /// How far into the ring entries have reached since memory was given back.
     reached: AtomicUsize,
     rested: AtomicBool,
     room: Notify,
+}
+
+/// Locked by whoever moves an end of the ring.
+#[derive(Debug, Default)]
+struct Ends {
+    held: usize,
+    /// Of what: would have ended, and is held.
+    waiting: Vec<(u64, u64)>,
+}
+
+/// Nothing ends before this is dropped.
+#[derive(Debug)]
+pub struct Held {
+    log: Arc<Log>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.log.let_go();
+    }
 }
 
 /// An entry that is there, until this is dropped.
@@ -66,6 +88,8 @@ pub struct Noted {
 #[derive(Debug)]
 pub struct Left {
     pub at: u64,
+    /// Where the ring ended when it was marked; 0: it was not.
+    pub mark: u64,
     /// `None`: it is stored.
     pub stored: Option<Noted>,
     /// `None`: it came with no call, or that is answered.
@@ -76,6 +100,11 @@ impl Noted {
     /// Grows from entry to entry.
     pub fn at(&self) -> u64 {
         self.at
+    }
+
+    /// What is noted from now on comes after what became of this one here.
+    pub fn mark(&self) {
+        self.log.word(self.at + AT_MARK).store(self.log.tail(), Ordering::Release);
     }
 }
 
@@ -195,7 +224,7 @@ impl Log {
             }
             // Its beginning may be a moment behind the end, see `empty`.
             let at = self.tail().max(self.head());
-            let head = [words as u64, BEGUN, *kind, bytes.len() as u64];
+            let head = [words as u64, BEGUN, *kind, bytes.len() as u64, 0];
             for (n, number) in head.into_iter().chain(*numbers).enumerate() {
                 self.word(at + n as u64).store(number, Ordering::Relaxed);
             }
@@ -223,10 +252,34 @@ impl Log {
 
     fn end(&self, at: u64, state: u64) {
         {
-            let _moving = self.moving.lock();
+            let mut moving = self.moving.lock();
+            if moving.held > 0 {
+                return moving.waiting.push((at, state));
+            }
             let before = self.word(at + 1).fetch_or(state, Ordering::AcqRel);
             if self.head() != at || (before | state) & ENDED != ENDED {
                 return;
+            }
+            self.advance();
+        }
+        self.room.notify_waiters();
+    }
+
+    /// Has nothing end for a while.
+    pub fn hold(self: &Arc<Log>) -> Held {
+        self.moving.lock().held += 1;
+        Held { log: self.clone() }
+    }
+
+    fn let_go(&self) {
+        {
+            let mut moving = self.moving.lock();
+            moving.held -= 1;
+            if moving.held > 0 {
+                return;
+            }
+            for (at, state) in std::mem::take(&mut moving.waiting) {
+                self.word(at + 1).fetch_or(state, Ordering::AcqRel);
             }
             self.advance();
         }
@@ -277,7 +330,10 @@ impl Log {
             match state {
                 BEGUN => self.word(at + 1).store(ENDED, Ordering::Release),
                 state if state & ENDED == ENDED => {}
-                _ => left.push(Left { at, stored: is_to_come(STORED), answered: is_to_come(ANSWERED) }),
+                _ => {
+                    let mark = self.word(at + AT_MARK).load(Ordering::Acquire);
+                    left.push(Left { at, mark, stored: is_to_come(STORED), answered: is_to_come(ANSWERED) });
+                }
             }
             at += self.word(at).load(Ordering::Relaxed).max(1);
         }
@@ -294,7 +350,7 @@ impl Log {
         let cut = (first.len() * size_of::<u64>()).min(len);
         load_bytes(first, cut, &mut bytes);
         load_bytes(second, len - cut, &mut bytes);
-        Entry { kind: number(2), numbers: std::array::from_fn(|n| number(4 + n)), bytes }
+        Entry { kind: number(2), numbers: std::array::from_fn(|n| number(HEAD - NUMBERS + n)), bytes }
     }
 }
 
@@ -388,6 +444,23 @@ mod tests {
         drop(answered);
         assert_eq!(is_left(), (true, false));
         assert_eq!(next(&memory).read(stored.at).numbers, NUMBERED.numbers);
+    }
+
+    #[test]
+    fn nothing_ends_while_it_is_held_and_marks_stay() {
+        let (memory, log) = ring();
+        let (first, second) = (append(&log, b"1").unwrap(), append(&log, b"2").unwrap());
+        second.mark();
+        let (held, again) = (log.hold(), log.hold());
+        drop(first);
+        drop(held);
+        assert_eq!(found(&next(&memory)).len(), 2);
+        drop(again);
+        let left = next(&memory).take_over();
+        assert_eq!(left.iter().map(|left| (left.at, left.mark)).collect::<Vec<_>>(), [(second.at, log.tail())]);
+        std::mem::forget(left);
+        drop(second);
+        assert_eq!(log.room(), RING.len());
     }
 
     #[test]

@@ -2,25 +2,30 @@
 //!
 //! In slots, not in the [`log`](super::log): one of them may wait long for another host, and must hold up nothing. A slot is taken
 //! by the number of its call, which is stored last and cleared first. What finds no slot, or is too large for one, is not
-//! noted, and would be done anew.
+//! noted, and would be done anew. What the leader said stands in it too, once another client has asked again: then the sequence
+//! needs no answer any more.
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::host::shared::{SharedMemory, load_bytes, store_bytes, words_for};
+use crate::types::id::SessionId;
 use crate::types::limits::INLINE_BYTES_MAX;
-use crate::types::op::Op;
+use crate::types::op::{BatchReply, Op};
 use crate::wire::codec::{DecodeError, decode, encode};
 
 /// As many changes as may be under way at the leader, and as many again that are about to be answered.
 const SLOTS: usize = 512;
-/// The call, its sequence, how many bytes.
-const HEAD: usize = 3;
+/// The call, its session and sequence, how many bytes, and how many of the answer (0: there is none).
+const HEAD: usize = 5;
 /// As much as is written inline, and names and pieces beside it.
-const SLOT_WORDS: usize = words_for(INLINE_BYTES_MAX as usize + (8 << 10));
+const OPS_WORDS: usize = words_for(INLINE_BYTES_MAX as usize + (6 << 10));
+/// Attributes of a few inodes.
+const ANSWER_WORDS: usize = words_for(2 << 10) - HEAD;
+const SLOT_WORDS: usize = HEAD + OPS_WORDS + ANSWER_WORDS;
 
 pub const WORDS: usize = SLOTS * SLOT_WORDS;
 
@@ -42,9 +47,25 @@ pub struct Sent {
 #[derive(Debug)]
 pub struct SentCall {
     pub call: u64,
+    pub session: SessionId,
     pub sequence: u64,
     pub ops: Vec<Op>,
+    pub answer: Option<BatchReply>,
     pub sent: Sent,
+}
+
+impl Sent {
+    /// What the leader said. `false`: it is too large.
+    pub fn was_answered(&self, answer: &BatchReply) -> bool {
+        let bytes = encode(answer);
+        let (_, words) = self.calls.parts(self.slot);
+        if words_for(bytes.len()) > words.len() {
+            return false;
+        }
+        store_bytes(words, &bytes);
+        self.calls.word(self.slot, 4).store(bytes.len() as u64, Ordering::Release);
+        true
+    }
 }
 
 impl Drop for Sent {
@@ -65,25 +86,38 @@ impl SentCalls {
         calls
     }
 
-    fn word(&self, slot: usize, n: usize) -> &std::sync::atomic::AtomicU64 {
+    fn word(&self, slot: usize, n: usize) -> &AtomicU64 {
         &self.memory.words()[self.part.start + slot * SLOT_WORDS + n]
     }
 
-    fn bytes(&self, slot: usize) -> &[std::sync::atomic::AtomicU64] {
+    /// For the operations, and for the answer.
+    fn parts(&self, slot: usize) -> (&[AtomicU64], &[AtomicU64]) {
         let begin = self.part.start + slot * SLOT_WORDS;
-        &self.memory.words()[begin + HEAD..begin + SLOT_WORDS]
+        self.memory.words()[begin + HEAD..begin + SLOT_WORDS].split_at(OPS_WORDS)
+    }
+
+    /// # Errors
+    /// It cannot be so long.
+    fn bytes(&self, slot: usize, n: usize, words: &[AtomicU64]) -> Result<Vec<u8>, DecodeError> {
+        let len = usize::try_from(self.word(slot, n).load(Ordering::Acquire)).unwrap_or(usize::MAX);
+        if len > size_of_val(words) {
+            return Err(DecodeError::Malformed(format!("{len} bytes of a call")));
+        }
+        let mut bytes = Vec::with_capacity(len);
+        load_bytes(words, len, &mut bytes);
+        Ok(bytes)
     }
 
     /// Notes a call that is about to be sent. `None`: it is not.
-    pub fn note(self: &Arc<Self>, call: u64, sequence: u64, ops: &[Op]) -> Option<Sent> {
+    pub fn note(self: &Arc<Self>, call: u64, session: SessionId, sequence: u64, ops: &[Op]) -> Option<Sent> {
         let bytes = encode(&ops.to_vec());
-        if words_for(bytes.len()) > SLOT_WORDS - HEAD {
+        if words_for(bytes.len()) > OPS_WORDS {
             return None;
         }
         let slot = self.free.lock().pop()?;
-        self.word(slot, 1).store(sequence, Ordering::Relaxed);
-        self.word(slot, 2).store(bytes.len() as u64, Ordering::Relaxed);
-        store_bytes(self.bytes(slot), &bytes);
+        let head = [session.0, sequence, bytes.len() as u64, 0];
+        head.iter().enumerate().for_each(|(n, number)| self.word(slot, n + 1).store(*number, Ordering::Relaxed));
+        store_bytes(self.parts(slot).0, &bytes);
         self.word(slot, 0).store(call, Ordering::Release);
         Some(Sent { calls: self.clone(), slot })
     }
@@ -100,14 +134,12 @@ impl SentCalls {
                 continue;
             }
             let sent = Sent { calls: self.clone(), slot };
-            let len = usize::try_from(self.word(slot, 2).load(Ordering::Relaxed)).unwrap_or(usize::MAX);
-            if len > (SLOT_WORDS - HEAD) * size_of::<u64>() {
-                return Err(DecodeError::Malformed(format!("a call of {len} bytes")));
-            }
-            let mut bytes = Vec::with_capacity(len);
-            load_bytes(self.bytes(slot), len, &mut bytes);
-            let sequence = self.word(slot, 1).load(Ordering::Relaxed);
-            calls.push(SentCall { call, sequence, ops: decode(&bytes)?, sent });
+            let (ops, answer) = self.parts(slot);
+            let ops = decode(&self.bytes(slot, 3, ops)?)?;
+            let answer = self.bytes(slot, 4, answer)?;
+            let answer = if answer.is_empty() { None } else { Some(decode(&answer)?) };
+            let [session, sequence] = [1, 2].map(|n| self.word(slot, n).load(Ordering::Relaxed));
+            calls.push(SentCall { call, session: SessionId(session), sequence, ops, answer, sent });
         }
         calls.sort_by_key(|call| call.sequence);
         Ok(calls)
@@ -126,13 +158,18 @@ mod tests {
         let of = || Arc::new(SentCalls::of(memory.clone(), 8..8 + WORDS));
         let calls = of();
         let unlink = |text: &str| vec![Op::Unlink { dir: Ino(1), name: Name::new(text).unwrap() }];
-        let first = calls.note(10, 7, &unlink("first")).unwrap();
-        let _second = calls.note(12, 6, &unlink("second")).unwrap();
+        let session = SessionId(3);
+        let first = calls.note(10, session, 7, &unlink("first")).unwrap();
+        let second = calls.note(12, session, 6, &unlink("second")).unwrap();
+        let answer = BatchReply::Failed { index: 0, error: crate::types::error::FsError::NotFound };
+        assert!(second.was_answered(&answer));
         drop(first);
-        let _third = calls.note(14, 8, &unlink("third")).unwrap();
+        let _third = calls.note(14, SessionId(4), 8, &unlink("third")).unwrap();
         let found = of().take_over().unwrap();
-        let said: Vec<_> = found.iter().map(|call| (call.call, call.sequence, call.ops.clone())).collect();
-        assert_eq!(said, [(12, 6, unlink("second")), (14, 8, unlink("third"))]);
+        let said: Vec<_> =
+            found.iter().map(|call| (call.call, call.session, call.sequence, call.ops.clone())).collect();
+        assert_eq!(said, [(12, session, 6, unlink("second")), (14, SessionId(4), 8, unlink("third"))]);
+        assert_eq!((&found[0].answer, &found[1].answer), (&Some(answer), &None));
         drop(found);
         assert!(of().take_over().unwrap().is_empty());
     }
@@ -143,10 +180,11 @@ mod tests {
         let calls = Arc::new(SentCalls::of(memory, 0..WORDS));
         let value = vec![0; 64 << 10];
         let large = Op::SetXattr { ino: Ino(1), name: b"user.x".into(), value, mode: crate::types::op::XattrMode::Set };
-        assert!(calls.note(1, 1, &[large]).is_none());
-        let all: Vec<_> = (0..=SLOTS as u64).map_while(|n| calls.note(n + 1, n + 1, &[])).collect();
+        let note = |call: u64, ops: &[Op]| calls.note(call, SessionId(1), call, ops);
+        assert!(note(1, &[large]).is_none());
+        let all: Vec<_> = (0..=SLOTS as u64).map_while(|n| note(n + 1, &[])).collect();
         assert_eq!(all.len(), SLOTS);
         drop(all);
-        assert!(calls.note(1, 1, &[]).is_some());
+        assert!(note(1, &[]).is_some());
     }
 }

@@ -71,7 +71,7 @@ pub struct Batch {
 
 impl Kept {
     /// The ring of what was taken.
-    pub fn log(&self) -> &Log {
+    pub fn log(&self) -> &Arc<Log> {
         &self.log
     }
 

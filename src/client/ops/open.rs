@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::client::api::{Handle, OpenMode, Result};
+use crate::client::calls;
 use crate::client::core::Core;
 use crate::client::dirty::Scope;
 use crate::client::files::OpenFile;
@@ -84,8 +85,15 @@ impl Core {
     }
 
     /// What write-back met, once.
-    fn report(&self, file: &OpenFile) -> Result<()> {
-        file.report().inspect_err(|_| self.note_debts())
+    fn report(self: &Arc<Self>, file: &OpenFile) -> Result<()> {
+        file.report().inspect_err(|_| match calls::current() {
+            // Killed before it has said so, this client leaves it to the next.
+            Some(call) => {
+                let core = self.clone();
+                call.when_answered(move || core.note_debts());
+            }
+            None => self.note_debts(),
+        })
     }
 
     /// What is dirty goes with the journal, if it is little: one command for it and for the names. `false`: it does not.

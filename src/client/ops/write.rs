@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::client::api::{Handle, Result, WriteRequest};
+use crate::client::calls;
 use crate::client::core::Core;
 use crate::client::dirty::Scope;
 use crate::client::files::OpenFile;
@@ -202,7 +203,8 @@ impl Core {
         let (core, file, data) = (self.clone(), file.clone(), Bytes::copy_from_slice(write.data));
         let at = if write.append { WriteAt::End } else { WriteAt::Offset(write.offset) };
         let clear_privileges = write.clear_privileges;
-        let task = self.runtime.spawn(async move { core.write_at(&file, at, data, clear_privileges).await });
+        let writing = async move { core.write_at(&file, at, data, clear_privileges).await };
+        let task = self.runtime.spawn(calls::within(calls::current(), writing));
         task.await.map_err(|_| FsError::Io)?
     }
 

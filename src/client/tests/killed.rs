@@ -233,6 +233,8 @@ async fn what_was_done_for_a_call_that_was_not_answered_is_answered() {
         write(&process, kept, handle, 0, b"begin").await;
         process.sync().await.unwrap();
         let append = WriteRequest { append: true, ..at(0, b" and end") };
+        // So that the first of them to be sent is what is asked for, and no promise of a quota.
+        process.core.reserve().await;
         for number in 1..=8 {
             let done = async |client: &Client| match number {
                 1 => client.create(ROOT, name("new"), new(NewNode::File), true, RW).await.map(drop),
@@ -293,6 +295,110 @@ async fn what_nobody_asks_for_is_forgotten() {
     assert!(!second.core.calls.is_empty());
     tokio::time::sleep(Duration::from_secs(70)).await;
     assert!(second.core.calls.is_empty() && second.kept.copied().take_over().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_session_was_asked_for_is_not_asked_of_the_next() {
+    let cluster = Cluster::new();
+    cluster.meta.fault(|faults| faults.grants_nothing = true);
+    let first = first(&cluster).await;
+    // Its sequences are far ahead of those that a new session begins with.
+    for n in 0..20 {
+        first.make(ROOT, name(&format!("dir-{n}")), new(NewNode::Dir)).await.unwrap();
+    }
+    cluster.meta.fault(|faults| faults.lose_replies = u32::MAX);
+    let asking = call(7, first.make(ROOT, name("late"), new(NewNode::Dir)));
+    assert!(tokio::time::timeout(Duration::from_secs(2), asking).await.is_err());
+    let left = first.kill();
+    cluster.meta.fault(|faults| (faults.lose_replies, faults.grants_nothing) = (0, false));
+    cluster.meta.expire_all();
+    let second = Process::start(&cluster, left).await;
+    let (ino, handle) = create(&second, "f").await;
+    write(&second, ino, handle, 0, b"kept").await;
+    assert_eq!(second.fsync(ino, Some(handle)).await, Ok(()));
+    assert_eq!((second.sync().await, second.core.journal.failures()), (Ok(()), 0));
+    assert_eq!(seen_by_another(&cluster, "f").await.unwrap(), b"kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_sent_is_not_taken_for_sent() {
+    let cluster = Cluster::new();
+    let first = first(&cluster).await;
+    let (ino, handle) = create(&first, "f").await;
+    first.link(ino, ROOT, name("g")).await.unwrap();
+    first.sync().await.unwrap();
+    // An unlink takes no data with it: it is the next flush's.
+    write(&first, ino, handle, 0, b"dirty").await;
+    first.unlink(ROOT, name("f")).await.unwrap();
+    cluster.meta.fault(|faults| faults.lose_replies = u32::MAX);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let left = first.kill();
+    assert!(left.shipping().is_some() && cluster.meta.attr(ino).unwrap().nlink == 1, "the leader has done it");
+    cluster.meta.fault(|faults| faults.lose_replies = 0);
+    let second = Process::start(&cluster, left).await;
+    assert_eq!(read(&second, ino, handle, 0, 99).await, b"dirty");
+    assert_eq!((second.sync().await, second.core.journal.failures()), (Ok(()), 0));
+    assert_eq!(seen_by_another(&cluster, "g").await.unwrap(), b"dirty");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_sealed_together_is_sealed_together() {
+    let cluster = Cluster::new();
+    let first = first(&cluster).await;
+    let (ino, handle) = create(&first, "f").await;
+    first.link(ino, ROOT, name("g")).await.unwrap();
+    first.sync().await.unwrap();
+    cluster.meta.fault(|faults| faults.away = true);
+    write(&first, ino, handle, 0, b"before").await;
+    first.unlink(ROOT, name("f")).await.unwrap();
+    write(&first, ino, handle, 6, b" and after").await;
+    let then = Time { sec: 77, nsec: 5 };
+    let set = SetAttr { mtime: Some(SetTime::At(then)), ..SetAttr::default() };
+    first.setattr(ino, set).await.unwrap();
+    write(&first, ino, handle, 0, b"B").await;
+    let left = first.kill();
+    cluster.meta.fault(|faults| faults.away = false);
+    let second = Process::start(&cluster, left).await;
+    assert_eq!(cluster.meta.attr(ino).unwrap().mtime, then, "what was sealed is there, and what was not is not");
+    assert_eq!(read(&second, ino, handle, 0, 99).await, b"Before and after");
+    assert_eq!((second.sync().await, second.core.journal.failures()), (Ok(()), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_of_calls_is_known_however_long_it_takes_to_go_on() {
+    let cluster = Cluster::new();
+    let first = first(&cluster).await;
+    let unanswered = Call::new(7);
+    let made = within(Some(unanswered.clone()), first.make(ROOT, name("dir"), new(NewNode::Dir))).await.unwrap();
+    let left = first.kill();
+    // The journal cannot be shipped for longer than answers are kept.
+    cluster.meta.fault(|faults| faults.lose_replies = u32::MAX);
+    let (waking, meta) = (Duration::from_secs(200), cluster.meta.clone());
+    tokio::spawn(async move {
+        tokio::time::sleep(waking).await;
+        meta.fault(|faults| faults.lose_replies = 0);
+    });
+    let second = Process::start(&cluster, left).await;
+    let again = call(7, second.make(ROOT, name("dir"), new(NewNode::Dir))).await;
+    assert_eq!(again.map(|attr| attr.ino), Ok(made.ino));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loss_is_told_by_the_next_if_nobody_was_told() {
+    let cluster = Cluster::new();
+    let first = first(&cluster).await;
+    let (ino, handle) = create(&first, "f").await;
+    first.sync().await.unwrap();
+    write(&first, ino, handle, 0, b"lost").await;
+    let left = first.kill();
+    cluster.meta.expire_all();
+    let second = Process::start(&cluster, left).await;
+    let unanswered = Call::new(7);
+    assert_eq!(within(Some(unanswered.clone()), second.fsync(ino, Some(handle))).await, Err(FsError::Io));
+    let third = second.killed_and_followed(&cluster).await;
+    assert_eq!(call(7, third.fsync(ino, Some(handle))).await, Err(FsError::Io), "the answer died with the second");
+    assert_eq!(third.fsync(ino, Some(handle)).await, Ok(()));
+    drop(unanswered);
 }
 
 /// What a program does.

@@ -73,6 +73,12 @@ async fn roles_decide() {
         let (reply, _) = ask(&store, Some(role), &get, Bytes::new()).await;
         assert_eq!(reply, StoreReply::Error(StoreError::NotFound));
     }
+    // What there is, in whichever volume, is no client's to know.
+    let slot = a.id().slot();
+    for request in [StoreRequest::SlotSummary { slot }, StoreRequest::ListSlot { slot, after: None }] {
+        assert_eq!(ask(&store, Some(Role::Client), &request, Bytes::new()).await.0, refused);
+        assert_ne!(ask(&store, Some(Role::Store), &request, Bytes::new()).await.0, refused);
+    }
     for role in [Role::Store, Role::Client] {
         assert_eq!(ask(&store, Some(role), &put, a.payload().clone()).await.0, StoreReply::Put);
     }
