@@ -120,15 +120,25 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// Something was done here for a call.
-    pub fn was_done_here(&self, call: u64, ino: Option<Ino>, noted: Noted) {
+    /// Something was done here for a call, the first of what was noted in the log. In a slot it holds up nothing; where there is none
+    /// it stays where it is.
+    pub fn was_done_here(&self, call: u64, ino: Option<Ino>, noted: Noted, slot: impl FnOnce() -> Option<Sent>) {
         self.any.store(true, Ordering::Release);
         let mut calls = self.done.lock();
-        let done = calls.entry(call).or_insert_with(|| Done { result: Ok(None), notes: Notes::default() });
-        if let (Ok(made), Some(ino)) = (&mut done.result, ino) {
-            made.get_or_insert(ino);
+        let done = calls.entry(call).or_insert_with(|| {
+            let notes = Notes { done_here: Vec::new(), sent: slot().map(|slot| (slot, None)) };
+            Done { result: Ok(ino), notes }
+        });
+        if done.notes.sent.is_none() {
+            done.notes.done_here.push(noted);
         }
-        done.notes.done_here.push(noted);
+    }
+
+    /// A client before the one before had done it.
+    pub fn was_done_before(&self, call: u64, ino: Option<Ino>, slot: Sent) {
+        self.any.store(true, Ordering::Release);
+        let notes = Notes { done_here: Vec::new(), sent: Some((slot, None)) };
+        self.done.lock().insert(call, Done { result: Ok(ino), notes });
     }
 
     /// The leader has said what came of a call, and that is noted with it.

@@ -86,7 +86,7 @@ use self::chunks::{ChunkStore, Patient};
 use self::core::{Core, Parts};
 use self::kept::Kept;
 use self::kernel::{KernelCache, NoKernel};
-use self::resume::Begun;
+use self::resume::{Begun, TakenUp};
 use crate::remote::meta::{CallError, MetaClient};
 use crate::types::id::Ino;
 use crate::types::limits::CLIENT_MEMORY_BYTES_DEFAULT;
@@ -158,9 +158,9 @@ impl Client {
         core.clock.set(heartbeat.now_ns);
         core.epoch.store(heartbeat.collection_epoch, Ordering::Relaxed);
         core.opened_term.store(term, Ordering::Relaxed);
-        let put_back = match (&kept, before) {
+        let taken_up = match (&kept, before) {
             (Some(kept), Some(before)) => core.take_up(kept, before, goes_on).await,
-            _ => 0,
+            _ => TakenUp::default(),
         };
         kept.iter().for_each(|kept| {
             kept.is_of(core.volume.id);
@@ -170,7 +170,7 @@ impl Client {
         session::start(&core, term);
         writeback::start(&core);
         if before.is_some() {
-            core.finish_sent(put_back, goes_on).await;
+            core.finish_sent(taken_up, goes_on).await;
         }
         ship::start(&core);
         if before.is_some() {

@@ -98,6 +98,7 @@ impl Core {
     pub fn put_back(self: &Arc<Self>, kept: &Kept, knows_holds: bool) -> PutBack {
         let mut put_back = PutBack::default();
         let sent = kept.shipping().map_or(0, |batch| batch.upto);
+        let (sent_calls, session) = (kept.sent(), self.session().id());
         let all = kept.take_over();
         let whole = whole_calls(kept, &all);
         // By file, in order, each with the mark that its sealing has left.
@@ -112,7 +113,8 @@ impl Core {
                             // It is done anew.
                             continue;
                         }
-                        self.calls.was_done_here(part.call, None, noted);
+                        self.calls
+                            .was_done_here(part.call, None, noted, || sent_calls.note_done(part.call, session, None));
                     }
                     if let Some(noted) = stored {
                         waiting.entry(piece.ino).or_default().push_back((mark, piece, noted));
@@ -120,7 +122,8 @@ impl Core {
                 }
                 Ok(Taken::Change(changed)) => {
                     if let (Some(call), Some(noted)) = (changed.call, answered) {
-                        self.calls.was_done_here(call, made(&changed.dated.op), noted);
+                        let made = made(&changed.dated.op);
+                        self.calls.was_done_here(call, made, noted, || sent_calls.note_done(call, session, made));
                     }
                     let Some(noted) = stored else { continue };
                     self.put_back_sealed(&changed.inos, at, &mut waiting, knows_holds, &mut put_back.lost);

@@ -37,6 +37,14 @@ use crate::types::session::{Hold, Lease, SessionOpened};
 const SEND_AGAIN: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_millis(50);
 
+/// What a client before has left that is to be brought to its end.
+#[derive(Default)]
+pub struct TakenUp {
+    /// The last record of the journal that was perhaps sent already.
+    sent: u64,
+    calls: Vec<SentCall>,
+}
+
 /// A session, and the one that a client before had on this mount.
 pub struct Begun {
     pub session: MetaSession,
@@ -101,18 +109,22 @@ pub async fn begin(config: &ClientConfig, meta: &Arc<MetaClient>) -> Result<Begu
 }
 
 impl Core {
-    /// Takes over what a client before has left. To be called before anything else is done. Returns the last record of the journal that
-    /// was perhaps sent already.
-    pub async fn take_up(self: &Arc<Self>, kept: &Kept, before: Standing, goes_on: bool) -> u64 {
+    /// Takes over what a client before has left. To be called before anything else is done.
+    pub async fn take_up(self: &Arc<Self>, kept: &Kept, before: Standing, goes_on: bool) -> TakenUp {
+        let calls = kept.sent().take_over().unwrap_or_else(|error| {
+            tracing::error!(%error, "what was sent for calls that are not answered cannot be read");
+            Vec::new()
+        });
         let known = goes_on && self.take_up_holds(before.term).await;
         self.take_up_files(kept);
+        let held = self.hold_notes();
+        let PutBack { lost, sent } = if goes_on { self.put_back(kept, known) } else { give_up(kept) };
+        // Behind what was made: of that the leader does not know who has it.
         if goes_on {
             self.take_up_locks(kept, known);
         } else {
             self.files.lose(&self.locks.lose());
         }
-        let held = self.hold_notes();
-        let PutBack { lost, sent } = if goes_on { self.put_back(kept, known) } else { give_up(kept) };
         if !lost.is_empty() {
             lost.iter().for_each(|ino| self.nodes.node(*ino).lock().fail(FsError::Io));
             self.journal.note_failure();
@@ -122,26 +134,23 @@ impl Core {
         let (session, records, bytes) = (self.session().id(), self.journal.last(), self.memory.dirty_bytes());
         let (lost, in_order) = (lost.len(), before.in_order);
         tracing::info!(%session, goes_on, in_order, records, bytes, lost, "taken over from another client");
-        sent
+        TakenUp { sent, calls }
     }
 
     /// What was perhaps sent by the client before has happened once when this returns, and nothing of that happens later.
-    pub async fn finish_sent(self: &Arc<Self>, last: u64, goes_on: bool) {
+    pub async fn finish_sent(self: &Arc<Self>, taken_up: TakenUp, goes_on: bool) {
         let session = self.session();
-        let Some(kept) = self.config.kept.clone() else { return session.goes_on() };
-        let batch = kept.shipping().filter(|_| last > 0);
-        let calls = kept.sent().take_over().unwrap_or_else(|error| {
-            tracing::error!(%error, "what was sent for calls that are not answered cannot be read");
-            Vec::new()
-        });
-        let (answered, calls): (Vec<SentCall>, Vec<SentCall>) = calls
+        let TakenUp { sent: last, calls } = taken_up;
+        let batch = self.config.kept.as_ref().and_then(|kept| kept.shipping()).filter(|_| last > 0);
+        let (known, calls): (Vec<SentCall>, Vec<SentCall>) = calls
             .into_iter()
             // What another session was asked for nobody can say any more.
             .filter(|call| goes_on && call.session == session.id())
-            .partition(|call| call.answer.is_some());
-        for SentCall { call, answer, sent, .. } in answered {
-            if let Some(answer) = answer {
-                self.calls.was_answered(call, sent, answer);
+            .partition(|call| call.answer.is_some() || call.done_here.is_some());
+        for SentCall { call, answer, done_here, sent, .. } in known {
+            match (answer, done_here) {
+                (Some(answer), _) => self.calls.was_answered(call, sent, answer),
+                (None, made) => self.calls.was_done_before(call, made.flatten(), sent),
             }
         }
         let sequences = calls.iter().map(|call| call.sequence).chain(batch.map(|batch| batch.sequence));

@@ -3,7 +3,8 @@
 //! In slots, not in the [`log`](super::log): one of them may wait long for another host, and must hold up nothing. A slot is taken
 //! by the number of its call, which is stored last and cleared first. What finds no slot, or is too large for one, is not
 //! noted, and would be done anew. What the leader said stands in it too, once another client has asked again: then the sequence
-//! needs no answer any more.
+//! needs no answer any more. And what was done here for a call stands in one when another client goes on: nobody may ask for it,
+//! as it was perhaps answered, and in the log it would hold up what comes after it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,15 +13,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::host::shared::{SharedMemory, load_bytes, store_bytes, words_for};
-use crate::types::id::SessionId;
+use crate::types::id::{Ino, SessionId};
 use crate::types::limits::INLINE_BYTES_MAX;
 use crate::types::op::{BatchReply, Op};
 use crate::wire::codec::{DecodeError, decode, encode};
 
 /// As many changes as may be under way at the leader, and as many again that are about to be answered.
 const SLOTS: usize = 512;
-/// The call, its session and sequence, how many bytes, and how many of the answer (0: there is none).
-const HEAD: usize = 5;
+/// The call, its session and sequence (0: it was done here), how many bytes, how many of the answer (0: there is none), and the
+/// inode that was made here.
+const HEAD: usize = 6;
 /// As much as is written inline, and names and pieces beside it.
 const OPS_WORDS: usize = words_for(INLINE_BYTES_MAX as usize + (6 << 10));
 /// Attributes of a few inodes.
@@ -51,6 +53,8 @@ pub struct SentCall {
     pub sequence: u64,
     pub ops: Vec<Op>,
     pub answer: Option<BatchReply>,
+    /// It was done here; with the inode that was made, if one was.
+    pub done_here: Option<Option<Ino>>,
     pub sent: Sent,
 }
 
@@ -110,12 +114,28 @@ impl SentCalls {
 
     /// Notes a call that is about to be sent. `None`: it is not.
     pub fn note(self: &Arc<Self>, call: u64, session: SessionId, sequence: u64, ops: &[Op]) -> Option<Sent> {
+        self.take_slot(call, session, sequence, ops, None)
+    }
+
+    /// Notes a call that was done here. `None`: it is not.
+    pub fn note_done(self: &Arc<Self>, call: u64, session: SessionId, made: Option<Ino>) -> Option<Sent> {
+        self.take_slot(call, session, 0, &[], made)
+    }
+
+    fn take_slot(
+        self: &Arc<Self>,
+        call: u64,
+        session: SessionId,
+        sequence: u64,
+        ops: &[Op],
+        made: Option<Ino>,
+    ) -> Option<Sent> {
         let bytes = encode(&ops.to_vec());
         if words_for(bytes.len()) > OPS_WORDS {
             return None;
         }
         let slot = self.free.lock().pop()?;
-        let head = [session.0, sequence, bytes.len() as u64, 0];
+        let head = [session.0, sequence, bytes.len() as u64, 0, made.map_or(0, |ino| ino.0)];
         head.iter().enumerate().for_each(|(n, number)| self.word(slot, n + 1).store(*number, Ordering::Relaxed));
         store_bytes(self.parts(slot).0, &bytes);
         self.word(slot, 0).store(call, Ordering::Release);
@@ -138,8 +158,9 @@ impl SentCalls {
             let ops = decode(&self.bytes(slot, 3, ops)?)?;
             let answer = self.bytes(slot, 4, answer)?;
             let answer = if answer.is_empty() { None } else { Some(decode(&answer)?) };
-            let [session, sequence] = [1, 2].map(|n| self.word(slot, n).load(Ordering::Relaxed));
-            calls.push(SentCall { call, session: SessionId(session), sequence, ops, answer, sent });
+            let [session, sequence, made] = [1, 2, 5].map(|n| self.word(slot, n).load(Ordering::Relaxed));
+            let done_here = (sequence == 0).then(|| Some(Ino(made)).filter(|ino| ino.0 > 0));
+            calls.push(SentCall { call, session: SessionId(session), sequence, ops, answer, done_here, sent });
         }
         calls.sort_by_key(|call| call.sequence);
         Ok(calls)
@@ -171,6 +192,10 @@ mod tests {
         assert_eq!(said, [(12, session, 6, unlink("second")), (14, SessionId(4), 8, unlink("third"))]);
         assert_eq!((&found[0].answer, &found[1].answer), (&Some(answer), &None));
         drop(found);
+        let done = [calls.note_done(20, session, Some(Ino(9))), calls.note_done(22, session, None)];
+        let found: Vec<_> = of().take_over().unwrap().into_iter().map(|call| (call.call, call.done_here)).collect();
+        assert_eq!(found, [(20, Some(Some(Ino(9)))), (22, Some(None))]);
+        drop(done);
         assert!(of().take_over().unwrap().is_empty());
     }
 

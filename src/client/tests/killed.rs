@@ -116,7 +116,7 @@ async fn a_time_that_was_set_after_a_write_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lock_that_was_dropped_is_not_had_again() {
+async fn locks_are_as_they_were() {
     let cluster = Cluster::new();
     let first = first(&cluster).await;
     let (ino, _) = create(&first, "f").await;
@@ -125,7 +125,11 @@ async fn a_lock_that_was_dropped_is_not_had_again() {
         |owner, mode| LockCall { space: LockSpace::Range, owner, mode, range: LockRange { start: 0, end: 9 }, pid: 1 };
     let exclusive = Some(LockMode::Exclusive);
     first.setlk(ino, call(1, exclusive), true).await.unwrap();
+    // One that the leader does not know of is locked as well.
+    let (new, _) = create(&first, "new").await;
+    first.setlk(new, call(1, exclusive), true).await.unwrap();
     let second = first.killed_and_followed(&cluster).await;
+    assert_eq!(second.setlk(new, call(2, exclusive), false).await, Err(FsError::WouldBlock));
     // The leader has it by then, and is told that it is dropped.
     second.setlk(ino, call(1, None), true).await.unwrap();
     let third = second.killed_and_followed(&cluster).await;
@@ -283,6 +287,22 @@ async fn half_of_what_was_to_be_appended_is_not_there() {
     let second = first.killed_and_followed(&cluster).await;
     assert_eq!(read(&second, ino, handle, 0, 99).await, b"begin");
     assert!(second.core.calls.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_asks_for_holds_up_nothing() {
+    let cluster = Cluster::new();
+    let first = first(&cluster).await;
+    // It is answered, and the client dies before it has noted that.
+    let answered = Call::new(7);
+    let (ino, handle) = within(Some(answered.clone()), create(&first, "f")).await;
+    let second = first.killed_and_followed(&cluster).await;
+    let (begun, data) = (tokio::time::Instant::now(), pattern(1 << 20, 3));
+    for round in 0..40 {
+        write(&second, ino, handle, round << 20, &data).await;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?} for more than there is room for", begun.elapsed());
+    drop(answered);
 }
 
 #[tokio::test(start_paused = true)]
