@@ -166,7 +166,8 @@ section! {
         node_id: String = "",
         /// Where a node keeps what it must not forget.
         dir: PathBuf = "/var/lib/holdfast/csi",
-        /// Where the node is, as in ["topology.kubernetes.io/zone=a"]. Empty: volumes are told to be of use from everywhere.
+        /// Where the node is, as in ["topology.kubernetes.io/zone=a"], and for a controller alone where volumes are reached from, which
+        /// may be several segments of a domain. Empty: volumes are told to be of use from everywhere.
         topology: Vec<String> = Vec::<String>::new(),
         /// The socket of who makes the mounts of a node (holdfast-keeper --serve), for one that is in a container. Empty: it makes them
         /// itself.

@@ -10,6 +10,7 @@ use super::fault::needed;
 use super::identity::SpecLevel;
 use super::spec::volume_health::VolumeHealthEntry;
 use super::spec::*;
+use super::topology::Segments;
 use super::turns::Turns;
 use crate::container::options::{OptionError, Wanted};
 use crate::remote::operator::{Operator, OperatorError};
@@ -33,12 +34,20 @@ const TOKEN_PREFIX: &str = "after/";
 pub struct ControllerService {
     cluster: Operator,
     level: SpecLevel,
+    /// Where volumes are reached from.
+    segments: Segments,
     turns: Turns,
 }
 
 impl ControllerService {
-    pub fn new(cluster: Operator, level: SpecLevel) -> ControllerService {
-        ControllerService { cluster, level, turns: Turns::default() }
+    pub fn new(cluster: Operator, level: SpecLevel, segments: Segments) -> ControllerService {
+        ControllerService { cluster, level, segments, turns: Turns::default() }
+    }
+
+    fn shown(&self, volume: &Stored) -> Volume {
+        let capacity_bytes = i64::try_from(volume.policy.quota_bytes).unwrap_or(i64::MAX);
+        let (volume_id, accessible_topology) = (volume.name.clone(), self.segments.places());
+        Volume { volume_id, capacity_bytes, accessible_topology, ..Volume::default() }
     }
 
     /// The volume of an id.
@@ -148,12 +157,13 @@ impl Controller for ControllerService {
         }
         let volume = wanted.volume(&name);
         volume.check().map_err(Status::invalid_argument)?;
+        self.segments.check(request.accessibility_requirements.as_ref())?;
         let _turn = self.turns.take(&name)?;
         let made = match self.cluster.create_volume(volume).await {
             Err(OperatorError::Exists(_)) => self.found(&wanted, &name, range, &uses).await?,
             made => made?,
         };
-        Ok(CreateVolumeResponse { volume: Some(shown(&made)) })
+        Ok(CreateVolumeResponse { volume: Some(self.shown(&made)) })
     }
 
     async fn delete_volume(&self, request: DeleteVolumeRequest) -> Result<DeleteVolumeResponse, Status> {
@@ -201,7 +211,7 @@ impl Controller for ControllerService {
         let health = Health::of(&status);
         let (volumes, next_token) = page(&status, request.max_entries, &request.starting_token)?;
         let entry = |volume: &Stored| list_volumes_response::Entry {
-            volume: Some(shown(volume)),
+            volume: Some(self.shown(volume)),
             status: Some(list_volumes_response::VolumeStatus {
                 published_node_ids: Vec::new(),
                 volume_condition: self.level.has_condition().then(|| health.condition(volume)),
@@ -213,6 +223,7 @@ impl Controller for ControllerService {
     async fn get_capacity(&self, request: GetCapacityRequest) -> Result<GetCapacityResponse, Status> {
         let wanted = wanted(&request.parameters, &Map::new())?;
         let possible = request.volume_capabilities.iter().all(|capability| Use::of(capability).is_ok());
+        let possible = possible && request.accessible_topology.is_none_or(|place| self.segments.has(&place));
         let room = self.cluster.room(wanted.replicas.unwrap_or(REPLICAS_DEFAULT)).await?;
         let bytes = if possible { i64::try_from(room.free_bytes).unwrap_or(i64::MAX) } else { 0 };
         // A quota is no reservation: volumes may be larger than what is free now.
@@ -244,7 +255,7 @@ impl Controller for ControllerService {
             let has = volume.policy.quota_bytes;
             return Err(Status::out_of_range(format!("volume {id} has {has} bytes already, and is not made smaller")));
         }
-        let capacity_bytes = shown(&volume).capacity_bytes.max(i64::try_from(range.required).unwrap_or(i64::MAX));
+        let capacity_bytes = self.shown(&volume).capacity_bytes.max(i64::try_from(range.required).unwrap_or(i64::MAX));
         Ok(ControllerExpandVolumeResponse { capacity_bytes, node_expansion_required: false })
     }
 
@@ -259,7 +270,7 @@ impl Controller for ControllerService {
             published_node_ids: Vec::new(),
             volume_condition: self.level.has_condition().then(|| health.condition(&volume)),
         };
-        Ok(ControllerGetVolumeResponse { volume: Some(shown(&volume)), status: Some(status) })
+        Ok(ControllerGetVolumeResponse { volume: Some(self.shown(&volume)), status: Some(status) })
     }
 
     async fn controller_modify_volume(
@@ -355,11 +366,6 @@ fn page<'a>(status: &'a ClusterStatus, max: i32, token: &str) -> Result<(Vec<&'a
     volumes.truncate(if more { max } else { volumes.len() });
     let next = volumes.last().filter(|_| more).map(|last| format!("{TOKEN_PREFIX}{}", last.name));
     Ok((volumes, next.unwrap_or_default()))
-}
-
-fn shown(volume: &Stored) -> Volume {
-    let capacity_bytes = i64::try_from(volume.policy.quota_bytes).unwrap_or(i64::MAX);
-    Volume { volume_id: volume.name.clone(), capacity_bytes, ..Volume::default() }
 }
 
 /// A volume's name for that of a request, which may have any letters.
