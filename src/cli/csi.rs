@@ -61,7 +61,9 @@ async fn driver(
     let Credential { identity, metas } = credential;
     let cluster = Operator::new(Arc::new(MetaClient::new(dial::transport(&identity)?, metas)));
     let identity = IdentityService::new(services, segments.is_known());
-    let controller = services.has_controller().then(|| ControllerService::new(cluster.clone(), place.level, segments));
+    let controller = services
+        .has_controller()
+        .then(|| ControllerService::new(cluster.clone(), place.level, segments, place.has_block));
     if !services.has_node() {
         return Ok(Driver { identity, controller, node: None });
     }
@@ -135,5 +137,12 @@ fn place(config: &CsiConfig, credential: &Credential, services: Services, segmen
         false => Map::new(),
     };
     let node_id = if config.node_id.is_empty() { host_name() } else { config.node_id.clone() };
-    Ok(Place { node_id, dir: absolute(&config.dir)?, topology, level, metas: credential.metas.clone() })
+    Ok(Place {
+        node_id,
+        dir: absolute(&config.dir)?,
+        topology,
+        level,
+        has_block: config.raw_block,
+        metas: credential.metas.clone(),
+    })
 }

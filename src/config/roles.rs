@@ -174,6 +174,8 @@ section! {
         mounts_socket: PathBuf = "",
         /// The version of the specification that its capabilities are told by: "1.12", or "1.13" for orchestrators that know it.
         spec_level: String = "1.12",
+        /// Volumes may be raw block devices, for one node at a time: a file that fills the volume, as a loop device. A node needs /dev for it.
+        raw_block: bool = false,
     }
 }
 

@@ -8,6 +8,7 @@ use holdfast::container::csi::spec::*;
 use tokio::time::sleep;
 use tonic::{Code, Status};
 
+use crate::block::{publishing_block, staging_block, wanted_block};
 use crate::world::{
     GIB, Outcome, World, capability, code, ensure, good, map, publishing, range, staging, text, wanted,
 };
@@ -62,6 +63,19 @@ pub async fn keep_inline(world: &mut World, name: &str) -> Outcome<String> {
         ..publishing(&id, Path::new("/"), &target)
     };
     good(world.node.node_publish_volume(request).await)?;
+    Ok(text(&target))
+}
+
+/// A block device; asked again, the one that is there.
+///
+/// # Errors
+/// It cannot be staged or published.
+pub async fn keep_device(world: &mut World, name: &str) -> Outcome<String> {
+    let Held { id, staged, target } = Held::of(world, name);
+    fs::create_dir_all(&staged).map_err(|error| error.to_string())?;
+    good(world.controller.create_volume(wanted_block(&id)).await)?;
+    good(world.node.node_stage_volume(staging_block(&id, &staged)).await)?;
+    good(world.node.node_publish_volume(publishing_block(&id, &staged, &target)).await)?;
     Ok(text(&target))
 }
 

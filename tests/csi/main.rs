@@ -7,6 +7,7 @@
 //! csi SOCKET --dir DIR --set SET         other cases, for a driver and a cluster that are as SET says
 //! csi SOCKET --dir DIR --keep NAME       a volume csi-NAME, staged and published: prints its target
 //! csi SOCKET --dir DIR --inline NAME     a volume csi-NAME that lives as long as a pod, published: prints its target
+//! csi SOCKET --dir DIR --device NAME     a volume csi-NAME of 64 MiB that is a block device, or the one that is: prints its target
 //! csi SOCKET --dir DIR --away NAME       what its node answers while the cluster is away
 //! csi SOCKET --dir DIR --unpublish NAME  takes it from its target
 //! csi SOCKET --dir DIR --end NAME        takes it off, and removes it
@@ -18,6 +19,7 @@
 //! case that is in one and not in the other is a fault. Where a capability is not advertised, the case is that its call is
 //! `UNIMPLEMENTED`.
 
+mod block;
 mod call;
 mod controller;
 mod health;
@@ -54,6 +56,8 @@ struct Run {
     #[arg(long)]
     inline: Option<String>,
     #[arg(long)]
+    device: Option<String>,
+    #[arg(long)]
     away: Option<String>,
     #[arg(long)]
     unpublish: Option<String>,
@@ -79,6 +83,8 @@ enum Set {
     Away,
     /// Of a controller that was told where volumes are reached from.
     Topology,
+    /// Of one whose volumes may be block devices.
+    Block,
 }
 
 impl Set {
@@ -89,6 +95,7 @@ impl Set {
             Set::Degraded => health::degraded::cases(),
             Set::Away => health::away::cases(),
             Set::Topology => topology::cases(),
+            Set::Block => block::cases(),
         }
     }
 }
@@ -120,6 +127,7 @@ async fn run_all(run: &Run, cases: &[Case]) -> ExitCode {
     };
     let step = match run {
         Run { keep: Some(name), .. } => Some(held::keep(&mut world, name).await),
+        Run { device: Some(name), .. } => Some(held::keep_device(&mut world, name).await),
         Run { inline: Some(name), .. } => Some(held::keep_inline(&mut world, name).await),
         Run { away: Some(name), .. } => Some(held::away(&mut world, name).await),
         Run { unpublish: Some(name), .. } => Some(held::unpublish(&mut world, name).await),

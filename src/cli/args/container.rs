@@ -44,6 +44,9 @@ pub struct CsiArgs {
     /// The version of the specification that its capabilities are told by: 1.12 or 1.13 [default: 1.12]
     #[arg(long, value_name = "VERSION")]
     pub spec_level: Option<String>,
+    /// Volumes may be raw block devices too, as loop devices
+    #[arg(long)]
+    pub raw_block: bool,
     /// An operator's credential, or for a node alone a client's [env: HOLDFAST_CREDENTIAL]
     #[arg(long, value_name = "FILE")]
     pub credential: Option<PathBuf>,

@@ -10,6 +10,7 @@
 //! Must never: log a secret; wait on a node for a cluster that is away longer than the orchestrator would; touch a path through a mount
 //! that may hang.
 
+mod block;
 mod capability;
 mod controller;
 pub mod ephemeral;
