@@ -2,7 +2,6 @@
 //!
 //! With an operator's credential it has the controller, and volumes that live as long as a pod; with a client's only the node.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +15,8 @@ use crate::config::roles::{CommonConfig, CsiConfig};
 use crate::config::value::Label;
 use crate::container::csi::ephemeral::Ephemerals;
 use crate::container::csi::server::{self, Driver};
-use crate::container::csi::{ControllerService, IdentityService, NodeService, Place, Services, SpecLevel};
+use crate::container::csi::spec::Map;
+use crate::container::csi::{ControllerService, IdentityService, NodeService, Place, Segments, Services, SpecLevel};
 use crate::container::mounter::Mounter;
 use crate::crypto::identity::Credential;
 use crate::daemon::ready;
@@ -34,13 +34,14 @@ pub fn run(common: &CommonArgs, args: CsiArgs) -> Outcome {
     let services = services(&config.role)?;
     let (file, credential) = credential(&settings, services)?;
     let path = server::path_of(&config.endpoint).map_err(Failure::usage)?;
-    let place = place(&config, &credential)?;
+    let segments = segments(&config)?;
+    let place = place(&config, &credential, services, &segments)?;
     daemon::begin(&common)?;
     dial::run_to_end(async {
         let shutdown = Shutdown::new();
         shutdown.on_signals().or_fail(|| "signals cannot be handled".to_string())?;
         let id = credential.identity.id;
-        let driver = driver(services, place, credential, file, &config.mounts_socket).await?;
+        let driver = driver(services, (place, segments), credential, file, &config.mounts_socket).await?;
         let listener = server::listen(&path).await.or_fail(|| format!("the socket {}", path.display()))?;
         ready::announce("csi", id, path.display());
         let served = server::serve(listener, driver, shutdown).await;
@@ -51,7 +52,7 @@ pub fn run(common: &CommonArgs, args: CsiArgs) -> Outcome {
 
 async fn driver(
     services: Services,
-    place: Place,
+    (place, segments): (Place, Segments),
     credential: Credential,
     file: PathBuf,
     mounts_socket: &Path,
@@ -59,8 +60,10 @@ async fn driver(
     let is_operator = credential.identity.role == Role::Admin;
     let Credential { identity, metas } = credential;
     let cluster = Operator::new(Arc::new(MetaClient::new(dial::transport(&identity)?, metas)));
-    let controller = services.has_controller().then(|| ControllerService::new(cluster.clone(), place.level));
-    let identity = IdentityService::new(services, !place.topology.is_empty());
+    let identity = IdentityService::new(services, segments.is_known());
+    let controller = services
+        .has_controller()
+        .then(|| ControllerService::new(cluster.clone(), place.level, segments, place.has_block));
     if !services.has_node() {
         return Ok(Driver { identity, controller, node: None });
     }
@@ -115,15 +118,31 @@ fn credential(settings: &Settings, services: Services) -> Outcome<(PathBuf, Cred
     }
 }
 
-fn place(config: &CsiConfig, credential: &Credential) -> Outcome<Place> {
+/// Where a node is, and where a controller's volumes are reached from.
+fn segments(config: &CsiConfig) -> Outcome<Segments> {
+    let labels = config.topology.iter().map(|segment| segment.parse::<Label>().map_err(Failure::usage));
+    let labels = labels.collect::<Outcome<Vec<Label>>>()?;
+    let segments = Segments::of(labels.into_iter().map(|label| (label.key, label.value)));
+    segments.map_err(Failure::usage)
+}
+
+fn place(config: &CsiConfig, credential: &Credential, services: Services, segments: &Segments) -> Outcome<Place> {
     let level = match config.spec_level.as_str() {
         "1.12" => SpecLevel::V1_12,
         "1.13" => SpecLevel::V1_13,
         other => return Err(Failure::usage(format!("`{other}` is no level of the specification: write 1.12 or 1.13"))),
     };
-    let segments = config.topology.iter().map(|segment| segment.parse::<Label>().map_err(Failure::usage));
-    let segments = segments.collect::<Outcome<Vec<Label>>>()?;
-    let topology: BTreeMap<_, _> = segments.into_iter().map(|label| (label.key, label.value)).collect();
+    let topology = match services.has_node() {
+        true => segments.of_one_node().map_err(Failure::usage)?,
+        false => Map::new(),
+    };
     let node_id = if config.node_id.is_empty() { host_name() } else { config.node_id.clone() };
-    Ok(Place { node_id, dir: absolute(&config.dir)?, topology, level, metas: credential.metas.clone() })
+    Ok(Place {
+        node_id,
+        dir: absolute(&config.dir)?,
+        topology,
+        level,
+        has_block: config.raw_block,
+        metas: credential.metas.clone(),
+    })
 }

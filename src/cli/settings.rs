@@ -164,6 +164,7 @@ impl From<&CsiArgs> for Flags {
         flags.set_list("csi", "topology", args.topology.clone());
         flags.set("csi", "mounts_socket", text(&args.mounts_socket));
         flags.set("csi", "spec_level", args.spec_level.clone());
+        flags.set("csi", "raw_block", args.raw_block.then_some(true));
         flags
     }
 }

@@ -166,13 +166,16 @@ section! {
         node_id: String = "",
         /// Where a node keeps what it must not forget.
         dir: PathBuf = "/var/lib/holdfast/csi",
-        /// Where the node is, as in ["topology.kubernetes.io/zone=a"]. Empty: volumes are told to be of use from everywhere.
+        /// Where the node is, as in ["topology.kubernetes.io/zone=a"], and for a controller alone where volumes are reached from, which
+        /// may be several segments of a domain. Empty: volumes are told to be of use from everywhere.
         topology: Vec<String> = Vec::<String>::new(),
         /// The socket of who makes the mounts of a node (holdfast-keeper --serve), for one that is in a container. Empty: it makes them
         /// itself.
         mounts_socket: PathBuf = "",
         /// The version of the specification that its capabilities are told by: "1.12", or "1.13" for orchestrators that know it.
         spec_level: String = "1.12",
+        /// Volumes may be raw block devices, for one node at a time: a file that fills the volume, as a loop device. A node needs /dev for it.
+        raw_block: bool = false,
     }
 }
 

@@ -18,15 +18,8 @@ use std::path::{Component, Path, PathBuf};
 use std::ptr;
 
 use super::apart::{check, with_own_directory};
+use crate::host::loopdev::{self, How, LOOP_CONTROL};
 
-const LOOP_CONTROL: &str = "/dev/loop-control";
-/// `LOOP_CTL_GET_FREE` and `LOOP_CONFIGURE`, from linux/loop.h.
-const GET_FREE: libc::Ioctl = 0x4C82;
-const CONFIGURE: libc::Ioctl = 0x4C0A;
-/// `LO_FLAGS_AUTOCLEAR`: gone with its last user.
-const AUTOCLEAR: u32 = 4;
-/// A free device may be somebody else's before it is ours.
-const CLAIMS_MAX: usize = 64;
 /// Enough for the kernel to take it for a disk.
 const DEVICE_BYTES: u64 = 4096;
 /// `MNT_NS_INIT_INO` of linux/nsfs.h. Linux has it since 6.18; before, the first mount namespace has any number.
@@ -46,20 +39,6 @@ pub fn check_host() -> io::Result<()> {
     OpenOptions::new().read(true).write(true).open(LOOP_CONTROL).map(drop)
 }
 
-/// `struct loop_config` with its `struct loop_info64`.
-#[repr(C)]
-struct LoopConfig {
-    fd: u32,
-    block_bytes: u32,
-    unused: [u64; 5],
-    number: u32,
-    encryption: [u32; 2],
-    flags: u32,
-    file_name: [u8; 64],
-    keys: [u8; 96],
-    reserved: [u64; 10],
-}
-
 /// A loop device that is ours while this lives, and then while something is mounted from it.
 pub(super) struct BlockDevice {
     path: PathBuf,
@@ -71,20 +50,9 @@ impl BlockDevice {
     /// See [`check_host`]; or no loop device can be had.
     pub fn claim() -> io::Result<BlockDevice> {
         check_host()?;
-        let control = OpenOptions::new().read(true).write(true).open(LOOP_CONTROL)?;
-        let memory = memory()?;
-        for _ in 0..CLAIMS_MAX {
-            // SAFETY: an ioctl without an argument, on a descriptor that is open.
-            let number = check(unsafe { libc::ioctl(control.as_raw_fd(), GET_FREE) })?;
-            let path = PathBuf::from(format!("/dev/loop{number}"));
-            let device = OpenOptions::new().read(true).write(true).open(&path)?;
-            match configure(&device, &memory) {
-                Ok(()) => return Ok(BlockDevice { path, _open: device }),
-                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(io::Error::from_raw_os_error(libc::EBUSY))
+        let how = How { until_unused: true, ..How::default() };
+        let (number, open) = loopdev::attach(memory()?, "holdfast", how)?;
+        Ok(BlockDevice { path: loopdev::path_of(number), _open: open })
     }
 
     /// Calls `mount` where `source`, as a path, leads to the device: what was mounted is shown by the name that was
@@ -137,34 +105,9 @@ fn descriptor(answer: i64) -> io::Result<OwnedFd> {
     check(answer).map(|number| unsafe { OwnedFd::from_raw_fd(number as libc::c_int) })
 }
 
-fn configure(device: &File, memory: &File) -> io::Result<()> {
-    let mut file_name = [0; 64];
-    file_name[..8].copy_from_slice(b"holdfast");
-    let config = LoopConfig {
-        fd: memory.as_raw_fd() as u32,
-        block_bytes: 0,
-        unused: [0; 5],
-        number: 0,
-        encryption: [0; 2],
-        flags: AUTOCLEAR,
-        file_name,
-        keys: [0; 96],
-        reserved: [0; 10],
-    };
-    // SAFETY: `config` has the layout that the kernel reads, and outlives the call.
-    check(unsafe { libc::ioctl(device.as_raw_fd(), CONFIGURE, &config) }).map(drop)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_kernels_layout_is_met() {
-        assert_eq!(size_of::<LoopConfig>(), 304);
-        assert_eq!(std::mem::offset_of!(LoopConfig, flags), 8 + 52);
-        assert_eq!(std::mem::offset_of!(LoopConfig, file_name), 8 + 56);
-    }
 
     #[test]
     fn a_source_that_leads_elsewhere_is_refused() {

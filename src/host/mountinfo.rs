@@ -49,14 +49,20 @@ pub fn mounted_at(path: &Path) -> io::Result<Option<MountEntry>> {
     Ok(find(&fs::read("/proc/self/mountinfo")?, path))
 }
 
+/// Everything that is mounted.
+///
+/// # Errors
+/// `/proc` is not mounted.
+pub fn mounts() -> io::Result<Vec<MountEntry>> {
+    Ok(fs::read("/proc/self/mountinfo")?.split(|byte| *byte == b'\n').filter_map(parse_line).collect())
+}
+
 /// Wherever the filesystem of this device is mounted.
 ///
 /// # Errors
 /// `/proc` is not mounted.
 pub fn mounts_of(device: (u32, u32)) -> io::Result<Vec<MountEntry>> {
-    let mountinfo = fs::read("/proc/self/mountinfo")?;
-    let entries = mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line);
-    Ok(entries.filter(|entry| entry.device == device).collect())
+    Ok(mounts()?.into_iter().filter(|entry| entry.device == device).collect())
 }
 
 /// In how many namespaces the filesystem of this device is mounted elsewhere than at `place`, as in the containers that have it. Who has a

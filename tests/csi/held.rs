@@ -1,27 +1,41 @@
 //! A volume that is in use while the driver, or the cluster, goes away and comes back.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use holdfast::container::csi::spec::*;
-use tonic::Code;
+use tokio::time::sleep;
+use tonic::{Code, Status};
 
-use crate::world::{Outcome, World, ensure, good, publishing, staging, text, wanted};
+use crate::block::{publishing_block, staging_block, wanted_block};
+use crate::world::{
+    GIB, Outcome, World, capability, code, ensure, good, map, publishing, range, staging, text, wanted,
+};
 
 /// How long an orchestrator waits for a node's call.
 const PATIENCE: Duration = Duration::from_secs(115);
+/// For one that has nothing to wait for.
+const PROMPT: Duration = Duration::from_secs(20);
 
-struct Held {
-    id: String,
-    staged: PathBuf,
-    target: PathBuf,
+pub struct Held {
+    pub id: String,
+    pub staged: PathBuf,
+    pub target: PathBuf,
 }
 
 impl Held {
-    fn of(world: &World, name: &str) -> Held {
+    pub fn of(world: &World, name: &str) -> Held {
         let at = |what: &str| world.dir().join(format!("{name}-{what}"));
         Held { id: format!("csi-{name}"), staged: at("staging"), target: at("target") }
+    }
+
+    fn unpublishing(&self) -> NodeUnpublishVolumeRequest {
+        NodeUnpublishVolumeRequest { volume_id: self.id.clone(), target_path: text(&self.target) }
+    }
+
+    fn unstaging(&self) -> NodeUnstageVolumeRequest {
+        NodeUnstageVolumeRequest { volume_id: self.id.clone(), staging_target_path: text(&self.staged) }
     }
 }
 
@@ -36,53 +50,143 @@ pub async fn keep(world: &mut World, name: &str) -> Outcome<String> {
     Ok(text(&target))
 }
 
+/// One that lives as long as a pod.
+///
+/// # Errors
+/// It cannot be published.
+pub async fn keep_inline(world: &mut World, name: &str) -> Outcome<String> {
+    let Held { id, target, .. } = Held::of(world, name);
+    let request = NodePublishVolumeRequest {
+        staging_target_path: String::new(),
+        volume_context: map(&[("csi.storage.k8s.io/ephemeral", "true"), ("size", "64MiB")]),
+        volume_capability: Some(capability(AccessModeKind::SingleNodeWriter)),
+        ..publishing(&id, Path::new("/"), &target)
+    };
+    good(world.node.node_publish_volume(request).await)?;
+    Ok(text(&target))
+}
+
+/// A block device; asked again, the one that is there.
+///
+/// # Errors
+/// It cannot be staged or published.
+pub async fn keep_device(world: &mut World, name: &str) -> Outcome<String> {
+    let Held { id, staged, target } = Held::of(world, name);
+    fs::create_dir_all(&staged).map_err(|error| error.to_string())?;
+    good(world.controller.create_volume(wanted_block(&id)).await)?;
+    good(world.node.node_stage_volume(staging_block(&id, &staged)).await)?;
+    good(world.node.node_publish_volume(publishing_block(&id, &staged, &target)).await)?;
+    Ok(text(&target))
+}
+
+/// With `csi-going` staged alone, and `csi-inline` a pod's own: those are taken off.
+///
 /// # Errors
 /// A call takes too long, or does not say what is the matter.
 pub async fn away(world: &mut World, name: &str) -> Outcome<String> {
-    let Held { id, staged, target } = Held::of(world, name);
+    let held = Held::of(world, name);
+    let Held { id, staged, target } = &held;
     let begun = Instant::now();
+    let unstaging = tokio::spawn(unstage(world.node.clone(), Held::of(world, "going").unstaging()));
     // What is there is there.
-    good(world.node.node_stage_volume(staging(&id, &staged)).await)?;
-    good(world.node.node_publish_volume(publishing(&id, &staged, &target)).await)?;
-    let stats = NodeGetVolumeStatsRequest { volume_id: id.clone(), volume_path: text(&target), ..Default::default() };
+    good(world.node.node_stage_volume(staging(id, staged)).await)?;
+    good(world.node.node_publish_volume(publishing(id, staged, target)).await)?;
+    let stats = NodeGetVolumeStatsRequest { volume_id: id.clone(), volume_path: text(target), ..Default::default() };
     for _ in 0..3 {
         let answer = good(world.node.node_get_volume_stats(stats.clone()).await)?;
         ensure!(answer.volume_condition.as_ref().is_some_and(|condition| condition.abnormal), "it is well: {answer:?}");
     }
+    let (volume_id, volume_path) = (id.clone(), text(target));
+    let expand =
+        NodeExpandVolumeRequest { volume_id, volume_path, capacity_range: range(2 * GIB), ..Default::default() };
+    good(world.node.node_expand_volume(expand).await)?;
     // A pod can go, and another come.
-    let unpublish = NodeUnpublishVolumeRequest { volume_id: id.clone(), target_path: text(&target) };
-    good(world.node.node_unpublish_volume(unpublish).await)?;
-    good(world.node.node_publish_volume(publishing(&id, &staged, &target)).await)?;
+    good(world.node.node_unpublish_volume(held.unpublishing()).await)?;
+    good(world.node.node_publish_volume(publishing(id, staged, target)).await)?;
+    inline_goes(world).await?;
     let other = world.path("staging");
-    let refused = world.node.node_stage_volume(staging("csi-other", &other)).await;
-    let is_away = refused.as_ref().is_err_and(|status| status.code() == Code::Unavailable);
-    ensure!(is_away, "a volume that is not there is staged so: {refused:?}");
+    code(Code::Unavailable, world.node.node_stage_volume(staging("csi-other", &other)).await)?;
     let _ = fs::remove_dir(other);
-    let refused = world.controller.list_volumes(ListVolumesRequest::default()).await;
-    let is_away = refused.as_ref().is_err_and(|status| status.code() == Code::Unavailable);
-    ensure!(is_away, "volumes are listed so: {refused:?}");
+    code(Code::Unavailable, world.controller.list_volumes(ListVolumesRequest::default()).await)?;
     ensure!(begun.elapsed() < PATIENCE, "it took {:?}", begun.elapsed());
-    Ok(format!("away: answered in {:?}", begun.elapsed()))
+    let others = begun.elapsed();
+    let unstaged = unstaging.await.map_err(|error| error.to_string())??;
+    Ok(format!("away: answered in {others:?}; {unstaged}"))
+}
+
+/// What was written is to be durable first, so it may have to go on without anybody who waits; then it says so at once.
+async fn unstage(
+    mut node: NodeClient<tonic::transport::Channel>,
+    request: NodeUnstageVolumeRequest,
+) -> Outcome<String> {
+    let is_aborted = |answer: &Result<_, Status>| answer.as_ref().is_err_and(|status| status.code() == Code::Aborted);
+    let begun = Instant::now();
+    let first = node.node_unstage_volume(request.clone()).await;
+    let took = begun.elapsed();
+    ensure!(took < PATIENCE, "a volume is unstaged in {took:?}");
+    if !is_aborted(&first) {
+        good(first)?;
+        return Ok(format!("unstaged in {took:?}"));
+    }
+    let again = Instant::now();
+    let second = node.node_unstage_volume(request).await;
+    ensure!(is_aborted(&second), "what goes on is {second:?}");
+    ensure!(again.elapsed() < PROMPT, "it is asked for again in {:?}", again.elapsed());
+    Ok(format!("unstaging goes on after {took:?}"))
+}
+
+/// Nobody reads it again: it has nothing to wait for. It is removed when the cluster is back.
+async fn inline_goes(world: &mut World) -> Outcome {
+    let held = Held::of(world, "inline");
+    let begun = Instant::now();
+    for _ in 0..3 {
+        good(world.node.node_unpublish_volume(held.unpublishing()).await)?;
+    }
+    ensure!(begun.elapsed() < PROMPT, "a pod's own volume is taken off in {:?}", begun.elapsed());
+    ensure!(!held.target.exists(), "its target is there");
+    Ok(())
 }
 
 /// # Errors
 /// It cannot be taken from there.
 pub async fn unpublish(world: &mut World, name: &str) -> Outcome<String> {
-    let Held { id, target, .. } = Held::of(world, name);
-    let unpublish = NodeUnpublishVolumeRequest { volume_id: id, target_path: text(&target) };
-    good(world.node.node_unpublish_volume(unpublish).await)?;
+    good(world.node.node_unpublish_volume(Held::of(world, name).unpublishing()).await)?;
     Ok("unpublished".into())
 }
 
 /// # Errors
 /// It cannot be taken off.
 pub async fn end(world: &mut World, name: &str) -> Outcome<String> {
-    unpublish(world, name).await?;
-    let Held { id, staged, .. } = Held::of(world, name);
-    let unstage = NodeUnstageVolumeRequest { volume_id: id.clone(), staging_target_path: text(&staged) };
-    good(world.node.node_unstage_volume(unstage).await)?;
-    let _ = fs::remove_dir(staged);
-    let delete = DeleteVolumeRequest { volume_id: id, ..Default::default() };
+    let held = Held::of(world, name);
+    let begun = Instant::now();
+    // What was begun without the cluster may still be under way.
+    let is_under_way = |status: &Status| status.code() == Code::Aborted && begun.elapsed() < PATIENCE;
+    while let Err(status) = world.node.node_unpublish_volume(held.unpublishing()).await {
+        ensure!(is_under_way(&status), "unpublish: {status:?}");
+        sleep(Duration::from_millis(500)).await;
+    }
+    while let Err(status) = world.node.node_unstage_volume(held.unstaging()).await {
+        ensure!(is_under_way(&status), "unstage: {status:?}");
+        sleep(Duration::from_millis(500)).await;
+    }
+    let _ = fs::remove_dir(held.staged);
+    let delete = DeleteVolumeRequest { volume_id: held.id, ..Default::default() };
     good(world.controller.delete_volume(delete).await)?;
     Ok("taken off".into())
+}
+
+/// A pod's own volume is removed by whoever it was taken from.
+///
+/// # Errors
+/// It is there.
+pub async fn ended(world: &mut World, name: &str) -> Outcome<String> {
+    let request = ControllerGetVolumeRequest { volume_id: Held::of(world, name).id };
+    let begun = Instant::now();
+    loop {
+        match world.controller.controller_get_volume(request.clone()).await {
+            Err(status) if status.code() == Code::NotFound => return Ok("removed".into()),
+            found => ensure!(begun.elapsed() < PATIENCE, "it is there when its pod is gone: {found:?}"),
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
 }

@@ -34,7 +34,8 @@ pub struct CsiArgs {
     /// Where it keeps what it must not forget [default: /var/lib/holdfast/csi]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Where the node is, as in topology.kubernetes.io/zone=a; may be given again
+    /// Where the node is, as in topology.kubernetes.io/zone=a, and for a controller alone where volumes are reached from; may be
+    /// given again, for a controller also with other segments of a domain
     #[arg(long, value_name = "DOMAIN=SEGMENT")]
     pub topology: Vec<String>,
     /// Have mounts made by the service on this socket (holdfast-keeper --serve), which this process may be replaced without
@@ -43,6 +44,9 @@ pub struct CsiArgs {
     /// The version of the specification that its capabilities are told by: 1.12 or 1.13 [default: 1.12]
     #[arg(long, value_name = "VERSION")]
     pub spec_level: Option<String>,
+    /// Volumes may be raw block devices too, as loop devices
+    #[arg(long)]
+    pub raw_block: bool,
     /// An operator's credential, or for a node alone a client's [env: HOLDFAST_CREDENTIAL]
     #[arg(long, value_name = "FILE")]
     pub credential: Option<PathBuf>,

@@ -14,37 +14,54 @@ pub(super) struct Use {
     pub flags: Vec<String>,
     /// The group that is to have what is made.
     pub group: Option<u32>,
+    /// As a block device, and no filesystem.
+    pub is_block: bool,
 }
 
 impl Use {
     /// # Errors
-    /// `INVALID_ARGUMENT`: the mode is missing or not known, or it is to be a block device.
-    pub fn of(capability: &VolumeCapability) -> Result<Use, Status> {
+    /// `INVALID_ARGUMENT`: the mode is missing or not known, or it is to be a block device where there are none (`has_block`), or on
+    /// several nodes at once.
+    pub fn of(capability: &VolumeCapability, has_block: bool) -> Result<Use, Status> {
         let mode = capability.access_mode.map(|access| access.mode());
         let mode = mode.filter(|mode| *mode != AccessModeKind::Unknown);
         let mode = mode.ok_or_else(|| Status::invalid_argument("the access mode of the capability is missing"))?;
         match &capability.access_type {
-            Some(AccessType::Mount(mount)) => Ok(Use { mode, flags: flags_of(mount)?, group: group_of(mount)? }),
-            Some(AccessType::Block(_)) => Err(Status::invalid_argument(
-                "a volume is a filesystem, and no block device: use volumeMode Filesystem",
+            Some(AccessType::Mount(mount)) => {
+                Ok(Use { mode, flags: flags_of(mount)?, group: group_of(mount)?, is_block: false })
+            }
+            Some(AccessType::Block(_)) if !has_block => Err(Status::invalid_argument(
+                "a volume is a filesystem, and no block device: use volumeMode Filesystem, or have the driver's raw_block on",
             )),
+            Some(AccessType::Block(_)) => {
+                let wish = Use { mode, flags: Vec::new(), group: None, is_block: true };
+                match wish.is_on_one_node() {
+                    true => Ok(wish),
+                    false => Err(Status::invalid_argument("a block device is for one node at a time")),
+                }
+            }
             None => Err(Status::invalid_argument("the access type of the capability is missing")),
         }
     }
 
     /// # Errors
     /// `INVALID_ARGUMENT`: there is none.
-    pub fn required(capability: Option<&VolumeCapability>) -> Result<Use, Status> {
-        Use::of(capability.ok_or_else(|| Status::invalid_argument("the volume capability is missing"))?)
+    pub fn required(capability: Option<&VolumeCapability>, has_block: bool) -> Result<Use, Status> {
+        Use::of(capability.ok_or_else(|| Status::invalid_argument("the volume capability is missing"))?, has_block)
     }
 
     /// # Errors
-    /// `INVALID_ARGUMENT`: there is none, or one of them is not possible.
-    pub fn all(capabilities: &[VolumeCapability]) -> Result<Vec<Use>, Status> {
+    /// `INVALID_ARGUMENT`: there is none, or one of them is not possible, or not together with another.
+    pub fn all(capabilities: &[VolumeCapability], has_block: bool) -> Result<Vec<Use>, Status> {
         if capabilities.is_empty() {
             return Err(Status::invalid_argument("volume capabilities are missing"));
         }
-        capabilities.iter().map(Use::of).collect()
+        let uses =
+            capabilities.iter().map(|capability| Use::of(capability, has_block)).collect::<Result<Vec<_>, _>>()?;
+        match uses.iter().any(|wish| wish.is_block != uses[0].is_block) {
+            true => Err(Status::invalid_argument("a volume is a filesystem or a block device, and not both")),
+            false => Ok(uses),
+        }
     }
 
     /// Nothing is written.
@@ -115,7 +132,7 @@ mod tests {
     }
 
     fn uses(modes: &[AccessModeKind]) -> Vec<Use> {
-        Use::all(&modes.iter().map(|mode| capability(*mode)).collect::<Vec<_>>()).unwrap()
+        Use::all(&modes.iter().map(|mode| capability(*mode)).collect::<Vec<_>>(), false).unwrap()
     }
 
     #[test]
@@ -172,8 +189,8 @@ mod tests {
         let (grouped, flagged) = (with_mode(mounted(grouped)), with_mode(mounted(flagged)));
         let unknown = capability(AccessModeKind::Unknown);
         for capability in [block, modeless, strange, typeless, grouped, flagged, unknown] {
-            assert_eq!(Use::of(&capability).unwrap_err().code(), tonic::Code::InvalidArgument, "{capability:?}");
+            assert_eq!(Use::of(&capability, false).unwrap_err().code(), tonic::Code::InvalidArgument, "{capability:?}");
         }
-        assert!(Use::required(None).is_err() && Use::all(&[]).is_err());
+        assert!(Use::required(None, false).is_err() && Use::all(&[], false).is_err());
     }
 }

@@ -10,6 +10,7 @@ use super::fault::needed;
 use super::identity::SpecLevel;
 use super::spec::volume_health::VolumeHealthEntry;
 use super::spec::*;
+use super::topology::Segments;
 use super::turns::Turns;
 use crate::container::options::{OptionError, Wanted};
 use crate::remote::operator::{Operator, OperatorError};
@@ -27,18 +28,32 @@ const ORIGINS: [(&str, &str); 3] = [
 const RESERVED: &str = "csi.storage.k8s.io/";
 /// What can be changed of a volume that is there.
 const MUTABLE: &str = "inodes, patience, labels";
+/// On every volume that is a block device: what else it is has no place in the cluster.
+const BLOCK_LABEL: (&str, &str) = ("csi.holdfast.dev/volume-mode", "block");
+/// A block device has a size, also where none is asked for.
+const BLOCK_BYTES_DEFAULT: u64 = 1 << 30;
+const SECTOR_BYTES: u64 = 512;
 /// Before the name of the last volume of a page: other tokens are not ours.
 const TOKEN_PREFIX: &str = "after/";
 
 pub struct ControllerService {
     cluster: Operator,
     level: SpecLevel,
+    /// Where volumes are reached from.
+    segments: Segments,
+    has_block: bool,
     turns: Turns,
 }
 
 impl ControllerService {
-    pub fn new(cluster: Operator, level: SpecLevel) -> ControllerService {
-        ControllerService { cluster, level, turns: Turns::default() }
+    pub fn new(cluster: Operator, level: SpecLevel, segments: Segments, has_block: bool) -> ControllerService {
+        ControllerService { cluster, level, segments, has_block, turns: Turns::default() }
+    }
+
+    fn shown(&self, volume: &Stored) -> Volume {
+        let capacity_bytes = i64::try_from(volume.policy.quota_bytes).unwrap_or(i64::MAX);
+        let (volume_id, accessible_topology) = (volume.name.clone(), self.segments.places());
+        Volume { volume_id, capacity_bytes, accessible_topology, ..Volume::default() }
     }
 
     /// The volume of an id.
@@ -55,6 +70,9 @@ impl ControllerService {
         let other = |what: &str| Status::already_exists(format!("there is a volume {name} already, with {what}"));
         if !range.fits(volume.policy.quota_bytes) {
             return Err(other(&format!("{} bytes", volume.policy.quota_bytes)));
+        }
+        if uses.iter().any(|wish| wish.is_block != is_block(&volume)) {
+            return Err(other("another volume mode"));
         }
         if !uses.iter().all(|wish| wish.is_possible(volume.policy.access)) {
             return Err(other(&format!("access {}", volume.policy.access.name())));
@@ -132,13 +150,16 @@ impl Controller for ControllerService {
 
     async fn create_volume(&self, request: CreateVolumeRequest) -> Result<CreateVolumeResponse, Status> {
         let name = volume_name(needed("the name of the volume", &request.name)?);
-        let uses = Use::all(&request.volume_capabilities)?;
+        let uses = Use::all(&request.volume_capabilities, self.has_block)?;
         if request.volume_content_source.is_some() {
             return Err(Status::invalid_argument("a volume cannot be made from another or from a snapshot"));
         }
         let range = Range::of(request.capacity_range)?;
         let mut wanted = wanted(&request.parameters, &request.mutable_parameters)?;
         wanted.quota_bytes = range.size().or(wanted.quota_bytes);
+        if uses.iter().any(|wish| wish.is_block) {
+            make_block(&mut wanted, range)?;
+        }
         let access = *wanted.access.get_or_insert_with(|| access_for(&uses));
         if !uses.iter().all(|wish| wish.is_possible(access)) {
             let access = access.name();
@@ -148,12 +169,13 @@ impl Controller for ControllerService {
         }
         let volume = wanted.volume(&name);
         volume.check().map_err(Status::invalid_argument)?;
+        self.segments.check(request.accessibility_requirements.as_ref())?;
         let _turn = self.turns.take(&name)?;
         let made = match self.cluster.create_volume(volume).await {
             Err(OperatorError::Exists(_)) => self.found(&wanted, &name, range, &uses).await?,
             made => made?,
         };
-        Ok(CreateVolumeResponse { volume: Some(shown(&made)) })
+        Ok(CreateVolumeResponse { volume: Some(self.shown(&made)) })
     }
 
     async fn delete_volume(&self, request: DeleteVolumeRequest) -> Result<DeleteVolumeResponse, Status> {
@@ -179,11 +201,13 @@ impl Controller for ControllerService {
         }
         let (volume, _) = self.volume(id).await?;
         let access = volume.policy.access;
-        let unfit = request.volume_capabilities.iter().find_map(|capability| match Use::of(capability) {
-            Ok(wish) if wish.is_possible(access) => None,
-            Ok(wish) => Some(format!("a volume of access {} cannot be used as {:?}", access.name(), wish.mode)),
-            Err(status) => Some(status.message().to_string()),
-        });
+        let unfit =
+            request.volume_capabilities.iter().find_map(|capability| match Use::of(capability, self.has_block) {
+                Ok(wish) if wish.is_block != is_block(&volume) => Some("the volume is of another mode".to_string()),
+                Ok(wish) if wish.is_possible(access) => None,
+                Ok(wish) => Some(format!("a volume of access {} cannot be used as {:?}", access.name(), wish.mode)),
+                Err(status) => Some(status.message().to_string()),
+            });
         let confirmed = validate_volume_capabilities_response::Confirmed {
             volume_context: request.volume_context,
             volume_capabilities: request.volume_capabilities,
@@ -201,7 +225,7 @@ impl Controller for ControllerService {
         let health = Health::of(&status);
         let (volumes, next_token) = page(&status, request.max_entries, &request.starting_token)?;
         let entry = |volume: &Stored| list_volumes_response::Entry {
-            volume: Some(shown(volume)),
+            volume: Some(self.shown(volume)),
             status: Some(list_volumes_response::VolumeStatus {
                 published_node_ids: Vec::new(),
                 volume_condition: self.level.has_condition().then(|| health.condition(volume)),
@@ -212,7 +236,8 @@ impl Controller for ControllerService {
 
     async fn get_capacity(&self, request: GetCapacityRequest) -> Result<GetCapacityResponse, Status> {
         let wanted = wanted(&request.parameters, &Map::new())?;
-        let possible = request.volume_capabilities.iter().all(|capability| Use::of(capability).is_ok());
+        let possible = request.volume_capabilities.iter().all(|capability| Use::of(capability, self.has_block).is_ok());
+        let possible = possible && request.accessible_topology.is_none_or(|place| self.segments.has(&place));
         let room = self.cluster.room(wanted.replicas.unwrap_or(REPLICAS_DEFAULT)).await?;
         let bytes = if possible { i64::try_from(room.free_bytes).unwrap_or(i64::MAX) } else { 0 };
         // A quota is no reservation: volumes may be larger than what is free now.
@@ -236,6 +261,7 @@ impl Controller for ControllerService {
         let size = range.size().ok_or_else(|| Status::invalid_argument("the capacity range says no size"))?;
         let _turn = self.turns.take(id)?;
         let (mut volume, _) = self.volume(id).await?;
+        let size = if is_block(&volume) { sectors(size, range)? } else { size };
         if volume.policy.quota_bytes < size && volume.policy.quota_bytes > 0 {
             let change = VolumeChange { quota_bytes: Some(size), ..VolumeChange::default() };
             volume = self.change(id, change, Status::out_of_range).await?;
@@ -244,8 +270,8 @@ impl Controller for ControllerService {
             let has = volume.policy.quota_bytes;
             return Err(Status::out_of_range(format!("volume {id} has {has} bytes already, and is not made smaller")));
         }
-        let capacity_bytes = shown(&volume).capacity_bytes.max(i64::try_from(range.required).unwrap_or(i64::MAX));
-        Ok(ControllerExpandVolumeResponse { capacity_bytes, node_expansion_required: false })
+        let capacity_bytes = self.shown(&volume).capacity_bytes.max(i64::try_from(range.required).unwrap_or(i64::MAX));
+        Ok(ControllerExpandVolumeResponse { capacity_bytes, node_expansion_required: is_block(&volume) })
     }
 
     async fn controller_get_volume(
@@ -259,7 +285,7 @@ impl Controller for ControllerService {
             published_node_ids: Vec::new(),
             volume_condition: self.level.has_condition().then(|| health.condition(&volume)),
         };
-        Ok(ControllerGetVolumeResponse { volume: Some(shown(&volume)), status: Some(status) })
+        Ok(ControllerGetVolumeResponse { volume: Some(self.shown(&volume)), status: Some(status) })
     }
 
     async fn controller_modify_volume(
@@ -301,6 +327,28 @@ impl Controller for ControllerService {
         let entries = entries.filter(|health| !health.health_statuses.is_empty()).collect();
         Ok(ControllerListVolumeHealthResponse { entries, next_token })
     }
+}
+
+fn is_block(volume: &Stored) -> bool {
+    volume.labels.get(BLOCK_LABEL.0).is_some_and(|mode| mode == BLOCK_LABEL.1)
+}
+
+/// So many bytes as whole sectors.
+///
+/// # Errors
+/// `OUT_OF_RANGE`: those are too many.
+fn sectors(bytes: u64, range: Range) -> Result<u64, Status> {
+    let whole = bytes.checked_next_multiple_of(SECTOR_BYTES).filter(|whole| range.limit == 0 || *whole <= range.limit);
+    whole.ok_or_else(|| Status::out_of_range("a block device is whole sectors of 512 bytes"))
+}
+
+/// # Errors
+/// `OUT_OF_RANGE`: no size in the range is one of a block device.
+fn make_block(wanted: &mut Wanted, range: Range) -> Result<(), Status> {
+    let bytes = wanted.quota_bytes.filter(|bytes| *bytes > 0).unwrap_or(BLOCK_BYTES_DEFAULT);
+    wanted.quota_bytes = Some(sectors(bytes, range)?);
+    wanted.labels.insert(BLOCK_LABEL.0.to_string(), BLOCK_LABEL.1.to_string());
+    Ok(())
 }
 
 /// What is wrong with the cluster, and so with the volumes in it.
@@ -355,11 +403,6 @@ fn page<'a>(status: &'a ClusterStatus, max: i32, token: &str) -> Result<(Vec<&'a
     volumes.truncate(if more { max } else { volumes.len() });
     let next = volumes.last().filter(|_| more).map(|last| format!("{TOKEN_PREFIX}{}", last.name));
     Ok((volumes, next.unwrap_or_default()))
-}
-
-fn shown(volume: &Stored) -> Volume {
-    let capacity_bytes = i64::try_from(volume.policy.quota_bytes).unwrap_or(i64::MAX);
-    Volume { volume_id: volume.name.clone(), capacity_bytes, ..Volume::default() }
 }
 
 /// A volume's name for that of a request, which may have any letters.

@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
@@ -15,6 +17,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tonic::Status;
 
+use super::block::Block;
 use super::capability::Use;
 use super::ephemeral::{Ephemerals, is_ephemeral};
 use super::fault::needed;
@@ -26,7 +29,8 @@ use super::turns::{Turn, Turns};
 use crate::container::mounter::{MountFailure, Mounter, is_gone, mounted};
 use crate::host::bind::{bind, unbind};
 use crate::host::file::write_private;
-use crate::host::mountinfo::{MountEntry, mounts_of, resolve_untouched};
+use crate::host::loopdev::Attached;
+use crate::host::mountinfo::{MountEntry, mounts, mounts_of, resolve_untouched};
 use crate::remote::operator::Operator;
 use crate::types::digest::fingerprint;
 use crate::types::volume::NewVolume;
@@ -52,6 +56,8 @@ pub struct Place {
     /// Segments by their domains; empty where volumes are told from everywhere.
     pub topology: Map,
     pub level: SpecLevel,
+    /// Volumes may be block devices.
+    pub has_block: bool,
     /// The servers that mounts ask.
     pub metas: Vec<String>,
 }
@@ -89,7 +95,8 @@ impl NodeService {
 
     /// Has a volume mounted on `dir`, for this use.
     async fn mount(&self, turn: Turn, volume: &str, dir: &Path, wish: Wish<'_>) -> Result<(), Status> {
-        let read_only = wish.read_only || wish.usage.is_read_only();
+        // The file of a device has to be made, also for who will only read the device.
+        let read_only = !wish.usage.is_block && (wish.read_only || wish.usage.is_read_only());
         let there = mounted(dir)?.filter(|entry| entry.is_volume(volume));
         if there.is_some_and(|entry| entry.read_only != read_only) {
             return Err(Status::already_exists("the volume is there already, to be written or read otherwise"));
@@ -150,6 +157,36 @@ impl NodeService {
         self.mount(turn, volume, Path::new(&request.target_path), wish).await
     }
 
+    /// The device that a volume is at this path, if it is one.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`: the volume is not at this path.
+    fn here(&self, id: &str, path: &Path) -> Result<Option<Attached>, Status> {
+        if mounted(path)?.is_some_and(|entry| entry.is_volume(id)) {
+            return Ok(None);
+        }
+        let device = Block::of(id).at(path).map_err(|error| host(path, &error))?;
+        let missing = || Status::not_found(format!("volume {id} is not mounted on {}", path.display()));
+        device.ok_or_else(missing).map(Some)
+    }
+
+    /// Has a device and its file as large as the volume is now, and as is asked for.
+    async fn grow(&self, block: Block, id: &str, at_least: u64) -> Result<i64, Status> {
+        let turn = self.turns.take(id)?;
+        let all = mounts().map_err(|error| host(Path::new("/proc"), &error))?;
+        let staging = all.into_iter().find(|entry| entry.is_volume(id)).map(|entry| entry.target);
+        let staging = staging.ok_or_else(|| Status::not_found(format!("volume {id} is not staged")))?;
+        let bytes = Arc::new(AtomicU64::new(0));
+        let told = bytes.clone();
+        on_host(turn, move || {
+            let filled = block.fill(&staging, at_least).and_then(|bytes| block.resize().map(|()| bytes));
+            told.store(filled.map_err(|error| host(&staging, &error))?, Ordering::Relaxed);
+            Ok(())
+        })
+        .await?;
+        Ok(i64::try_from(bytes.load(Ordering::Relaxed)).unwrap_or(i64::MAX))
+    }
+
     /// What is at a volume's staging path. A mount whose process is gone is made anew.
     async fn staged(&self, request: &NodePublishVolumeRequest, wish: &Use, turn: Turn) -> Result<MountEntry, Status> {
         let (id, staging) = (&request.volume_id, absolute("the staging path", &request.staging_target_path)?);
@@ -189,6 +226,21 @@ async fn in_time(work: impl Future<Output = Result<(), Status>> + Send + 'static
     }
 }
 
+/// As [`in_time`], for what waits in the kernel.
+async fn on_host(turn: Turn, work: impl FnOnce() -> Result<(), Status> + Send + 'static) -> Result<(), Status> {
+    in_time(async move {
+        let _turn = turn;
+        spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))?
+    })
+    .await
+}
+
+/// Of a device only its size is known.
+fn device_usage(bytes: u64) -> VolumeUsage {
+    let total = i64::try_from(bytes).unwrap_or(i64::MAX);
+    VolumeUsage { total, available: 0, used: 0, unit: UsageUnit::Bytes.into() }
+}
+
 /// Has new files belong to the group that a pod asks for: by the root's set-group-id, whatever there is below it already.
 async fn give_to_group(dir: PathBuf, group: u32) -> Result<(), Status> {
     let giving = spawn_blocking(move || -> io::Result<()> {
@@ -219,7 +271,8 @@ impl Node for NodeService {
             SpecLevel::V1_12 => &[VolumeCondition],
             SpecLevel::V1_13 => &[GetVolumeHealth, GetStorageHealth],
         };
-        let capabilities = always.iter().chain(health).map(|rpc| (*rpc).into()).collect();
+        let block: &[NodeRpc] = if self.place.has_block { &[ExpandVolume] } else { &[] };
+        let capabilities = always.iter().chain(block).chain(health).map(|rpc| (*rpc).into()).collect();
         Ok(NodeGetCapabilitiesResponse { capabilities })
     }
 
@@ -232,11 +285,17 @@ impl Node for NodeService {
     async fn node_stage_volume(&self, request: NodeStageVolumeRequest) -> Result<NodeStageVolumeResponse, Status> {
         let id = needed("the id of the volume", &request.volume_id)?;
         let staging = absolute("the staging path", &request.staging_target_path)?;
-        let wish = Use::required(request.volume_capability.as_ref())?;
+        let wish = Use::required(request.volume_capability.as_ref(), self.place.has_block)?;
         check_volume(id)?;
         let turn = self.turns.take(id)?;
+        let is_block = wish.is_block;
         let wish = Wish { usage: &wish, read_only: false, secrets: &request.secrets };
         self.mount(turn, id, &staging, wish).await?;
+        if is_block {
+            let turn = self.turns.take(id)?;
+            let block = Block::of(id);
+            on_host(turn, move || block.fill(&staging, 0).map(drop).map_err(|error| host(&staging, &error))).await?;
+        }
         Ok(NodeStageVolumeResponse {})
     }
 
@@ -257,10 +316,13 @@ impl Node for NodeService {
     ) -> Result<NodePublishVolumeResponse, Status> {
         let id = needed("the id of the volume", &request.volume_id)?;
         let target = absolute("the target path", &request.target_path)?;
-        let wish = Use::required(request.volume_capability.as_ref())?;
+        let wish = Use::required(request.volume_capability.as_ref(), self.place.has_block)?;
         check_volume(id)?;
         let turn = self.turns.take(id)?;
         if is_ephemeral(&request.volume_context) {
+            if wish.is_block {
+                return Err(Status::invalid_argument("a pod's own volume is no block device"));
+            }
             self.publish_ephemeral(&request, &wish, turn).await?;
             return Ok(NodePublishVolumeResponse {});
         }
@@ -271,6 +333,12 @@ impl Node for NodeService {
         let staged = self.staged(&request, &wish, turn).await?;
         let turn = self.turns.take(id)?;
         let read_only = request.readonly || wish.is_read_only();
+        if wish.is_block {
+            let block = Block::of(id);
+            let is_for_one = wish.is_for_one();
+            on_host(turn, move || block.publish(&staging, &target, read_only, is_for_one)).await?;
+            return Ok(NodePublishVolumeResponse {});
+        }
         if is_published(&staged, &staging, &target, &wish, read_only)? {
             return Ok(NodePublishVolumeResponse {});
         }
@@ -302,6 +370,11 @@ impl Node for NodeService {
             self.unmount(turn, &target, false, rest).await?;
             return Ok(NodeUnpublishVolumeResponse {});
         }
+        let block = Block::of(id);
+        if block.is_at_or_loose(&target).map_err(|error| host(&target, &error))? {
+            on_host(turn, move || block.unpublish(&target).map_err(|error| host(&target, &error))).await?;
+            return Ok(NodeUnpublishVolumeResponse {});
+        }
         // Whatever was bound there, as often as it was.
         while mounted(&target)?.is_some() {
             unbind(&target).map_err(|error| host(&target, &error))?;
@@ -316,8 +389,10 @@ impl Node for NodeService {
     ) -> Result<NodeGetVolumeStatsResponse, Status> {
         let id = needed("the id of the volume", &request.volume_id)?;
         let path = PathBuf::from(needed("the path of the volume", &request.volume_path)?);
-        is_here(id, &path)?;
-        let usage = self.stats.of(&path).await;
+        let usage = match self.here(id, &path)? {
+            Some(device) => Ok(vec![device_usage(device.bytes)]),
+            None => self.stats.of(&path).await,
+        };
         if !self.place.level.has_condition() {
             let usage = usage.map_err(|error| Status::unavailable(error.to_string()))?;
             return Ok(NodeGetVolumeStatsResponse { usage, volume_condition: None });
@@ -337,9 +412,15 @@ impl Node for NodeService {
     async fn node_expand_volume(&self, request: NodeExpandVolumeRequest) -> Result<NodeExpandVolumeResponse, Status> {
         let id = needed("the id of the volume", &request.volume_id)?;
         let path = PathBuf::from(needed("the path of the volume", &request.volume_path)?);
-        is_here(id, &path)?;
-        // A mount goes by the quota as it is; nothing is to be done here.
+        let device = self.here(id, &path)?;
         let capacity_bytes = request.capacity_range.map_or(0, |range| range.required_bytes);
+        let block = Block::of(id);
+        let is_block = device.is_some() || Block::is_asked_for(request.volume_capability.as_ref());
+        if is_block {
+            let capacity_bytes = self.grow(block, id, u64::try_from(capacity_bytes).unwrap_or(0)).await?;
+            return Ok(NodeExpandVolumeResponse { capacity_bytes });
+        }
+        // A mount goes by the quota as it is; nothing is to be done here.
         Ok(NodeExpandVolumeResponse { capacity_bytes })
     }
 
@@ -351,7 +432,7 @@ impl Node for NodeService {
         let paths = [&request.volume_publish_path, &request.staging_target_path];
         let path = paths.into_iter().find(|path| !path.is_empty()).map(PathBuf::from);
         let path = path.ok_or_else(|| Status::invalid_argument("a path of the volume is missing"))?;
-        is_here(id, &path)?;
+        self.here(id, &path)?;
         let wrong = match self.stats.of(&path).await {
             Err(StatsError::Slow) => Some(("MountHangs", StatsError::Slow.to_string())),
             Err(error) => Some(("MountGone", error.to_string())),
@@ -434,13 +515,6 @@ fn is_published(
     Ok(false)
 }
 
-/// # Errors
-/// `NOT_FOUND`: the volume is not mounted at this path.
-fn is_here(id: &str, path: &Path) -> Result<(), Status> {
-    let entry = mounted(path)?.filter(|entry| entry.is_volume(id));
-    entry.map(drop).ok_or_else(|| Status::not_found(format!("volume {id} is not mounted on {}", path.display())))
-}
-
-fn host(path: &Path, error: &io::Error) -> Status {
+pub(super) fn host(path: &Path, error: &io::Error) -> Status {
     Status::internal(format!("{}: {error}", path.display()))
 }

@@ -51,6 +51,14 @@ impl Stats {
     }
 }
 
+/// How large a volume is, in bytes. Waits for its mount.
+///
+/// # Errors
+/// It cannot be asked.
+pub(super) fn space(path: &Path) -> io::Result<u64> {
+    statfs(path).map(|found| found.f_blocks.saturating_mul(found.f_frsize))
+}
+
 fn statfs(path: &Path) -> io::Result<libc::statvfs> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut found = MaybeUninit::<libc::statvfs>::uninit();
