@@ -175,7 +175,8 @@ impl Core {
                 // It is the cluster that does not answer.
                 Err(_) if !self.life.alive() => until = Instant::now() + SEND_AGAIN,
                 Ok(Err(FsError::Unreachable)) => tokio::time::sleep(RETRY).await,
-                Ok(Err(_)) | Err(_) => return,
+                Ok(Err(error)) => return tracing::warn!(call, %error, "a call that was begun is done anew"),
+                Err(_) => return tracing::warn!(call, "a call that another host held up is done anew"),
             }
         };
         // It is noted before its sequence is given up, which has to be before others' changes go on.

@@ -99,10 +99,7 @@ fn is_used(mountinfo: &[u8], device: (u32, u32), places: &[&Path]) -> bool {
 
 /// What a place is called on the filesystem that it is on, where a directory of that is bound into a container.
 fn outside(mountinfo: &[u8], place: &Path) -> Option<PathBuf> {
-    let entries = mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line);
-    let around = entries.filter(|entry| place != entry.target && place.starts_with(&entry.target));
-    // Of several at the same place the last is on top.
-    let entry = around.max_by_key(|entry| entry.target.as_os_str().len())?;
+    let entry = covering(mountinfo, place.parent()?)?;
     let rest = place.strip_prefix(&entry.target).ok()?;
     (entry.root != Path::new("/")).then(|| entry.root.join(rest))
 }

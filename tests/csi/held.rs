@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use tonic::{Code, Status};
 
 use crate::block::{publishing_block, staging_block, wanted_block};
+use crate::node::is_removed;
 use crate::world::{
     GIB, Outcome, World, capability, code, ensure, good, map, publishing, range, staging, text, wanted,
 };
@@ -175,18 +176,9 @@ pub async fn end(world: &mut World, name: &str) -> Outcome<String> {
     Ok("taken off".into())
 }
 
-/// A pod's own volume is removed by whoever it was taken from.
-///
 /// # Errors
 /// It is there.
 pub async fn ended(world: &mut World, name: &str) -> Outcome<String> {
-    let request = ControllerGetVolumeRequest { volume_id: Held::of(world, name).id };
-    let begun = Instant::now();
-    loop {
-        match world.controller.controller_get_volume(request.clone()).await {
-            Err(status) if status.code() == Code::NotFound => return Ok("removed".into()),
-            found => ensure!(begun.elapsed() < PATIENCE, "it is there when its pod is gone: {found:?}"),
-        }
-        sleep(Duration::from_millis(500)).await;
-    }
+    is_removed(world, &Held::of(world, name).id, PATIENCE).await?;
+    Ok("removed".into())
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast::container::csi::spec::*;
 use tonic::Code::{AlreadyExists, FailedPrecondition, InvalidArgument, NotFound};
@@ -49,15 +49,17 @@ fn is_mount_point(path: &Path) -> bool {
     here.is_some() && here != above
 }
 
-async fn is_removed(world: &mut World, id: &str) -> Outcome {
+/// A pod's own volume is removed by whoever it was taken from.
+pub async fn is_removed(world: &mut World, id: &str, within: Duration) -> Outcome {
     let request = ControllerGetVolumeRequest { volume_id: id.into() };
-    for _ in 0..200 {
-        if world.controller.controller_get_volume(request.clone()).await.is_err() {
-            return Ok(());
+    let begun = Instant::now();
+    loop {
+        match world.controller.controller_get_volume(request.clone()).await {
+            Err(status) if status.code() == NotFound => return Ok(()),
+            found => ensure!(begun.elapsed() < within, "it is there when its pod is gone: {found:?}"),
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    Err("it is there when its pod is gone".into())
 }
 
 /// The credential files that mounts at this path were given.
@@ -286,14 +288,14 @@ cases! {
             good(world.node.node_unpublish_volume(unpublishing(&id, &target)).await)?;
         }
         ensure!(!target.exists(), "its target is there");
-        is_removed(world, &id).await?;
+        is_removed(world, &id, Duration::from_secs(20)).await?;
         // A pod of the same name gets a new one, to be read alone if it says so.
         good(world.publish(NodePublishVolumeRequest { readonly: true, ..request }).await)?;
         ensure!(!target.join("file").exists(), "the new one has what the one before had");
         let error = fs::write(target.join("file"), "x").err().and_then(|error| error.raw_os_error());
         ensure!(error == Some(30), "what is read-only takes a write, or says {error:?}");
         good(world.node.node_unpublish_volume(unpublishing(&id, &target)).await)?;
-        is_removed(world, &id).await?;
+        is_removed(world, &id, Duration::from_secs(20)).await?;
     }
     "a volume that lives longer than a pod is not taken for one that does not" => |world| {
         let (id, target) = (world.volume().await?, world.path("target"));

@@ -160,20 +160,28 @@ async fn what_is_lost_with_the_session_is_reported() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_could_not_be_stored_is_reported_by_the_next() {
-    let cluster = Cluster::new();
-    let first = first(&cluster).await;
-    let (ino, handle) = create(&first, "f").await;
-    let other = first.open(ino, RW).await.unwrap();
-    first.sync().await.unwrap();
-    cluster.meta.fault(|faults| faults.full = true);
-    cluster.chunks.full.store(true, Ordering::Relaxed);
-    write(&first, ino, handle, 0, &pattern(200_000, 1)).await;
-    assert_eq!(first.fsync(ino, Some(other)).await, Err(FsError::NoSpace), "one has heard of it, the other has not");
-    let second = first.killed_and_followed(&cluster).await;
-    assert_eq!(second.fsync(ino, Some(other)).await, Ok(()), "it was told");
-    assert_eq!(second.fsync(ino, Some(handle)).await, Err(FsError::Io));
-    assert_eq!(second.fsync(ino, Some(handle)).await, Ok(()));
+async fn what_could_not_be_stored_is_told_by_the_next() {
+    for in_order in [false, true] {
+        let cluster = Cluster::new();
+        let first = first(&cluster).await;
+        let (ino, handle) = create(&first, "f").await;
+        let other = first.open(ino, RW).await.unwrap();
+        first.sync().await.unwrap();
+        cluster.meta.fault(|faults| faults.full = true);
+        cluster.chunks.full.store(true, Ordering::Relaxed);
+        write(&first, ino, handle, 0, &pattern(200_000, 1)).await;
+        let told = first.fsync(ino, Some(other)).await;
+        assert_eq!(told, Err(FsError::NoSpace), "one has heard of it, the other has not");
+        if in_order {
+            cluster.meta.fault(|faults| faults.full = false);
+            cluster.chunks.full.store(false, Ordering::Relaxed);
+            first.leave().await.unwrap();
+        }
+        let second = first.killed_and_followed(&cluster).await;
+        assert_eq!(second.fsync(ino, Some(other)).await, Ok(()), "it was told");
+        assert_eq!(second.fsync(ino, Some(handle)).await, Err(FsError::Io));
+        assert_eq!(second.fsync(ino, Some(handle)).await, Ok(()));
+    }
 }
 
 #[tokio::test(start_paused = true)]

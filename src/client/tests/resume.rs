@@ -155,27 +155,6 @@ async fn locks_on_their_way_home_hold() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_not_told_is_told_by_the_next() {
-    let cluster = Cluster::new();
-    let first = first(&cluster).await;
-    let (ino, handle) = create(&first, "f").await;
-    let other = first.open(ino, RW).await.unwrap();
-    first.sync().await.unwrap();
-    cluster.meta.fault(|faults| faults.full = true);
-    cluster.chunks.full.store(true, Ordering::Relaxed);
-    write(&first, ino, handle, 0, &pattern(200_000, 1)).await;
-    assert_eq!(first.fsync(ino, Some(other)).await, Err(FsError::NoSpace), "one has heard of it, the other has not");
-    cluster.meta.fault(|faults| faults.full = false);
-    cluster.chunks.full.store(false, Ordering::Relaxed);
-    first.leave().await.unwrap();
-    let left = first.kill();
-    let second = Process::start(&cluster, left).await;
-    assert_eq!(second.fsync(ino, Some(other)).await, Ok(()), "it was told");
-    assert_eq!(second.fsync(ino, Some(handle)).await, Err(FsError::Io));
-    assert_eq!(second.fsync(ino, Some(handle)).await, Ok(()));
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_session_that_ended_meanwhile_is_replaced() {
     let cluster = Cluster::new();
     let first = first(&cluster).await;
