@@ -8,12 +8,12 @@ use std::thread;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::cli::failure::{Context, Outcome};
+use crate::cli::failure::{Context, Failure, Outcome};
 use crate::client::kept::Kept;
 use crate::client::memory::log_bytes;
 use crate::fuse::session::Mount;
 use crate::host::facts::mounts_outlive_processes;
-use crate::keeper::Ward;
+use crate::keeper::{Found, Ward};
 
 /// What the kernel's requests are read from.
 const DEVICE: &str = "device";
@@ -26,6 +26,7 @@ pub struct Keeping {
     pub kept: Arc<Kept>,
     device: Mutex<Option<Vec<OwnedFd>>>,
     goes_on: bool,
+    is_trial: bool,
 }
 
 impl Keeping {
@@ -35,8 +36,8 @@ impl Keeping {
     /// The keeper cannot be understood, or what it has kept is of another version.
     pub fn find(memory_bytes: u64) -> Outcome<Option<Arc<Keeping>>> {
         let found = Ward::find().or_fail(|| "the keeper of this mount".to_string())?;
-        let Some((ward, mut inherited)) = found else { return Ok(None) };
-        if !mounts_outlive_processes() {
+        let Some(Found { ward, mut inherited, is_trial }) = found else { return Ok(None) };
+        if !mounts_outlive_processes() && !is_trial {
             // Whoever waited for an answer would wait for ever; with nothing kept the keeper ends as this process does.
             tracing::warn!("this kernel is too old for the mount to outlive this process");
             return Ok(None);
@@ -51,7 +52,21 @@ impl Keeping {
         };
         let device = device.filter(|_| kept.standing().is_some());
         let goes_on = device.is_some();
-        Ok(Some(Arc::new(Keeping { ward, kept: Arc::new(kept), device: Mutex::new(device), goes_on })))
+        Ok(Some(Arc::new(Keeping { ward, kept: Arc::new(kept), device: Mutex::new(device), goes_on, is_trial })))
+    }
+
+    /// Whether this process is only to say if it could go on with the mount. `true`: it has said so, and nothing is left to be done.
+    ///
+    /// # Errors
+    /// There is no mount to go on with, or the keeper is gone.
+    pub fn was_a_trial(&self) -> Outcome<bool> {
+        if self.is_trial {
+            if !self.goes_on {
+                return Err(Failure::new("there is no mount to go on with"));
+            }
+            self.ward.fits().or_fail(|| "the keeper of this mount".to_string())?;
+        }
+        Ok(self.is_trial)
     }
 
     /// What the process before served, to be gone on with.

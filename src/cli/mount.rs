@@ -104,6 +104,11 @@ fn mount(given: &CommonArgs, args: MountArgs, report: &mut Report) -> Outcome {
             return Err(report.become_program(&mut command));
         }
     }
+    if let Some(keeping) = &keeping
+        && keeping.was_a_trial()?
+    {
+        return Ok(());
+    }
     let plan = Plan { metas: args.metas, volume: args.volume, mountpoint, options, config, keeping };
     work(&common, access, plan, report)
 }

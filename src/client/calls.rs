@@ -14,8 +14,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::api::Result;
+use super::api::{Handle, OpenMode, Result};
 use super::core::Core;
+use super::files::OpenFile;
+use super::inode::Node;
 use super::kept::log::Noted;
 use super::kept::sent::Sent;
 use crate::remote::session::Ticket;
@@ -117,6 +119,8 @@ struct Done {
 pub struct Calls {
     any: AtomicBool,
     done: Mutex<HashMap<u64, Done>>,
+    /// What was opened for a call, whether that was answered or not.
+    opened: Mutex<HashMap<u64, Handle>>,
 }
 
 impl Calls {
@@ -139,6 +143,12 @@ impl Calls {
         self.any.store(true, Ordering::Release);
         let notes = Notes { done_here: Vec::new(), sent: Some((slot, None)) };
         self.done.lock().insert(call, Done { result: Ok(ino), notes });
+    }
+
+    /// A client before has opened a file for a call. If that was not answered, nobody else will ever close it.
+    pub fn was_opened(&self, call: u64, handle: Handle) {
+        self.any.store(true, Ordering::Release);
+        self.opened.lock().insert(call, handle);
     }
 
     /// The leader has said what came of a call, and that is noted with it.
@@ -167,6 +177,7 @@ impl Calls {
     pub fn forget(&self) {
         if self.any.swap(false, Ordering::AcqRel) {
             self.done.lock().clear();
+            *self.opened.lock() = HashMap::new();
         }
     }
 
@@ -191,6 +202,16 @@ impl Core {
             return None;
         }
         self.calls.take(&*current()?)
+    }
+
+    /// What a client before has opened for the call at hand.
+    pub fn opened_before(&self, node: &Arc<Node>, mode: OpenMode) -> Option<Handle> {
+        if !self.may_be_done() {
+            return None;
+        }
+        let handle = self.calls.opened.lock().remove(&current()?.number)?;
+        let is_it = |file: Arc<OpenFile>| file.node.ino == node.ino && file.mode == mode;
+        self.files.find(handle).is_ok_and(is_it).then_some(handle)
     }
 
     /// What nobody has asked for by now, nobody will: the kernel hands everything out again at once.

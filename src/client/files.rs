@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::api::{Handle, OpenMode, Result};
 use super::inode::{Node, State};
-use super::kept::{Debt, Kept};
+use super::kept::{Debt, Kept, KeptFile};
 use super::names::FIRST_COOKIE;
 use super::readahead::Stream;
 use crate::types::error::FsError;
@@ -21,6 +21,8 @@ const SHARDS: usize = 32;
 pub struct OpenFile {
     pub node: Arc<Node>,
     pub mode: OpenMode,
+    /// The call that opened it; 0: none of the kernel's.
+    pub call: u64,
     /// How many failures of write-back this handle has reported.
     reported: AtomicU64,
     pub stream: Mutex<Stream>,
@@ -31,10 +33,10 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
-    pub fn new(node: Arc<Node>, mode: OpenMode) -> OpenFile {
+    pub fn new(node: Arc<Node>, mode: OpenMode, call: u64) -> OpenFile {
         let reported = node.lock().failure.count;
         let (stream, listing_bound, lost) = (Mutex::default(), AtomicU64::new(0), AtomicBool::new(false));
-        OpenFile { node, mode, reported: AtomicU64::new(reported), stream, listing_bound, lost }
+        OpenFile { node, mode, call, reported: AtomicU64::new(reported), stream, listing_bound, lost }
     }
 
     /// Where the listing that goes on after a cookie ends. One that begins is bounded by what is there now: a file that is
@@ -50,6 +52,10 @@ impl OpenFile {
     /// `Io` when a lock that this handle may have relied on was lost.
     pub fn check_lost(&self) -> Result<()> {
         if self.lost.load(Ordering::Acquire) { Err(FsError::Io) } else { Ok(()) }
+    }
+
+    fn kept_as(&self, handle: Handle) -> KeptFile {
+        KeptFile { handle, ino: self.node.ino, mode: self.mode, call: self.call }
     }
 
     fn owes_a_report(&self) -> bool {
@@ -106,7 +112,7 @@ impl Files {
     pub fn insert(&self, file: OpenFile) -> Result<Handle> {
         let handle = Handle(self.last.fetch_add(1, Ordering::Relaxed) + 1);
         if let Some(kept) = &self.kept {
-            kept.opened(handle, file.node.ino, file.mode)?;
+            kept.opened(&file.kept_as(handle))?;
         }
         self.restore(handle, Arc::new(file));
         Ok(handle)
@@ -187,7 +193,7 @@ impl Files {
     pub fn remove(&self, handle: Handle) -> Result<Arc<OpenFile>> {
         let file = self.shard(handle.0).lock().remove(&handle.0).ok_or(FsError::BadHandle)?;
         if let Some(kept) = &self.kept {
-            kept.closed(handle, file.node.ino, file.mode);
+            kept.closed(&file.kept_as(handle));
         }
         Ok(file)
     }

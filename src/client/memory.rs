@@ -1,7 +1,8 @@
 //! The client's memory bound: how much is dirty and cached, and who has to wait.
 //!
 //! A part of the bound is for the program, its connections and what is on its way to the stores. Of the rest dirty bytes may take
-//! a quarter, and as much again as they lie in the memory that outlives a client ([`super::kept`]); cached chunk pieces, extents with
+//! a quarter, and as much again as they lie in the memory that outlives a client ([`super::kept`]; what each piece of a write is known
+//! by there, 24 bytes beside the 88 or more that it takes, comes from what the program has); cached chunk pieces, extents with
 //! the inline data in them, inodes, and names an eighth each. A writer that finds its share full waits until a flush has given
 //! some back.
 

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::core::Core;
 use super::files::OpenFile;
 use super::kept::sent::SentCall;
-use super::kept::{Kept, Locker, Standing};
+use super::kept::{Kept, KeptFile, Locker, Standing};
 use super::notes::{PutBack, give_up};
 use super::session::take_up_open_files;
 use super::{ClientConfig, FAREWELL};
@@ -210,11 +210,12 @@ impl Core {
     }
 
     fn take_up_files(self: &Arc<Self>, kept: &Kept) {
-        for (handle, ino, mode) in kept.handles() {
+        for KeptFile { handle, ino, mode, call } in kept.handles() {
             let node = self.nodes.node(ino);
             node.lock().opened(mode.write);
-            let file = Arc::new(OpenFile::new(node.clone(), mode));
+            let file = Arc::new(OpenFile::new(node.clone(), mode, call));
             self.files.restore(handle, file);
+            self.calls.was_opened(call, handle);
             let mut state = node.lock();
             state.pages = true;
             // It may have had them from before the lease.

@@ -62,8 +62,11 @@ impl<F: Posix> Door<F> {
             Err(error) => reply.error(errno(&stale(error))),
         };
         let mode = open_mode(flags);
-        if let Some(result) = self.fs.try_open(number, mode) {
-            return answer(result);
+        // Until it is answered, the next client has the file for it.
+        let call = self.desk.call(caller);
+        if let Some(result) = within_now(call.clone(), || self.fs.try_open(number, mode)) {
+            answer(result);
+            return drop(call);
         }
         let (fs, releasing) = (self.fs.clone(), self.fs.clone());
         let surrender = Surrender::Obtain(Box::new(move |handle| {

@@ -13,6 +13,7 @@ use super::convert::{attr_out, errno, ino, kind_out, name, open_mode, rename_mod
 use super::serve::{Surrender, serve, serve_leaving};
 use super::tell::{Found, GENERATION, Teller};
 use crate::client::api::{DirItem, Handle, NewInode, OpenMode, Owner, Posix, Result};
+use crate::client::calls::within_now;
 use crate::types::attr::{Attr, FileKind, SetAttr};
 use crate::types::error::FsError;
 use crate::types::id::Ino;
@@ -196,8 +197,10 @@ impl<F: Posix> Door<F> {
             Err(error) => reply.error(errno(&stale(error))),
         };
         let mode = OpenMode { read: true, write: false, sync: false };
-        if let Some(result) = self.fs.try_open(dir, mode) {
-            return answer(result, reply);
+        let call = self.desk.call(caller);
+        if let Some(result) = within_now(call.clone(), || self.fs.try_open(dir, mode)) {
+            answer(result, reply);
+            return drop(call);
         }
         let (fs, releasing) = (self.fs.clone(), self.fs.clone());
         let surrender = Surrender::Obtain(Box::new(move |handle| release_later(releasing, dir, handle)));

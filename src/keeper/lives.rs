@@ -15,6 +15,8 @@ pub struct Lives {
     done: bool,
     /// How many in a row have not got on.
     short: usize,
+    /// How many of them have never served.
+    unheard: usize,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -34,12 +36,18 @@ impl Lives {
         self.done = true;
     }
 
-    /// A client has ended after so long; or left, as it was told to.
-    pub fn ended(&mut self, after: Duration, left: bool) -> Next {
+    /// The program that is there does not serve: it, and the one that did, are tried in turn.
+    pub fn wants_the_one_before(&self) -> bool {
+        self.unheard % 2 == 1
+    }
+
+    /// A client has ended after it had served for so long, if it ever did; or left, as it was told to.
+    pub fn ended(&mut self, served: Option<Duration>, left: bool) -> Next {
         if self.done || !self.keeps {
             return Next::Ends;
         }
-        self.short = if after < LIVED && !left { self.short + 1 } else { 0 };
+        self.unheard = if served.is_none() { self.unheard + 1 } else { 0 };
+        self.short = if served.is_none_or(|served| served < LIVED) && !left { self.short + 1 } else { 0 };
         let pause = PAUSES_MS.get(self.short.saturating_sub(1)).or(PAUSES_MS.last());
         Next::Follows(Duration::from_millis(pause.copied().unwrap_or_default()))
     }
@@ -49,8 +57,8 @@ impl Lives {
 mod tests {
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(60);
-    const SHORT: Duration = Duration::from_millis(10);
+    const LONG: Option<Duration> = Some(Duration::from_secs(60));
+    const SHORT: Option<Duration> = Some(Duration::from_millis(10));
 
     #[test]
     fn who_never_mounted_anything_is_not_followed() {
@@ -68,5 +76,15 @@ mod tests {
         assert_eq!(lives.ended(SHORT, true), Next::Follows(Duration::ZERO), "an upgrade is none of its doing");
         lives.is_done();
         assert_eq!(lives.ended(LONG, false), Next::Ends);
+    }
+
+    #[test]
+    fn a_program_that_does_not_get_on_takes_turns_with_the_one_before() {
+        let mut lives = Lives::default();
+        lives.keeps();
+        assert!(!lives.wants_the_one_before());
+        let mut turn = |served| (lives.ended(served, false), lives.wants_the_one_before()).1;
+        assert_eq!([SHORT, None, None, None].map(&mut turn), [false, true, false, true]);
+        assert!(!turn(SHORT), "what is there is what was meant to be");
     }
 }

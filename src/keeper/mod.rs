@@ -14,17 +14,20 @@
 //! Messages over a socket that keeps their bounds, each a word and what belongs to it, with descriptors beside it. The keeper first
 //! says `kept NAME` for all that it has of the client before, then `go`; later `leave`. The client says `keep NAME` (which takes the
 //! place of what had the name), `hears` once it serves and signals do not kill it, `refuses SENTENCE` when it cannot leave now, and `done`, after
-//! which nobody follows it.
+//! which nobody follows it. To a program that would come next, the keeper says `try` in place of `go`: it says `fits`, or
+//! `refuses SENTENCE`, and ends without having touched anything.
 
 mod lives;
 mod manager;
 mod oom;
 pub mod service;
 mod socket;
+mod start;
+mod trial;
 mod ward;
 pub mod watch;
 
-pub use ward::{Inherited, Ward};
+pub use ward::{Found, Inherited, Ward};
 
 /// The program.
 const KEEPER_NAME: &str = "holdfast-keeper";
@@ -33,11 +36,16 @@ const SOCKET_VARIABLE: &str = "HOLDFAST_KEEPER";
 
 const KEPT: &str = "kept";
 const GO: &str = "go";
+const TRY: &str = "try";
+const FITS: &str = "fits";
 const LEAVE: &str = "leave";
 const KEEP: &str = "keep";
 const HEARS: &str = "hears";
 const REFUSES: &str = "refuses";
 const DONE: &str = "done";
+
+/// Kept beside what the client gives: the program that served last.
+const PROGRAM: &str = "program";
 
 fn say(what: std::fmt::Arguments<'_>) {
     eprintln!("{KEEPER_NAME}: {what}");

@@ -5,10 +5,19 @@ use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 
 use super::socket::Socket;
-use super::{DONE, GO, HEARS, KEEP, KEPT, LEAVE, REFUSES, SOCKET_VARIABLE};
+use super::{DONE, FITS, GO, HEARS, KEEP, KEPT, LEAVE, REFUSES, SOCKET_VARIABLE, TRY};
 
 /// What was kept of the client before, by its name.
 pub type Inherited = HashMap<String, Vec<OwnedFd>>;
+
+/// What a process with a keeper begins with.
+#[derive(Debug)]
+pub struct Found {
+    pub ward: Ward,
+    pub inherited: Inherited,
+    /// It is only to say whether it could go on with that.
+    pub is_trial: bool,
+}
 
 /// A process whose mount outlives it.
 #[derive(Debug)]
@@ -21,7 +30,7 @@ impl Ward {
     ///
     /// # Errors
     /// The keeper is gone, or speaks otherwise.
-    pub fn find() -> io::Result<Option<(Ward, Inherited)>> {
+    pub fn find() -> io::Result<Option<Found>> {
         let Some(number) = std::env::var(SOCKET_VARIABLE).ok().and_then(|number| number.parse().ok()) else {
             return Ok(None);
         };
@@ -42,7 +51,9 @@ impl Ward {
             };
             match message.split_once(' ') {
                 Some((KEPT, name)) => drop(inherited.insert(name.to_owned(), descriptors)),
-                _ if message == GO => return Ok(Some((ward, inherited))),
+                _ if message == GO || message == TRY => {
+                    return Ok(Some(Found { ward, inherited, is_trial: message == TRY }));
+                }
                 _ => return Err(io::Error::new(io::ErrorKind::InvalidData, format!("the keeper says {message:?}"))),
             }
         }
@@ -54,6 +65,14 @@ impl Ward {
     /// The keeper is gone.
     pub fn keep(&self, name: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         self.socket.send(&format!("{KEEP} {name}"), descriptors)
+    }
+
+    /// It could go on with what it was given.
+    ///
+    /// # Errors
+    /// The keeper is gone.
+    pub fn fits(&self) -> io::Result<()> {
+        self.socket.send(FITS, &[])
     }
 
     /// It serves; from now on a signal, or a word, makes this process end in order.

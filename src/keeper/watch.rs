@@ -1,27 +1,29 @@
 //! The keeper's end: one client after the other, until one says that it is done.
 //!
 //! One thread, which waits for signals and for words of the client, and for nothing else. SIGTERM and SIGINT are passed on to the
-//! client once it hears them; SIGHUP has it leave to the next one, which is what an upgrade is. A client that is stopped (SIGSTOP)
-//! answers nobody: it is killed and followed. What nobody waits for is buried, as the keeper may be the first process of a container.
+//! client once it hears them; SIGHUP has it leave to the next one, which is what an upgrade is, if the program that is there says that it
+//! can go on. A client that is stopped (SIGSTOP) answers nobody: it is killed and followed. Where the program that is there does not get
+//! on after a client has died, the one that did is started in turn with it, whatever has become of its file. What nobody waits for is
+//! buried, as the keeper may be the first process of a container.
 //!
 //! A keeper that is killed itself is followed by another where a service manager starts one, and has kept what it kept. The client
 //! then ends as well, by whatever hand: the next keeper's takes over from it as from any that died.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::lives::{Lives, Next};
 use super::manager::{self, Manager};
 use super::oom;
 use super::socket::Socket;
-use super::{DONE, GO, HEARS, KEEP, KEPT, LEAVE, REFUSES, SOCKET_VARIABLE, say};
+use super::start::{Kept, Start};
+use super::trial::{Said, Trial};
+use super::{DONE, GO, HEARS, KEEP, LEAVE, PROGRAM, REFUSES, TRY, say};
 
 const SIGNALS: [libc::c_int; 4] = [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 /// Between two looks at a client that says nothing.
@@ -44,8 +46,18 @@ pub fn run(command: Vec<OsString>) -> io::Result<ExitCode> {
     }
     let oom_before = oom::spare_this_process();
     let signals = signals()?;
-    let watch =
-        Watch { command, oom_before, signals, lives, kept, manager, client: None, ending: None, starts_at: None };
+    let watch = Watch {
+        command,
+        oom_before,
+        signals,
+        lives,
+        kept,
+        manager,
+        client: None,
+        trial: None,
+        ending: None,
+        starts_at: None,
+    };
     watch.run_to_the_end()
 }
 
@@ -54,9 +66,11 @@ struct Watch {
     oom_before: oom::Before,
     signals: OwnedFd,
     lives: Lives,
-    kept: BTreeMap<String, Vec<OwnedFd>>,
+    kept: Kept,
     manager: Option<Manager>,
     client: Option<Client>,
+    /// Whether it could go on is asked.
+    trial: Option<Trial>,
     /// A signal that no client has heard yet.
     ending: Option<libc::c_int>,
     starts_at: Option<Instant>,
@@ -74,13 +88,23 @@ struct Client {
     dead_since: Option<Instant>,
 }
 
+impl Client {
+    /// How long it has, if it does.
+    fn served(&self) -> Option<Duration> {
+        self.hears.then(|| self.started.elapsed())
+    }
+}
+
 impl Watch {
     fn run_to_the_end(mut self) -> io::Result<ExitCode> {
         self.start()?;
         loop {
-            let [signalled, spoken] = self.wait()?;
+            let [signalled, spoken, tried] = self.wait()?;
             if spoken {
                 self.listen();
+            }
+            if tried {
+                self.trial.iter_mut().for_each(Trial::listen);
             }
             self.look_for_the_unburied();
             if signalled {
@@ -93,41 +117,24 @@ impl Watch {
                     self.signalled(signal);
                 }
             }
+            if let Some(said) = self.trial.as_ref().and_then(Trial::said) {
+                self.is_tried(said);
+            }
             if self.starts_at.is_some_and(|at| Instant::now() >= at) {
                 self.starts_at = None;
                 if let Err(error) = self.start() {
                     say(format_args!("{error}"));
-                    self.starts_at = Some(Instant::now() + START_PAUSE);
+                    self.did_not_start();
                 }
             }
         }
     }
 
     fn start(&mut self) -> io::Result<()> {
-        let (ours, theirs) = Socket::pair()?;
-        let (number, oom_before) = (theirs.number(), self.oom_before.clone());
-        let [program, arguments @ ..] = &self.command[..] else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no command to start"));
-        };
-        let mut command = Command::new(program);
-        command.args(arguments).env(SOCKET_VARIABLE, number.to_string());
-        for variable in manager::VARIABLES {
-            command.env_remove(variable);
-        }
-        // SAFETY: the keeper has one thread, so that its copy may do as it likes.
-        unsafe {
-            command.pre_exec(move || prepare(number, &oom_before));
-        }
-        let child = command.spawn().map_err(|error| {
-            io::Error::new(error.kind(), format!("{} cannot be started: {error}", program.display()))
-        })?;
-        drop(theirs);
-        let pid = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
-        // One that has ended already is buried soon.
-        let _ = hand_over(&ours, &self.kept);
+        let (pid, socket) = self.start_with(self.program_that_served(), GO)?;
         self.client = Some(Client {
             pid,
-            socket: Some(ours),
+            socket: Some(socket),
             hears: false,
             is_to_leave: false,
             started: Instant::now(),
@@ -136,20 +143,40 @@ impl Watch {
         Ok(())
     }
 
-    /// Which of the two there is to look at: a signal, a word of the client.
-    fn wait(&self) -> io::Result<[bool; 2]> {
-        let spoken = self.client.as_ref().and_then(|client| client.socket.as_ref()).map_or(-1, Socket::number);
+    fn start_with(&self, program: Option<&OwnedFd>, word: &str) -> io::Result<(libc::pid_t, Socket)> {
+        let unmask = || set_mask(libc::SIG_UNBLOCK);
+        Start { command: &self.command, program, oom_before: &self.oom_before, unmask }.and_say(word, &self.kept)
+    }
+
+    /// In place of the one that is there now, if that does not get on.
+    fn program_that_served(&self) -> Option<&OwnedFd> {
+        self.kept.get(PROGRAM).and_then(|files| files.first()).filter(|_| self.lives.wants_the_one_before())
+    }
+
+    fn did_not_start(&mut self) {
+        let pause = match self.lives.ended(None, false) {
+            Next::Follows(pause) => pause.max(START_PAUSE),
+            Next::Ends => START_PAUSE,
+        };
+        self.starts_at = Some(Instant::now() + pause);
+    }
+
+    /// Which of the three there is to look at: a signal, a word of the client, a word of who is tried.
+    fn wait(&self) -> io::Result<[bool; 3]> {
+        let client = self.client.as_ref().and_then(|client| client.socket.as_ref());
+        let trial = self.trial.as_ref().and_then(|trial| trial.socket.as_ref());
         let watched = |fd: RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        let mut polled = [watched(self.signals.as_raw_fd()), watched(spoken)];
+        let numbers = [client, trial].map(|socket| socket.map_or(-1, Socket::number));
+        let mut polled = [self.signals.as_raw_fd(), numbers[0], numbers[1]].map(watched);
         let pause = match self.starts_at {
             Some(at) => Some(at.saturating_duration_since(Instant::now()).as_millis() + 1),
             None => self.client.as_ref().map(|_| LOOK_PERIOD.as_millis()),
         };
         let timeout = pause.map_or(-1, |ms| libc::c_int::try_from(ms).unwrap_or(libc::c_int::MAX));
-        // SAFETY: an array of two, which lives to the end of the call.
-        if unsafe { libc::poll(polled.as_mut_ptr(), 2, timeout) } < 0 {
+        // SAFETY: an array of three, which lives to the end of the call.
+        if unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout) } < 0 {
             let error = io::Error::last_os_error();
-            return if error.kind() == io::ErrorKind::Interrupted { Ok([false; 2]) } else { Err(error) };
+            return if error.kind() == io::ErrorKind::Interrupted { Ok([false; 3]) } else { Err(error) };
         }
         Ok(polled.map(|polled| polled.revents != 0))
     }
@@ -175,9 +202,11 @@ impl Watch {
             }
             (HEARS, _) => {
                 client.hears = true;
+                let pid = client.pid;
                 if let Some(signal) = self.ending.take() {
-                    kill(client.pid, signal);
+                    kill(pid, signal);
                 }
+                self.keep_program(pid);
             }
             (REFUSES, why) => say(format_args!("the client stays: {why}")),
             (DONE, _) => {
@@ -190,16 +219,59 @@ impl Watch {
         }
     }
 
+    /// The program of this process serves: where the one that is there later does not, it does still.
+    fn keep_program(&mut self, pid: libc::pid_t) {
+        if self.kept.is_empty() {
+            return;
+        }
+        match File::open(format!("/proc/{pid}/exe")) {
+            Ok(file) => {
+                let files = vec![file.into()];
+                self.manager.iter().for_each(|manager| manager.keep(PROGRAM, &files));
+                self.kept.insert(PROGRAM.to_owned(), files);
+            }
+            Err(error) => say(format_args!("the program of the client is not kept: {error}")),
+        }
+    }
+
+    /// Whether the program that is there can go on is asked first: until it does, whoever uses the mount waits.
+    fn try_next(&mut self) {
+        if self.trial.is_some() {
+            return;
+        }
+        match self.start_with(None, TRY) {
+            Ok((pid, socket)) => self.trial = Some(Trial::of(pid, socket)),
+            Err(error) => say(format_args!("the client stays: {error}")),
+        }
+    }
+
+    fn is_tried(&mut self, said: Said) {
+        let Some(trial) = self.trial.take() else { return };
+        kill(trial.pid, libc::SIGKILL);
+        self.was_tried(said);
+    }
+
+    fn was_tried(&mut self, said: Said) {
+        match (said, &mut self.client) {
+            (Said::Refuses(why), _) => {
+                say(format_args!("the client stays: the program that would follow cannot: {why}"))
+            }
+            // One that is gone is followed anyway.
+            (Said::Fits, Some(client)) => {
+                let told = client.socket.as_ref().map(|socket| socket.send(LEAVE, &[]));
+                client.is_to_leave = matches!(told, Some(Ok(())));
+            }
+            (Said::Fits, None) => {}
+        }
+    }
+
     fn signalled(&mut self, signal: libc::c_int) {
         let Some(client) = &mut self.client else {
             self.ending = Some(signal).filter(|signal| *signal != libc::SIGHUP);
             return;
         };
         match (signal, &client.socket) {
-            (libc::SIGHUP, Some(socket)) if client.hears => {
-                // One that is gone is followed anyway.
-                client.is_to_leave = socket.send(LEAVE, &[]).is_ok();
-            }
+            (libc::SIGHUP, Some(_)) if client.hears && !self.kept.is_empty() => self.try_next(),
             (libc::SIGHUP, _) => say(format_args!("the client does not serve yet: it is not replaced now")),
             // What it would not hear yet it would die of; with nothing to keep that is as good.
             _ if client.hears || self.kept.is_empty() => kill(client.pid, signal),
@@ -221,6 +293,11 @@ impl Watch {
             if pid <= 0 {
                 return Ok(None);
             }
+            if let Some(mut trial) = self.trial.take_if(|trial| trial.pid == pid && !libc::WIFSTOPPED(status)) {
+                let said = trial.ended(&how_it_ended(status));
+                self.was_tried(said);
+                continue;
+            }
             if self.client.as_ref().is_none_or(|client| client.pid != pid) {
                 continue;
             }
@@ -234,7 +311,7 @@ impl Watch {
             }
             let Some(client) = self.client.take() else { continue };
             let left = client.is_to_leave && libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0;
-            match self.lives.ended(client.started.elapsed(), left) {
+            match self.lives.ended(client.served(), left) {
                 Next::Ends => return Ok(Some(code_of(status))),
                 Next::Follows(pause) => {
                     say(format_args!("the client {}; another follows", how_it_ended(status)));
@@ -253,7 +330,7 @@ impl Watch {
             return;
         }
         let since = *client.dead_since.get_or_insert_with(Instant::now);
-        if since.elapsed() >= BURIED_WITHIN && self.lives.ended(client.started.elapsed(), false) != Next::Ends {
+        if since.elapsed() >= BURIED_WITHIN && self.lives.ended(client.served(), false) != Next::Ends {
             say(format_args!("the client has ended but for what waits for the next one; another follows"));
             self.client = None;
             self.starts_at = Some(Instant::now());
@@ -264,24 +341,6 @@ impl Watch {
 fn is_zombie(pid: libc::pid_t) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
-}
-
-fn hand_over(socket: &Socket, kept: &BTreeMap<String, Vec<OwnedFd>>) -> io::Result<()> {
-    for (name, descriptors) in kept {
-        let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
-        socket.send(&format!("{KEPT} {name}"), &descriptors)?;
-    }
-    socket.send(GO, &[])
-}
-
-/// In the client's process, before it is the client.
-fn prepare(socket: RawFd, oom_before: &oom::Before) -> io::Result<()> {
-    // SAFETY: takes a descriptor that is open, and numbers.
-    if unsafe { libc::fcntl(socket, libc::F_SETFD, 0) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    oom_before.restore();
-    set_mask(libc::SIG_UNBLOCK)
 }
 
 fn set_mask(how: libc::c_int) -> io::Result<()> {

@@ -32,7 +32,7 @@ use crate::types::lock::{LockMode, LockRange, LockSpace, OwnLock};
 /// "HOLDKEPT", little-endian.
 const MAGIC: u64 = u64::from_le_bytes(*b"HOLDKEPT");
 /// Of the layout, and of changes as they are noted in it ([`crate::types::op::Dated`]).
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 
 /// Words at the beginning.
 const AT_MAGIC: usize = 0;
@@ -57,7 +57,7 @@ const LOCKERS: usize = 1 << 16;
 const LOCKS: usize = 1 << 16;
 const DEBTS: usize = 1 << 16;
 
-const HANDLE_ROWS: Range<usize> = HEAD..HEAD + Rows::<3>::words(HANDLES);
+const HANDLE_ROWS: Range<usize> = HEAD..HEAD + Rows::<4>::words(HANDLES);
 const LOCKER_ROWS: Range<usize> = HANDLE_ROWS.end..HANDLE_ROWS.end + Rows::<3>::words(LOCKERS);
 const DESCRIPTION_ROWS: Range<usize> = LOCKER_ROWS.end..LOCKER_ROWS.end + Rows::<3>::words(LOCKERS);
 const LOCK_ROWS: Range<usize> = DESCRIPTION_ROWS.end..DESCRIPTION_ROWS.end + Rows::<6>::words(LOCKS);
@@ -80,12 +80,22 @@ pub struct Kept {
     memory: Arc<SharedMemory>,
     log: Arc<Log>,
     sent: Arc<SentCalls>,
-    handles: Rows<3>,
+    handles: Rows<4>,
     lockers: Rows<3>,
     descriptions: Rows<3>,
     locks: Rows<6>,
     debts: Rows<2>,
     leaving: Rows<3>,
+}
+
+/// An open file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptFile {
+    pub handle: Handle,
+    pub ino: Ino,
+    pub mode: OpenMode,
+    /// The call that opened it: handed out again, it was not answered, and has this file.
+    pub call: u64,
 }
 
 /// What an open file is to be told yet.
@@ -252,8 +262,8 @@ impl Kept {
 
     // Open files.
 
-    pub fn handles(&self) -> Vec<(Handle, Ino, OpenMode)> {
-        self.handles.all().into_iter().map(|[handle, ino, mode]| (Handle(handle), Ino(ino), mode_of(mode))).collect()
+    pub fn handles(&self) -> Vec<KeptFile> {
+        self.handles.all().into_iter().map(KeptFile::of).collect()
     }
 
     /// No handle had a number above this one. The kernel may still say that it has let go of one that is not open any more.
@@ -263,13 +273,13 @@ impl Kept {
 
     /// # Errors
     /// `NoSpace`: too many files are open.
-    pub fn opened(&self, handle: Handle, ino: Ino, mode: OpenMode) -> Result<()> {
-        self.uses(AT_HANDLES, handle.0);
-        self.handles.put(&self.memory, handle_row(handle, ino, mode)).map_err(|_| FsError::NoSpace)
+    pub fn opened(&self, file: &KeptFile) -> Result<()> {
+        self.uses(AT_HANDLES, file.handle.0);
+        self.handles.put(&self.memory, file.row()).map_err(|_| FsError::NoSpace)
     }
 
-    pub fn closed(&self, handle: Handle, ino: Ino, mode: OpenMode) {
-        self.handles.take(&self.memory, handle_row(handle, ino, mode));
+    pub fn closed(&self, file: &KeptFile) {
+        self.handles.take(&self.memory, file.row());
     }
 
     /// Open files that the kernel has let go of, with an owner each whose locks go with it (0: none), and that are not released yet.
@@ -367,13 +377,17 @@ impl Kept {
     }
 }
 
-fn handle_row(handle: Handle, ino: Ino, mode: OpenMode) -> [u64; 3] {
-    let OpenMode { read, write, sync } = mode;
-    [handle.0, ino.0, u64::from(read) | u64::from(write) << 1 | u64::from(sync) << 2]
-}
+impl KeptFile {
+    fn row(&self) -> [u64; 4] {
+        let OpenMode { read, write, sync } = self.mode;
+        let mode = u64::from(read) | u64::from(write) << 1 | u64::from(sync) << 2;
+        [self.handle.0, self.ino.0, mode, self.call]
+    }
 
-fn mode_of(number: u64) -> OpenMode {
-    OpenMode { read: number & 1 > 0, write: number & 2 > 0, sync: number & 4 > 0 }
+    fn of([handle, ino, mode, call]: [u64; 4]) -> KeptFile {
+        let mode = OpenMode { read: mode & 1 > 0, write: mode & 2 > 0, sync: mode & 4 > 0 };
+        KeptFile { handle: Handle(handle), ino: Ino(ino), mode, call }
+    }
 }
 
 fn locker_row((ino, space, owner): Locker) -> [u64; 3] {
@@ -432,9 +446,11 @@ mod tests {
     #[test]
     fn the_next_client_finds_files_and_locks() {
         let kept = Kept::new(0).unwrap();
-        kept.opened(Handle(1), Ino(5), OpenMode::default()).unwrap();
-        kept.opened(Handle(2), Ino(5), MODE).unwrap();
-        kept.closed(Handle(1), Ino(5), OpenMode::default());
+        let file = KeptFile { handle: Handle(2), ino: Ino(5), mode: MODE, call: 7 };
+        let closed = KeptFile { handle: Handle(1), mode: OpenMode::default(), ..file };
+        kept.opened(&closed).unwrap();
+        kept.opened(&file).unwrap();
+        kept.closed(&closed);
         kept.may_lock((Ino(5), LockSpace::Range, 9)).unwrap();
         kept.locked_through(Ino(5), Handle(2), 9).unwrap();
         let range = LockRange { start: 1, end: u64::MAX >> 1 };
@@ -448,7 +464,7 @@ mod tests {
         kept.owes(&[debt]).unwrap();
 
         let kept = next(kept);
-        assert_eq!(kept.handles(), [(Handle(2), Ino(5), MODE)]);
+        assert_eq!(kept.handles(), [file]);
         assert!(kept.last_handle() >= 2);
         assert_eq!(kept.lockers(), [(Ino(5), LockSpace::Range, 9)]);
         assert_eq!(kept.descriptions(), [(Ino(5), Handle(2), 9)]);

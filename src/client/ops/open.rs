@@ -41,6 +41,9 @@ impl Core {
 
     /// Opens under the hold that is there. A writer without a write lease is sent to ask for one first, unless `asked`.
     fn open_held(&self, node: &Arc<Node>, mode: OpenMode, asked: bool) -> Option<Result<Handle>> {
+        if let Some(handle) = self.opened_before(node, mode) {
+            return Some(Ok(handle));
+        }
         {
             let mut state = node.lock();
             let lacks_lease = mode.write && !state.owned(&self.life) && state.want(Lease::Write) == Lease::Write;
@@ -49,7 +52,8 @@ impl Core {
             }
             state.opened(mode.write);
         }
-        let opened = self.files.insert(OpenFile::new(node.clone(), mode));
+        let call = calls::current().map_or(0, |call| call.number());
+        let opened = self.files.insert(OpenFile::new(node.clone(), mode, call));
         if opened.is_err() {
             node.lock().closed(mode.write);
         }

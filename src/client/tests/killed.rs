@@ -313,6 +313,27 @@ async fn what_nobody_asks_for_holds_up_nothing() {
     drop(answered);
 }
 
+/// The kernel knows of no file that was opened and not answered: nobody would ever close it.
+#[tokio::test(start_paused = true)]
+async fn a_file_that_was_opened_for_a_call_is_opened_once() {
+    let cluster = Cluster::new();
+    let mut process = first(&cluster).await;
+    let (made, opened) = (Call::new(7), Call::new(8));
+    let (ino, handle) = within(Some(made.clone()), create(&process, "f")).await;
+    let other = within(Some(opened.clone()), process.open(ino, RW)).await.unwrap();
+    process = process.killed_and_followed(&cluster).await;
+    process = process.killed_and_followed(&cluster).await;
+    assert_eq!(call(8, process.open(ino, RW)).await, Ok(other));
+    assert_eq!(call(7, create(&process, "f")).await, (ino, handle));
+    let third = call(9, process.open(ino, RW)).await.unwrap();
+    assert_eq!(process.kept.handles().len(), 3, "each call has its own");
+    for handle in [handle, other, third] {
+        process.release(ino, handle, None).await.unwrap();
+    }
+    assert!(process.kept.handles().is_empty());
+    drop((made, opened));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_nobody_asks_for_is_forgotten() {
     let cluster = Cluster::new();

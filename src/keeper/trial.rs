@@ -1,0 +1,62 @@
+//! Whether the program that is there could go on, asked before the client leaves: a release that cannot read what this one leaves, or
+//! its settings, or is no program at all, would have everybody wait who uses the mount.
+
+use std::time::{Duration, Instant};
+
+use super::socket::Socket;
+use super::{FITS, REFUSES};
+
+/// Who has not said by then that it fits does not.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A process that is given what a client would be, and is to say whether it fits.
+pub struct Trial {
+    pub pid: libc::pid_t,
+    pub socket: Option<Socket>,
+    said: Option<Said>,
+    until: Instant,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    Fits,
+    Refuses(String),
+}
+
+impl Trial {
+    pub fn of(pid: libc::pid_t, socket: Socket) -> Trial {
+        Trial { pid, socket: Some(socket), said: None, until: Instant::now() + PATIENCE }
+    }
+
+    /// Hears one message. What it says first holds.
+    pub fn listen(&mut self) {
+        let Some(socket) = &self.socket else { return };
+        let message = match socket.receive() {
+            Ok(Some((message, _))) => message,
+            Ok(None) | Err(_) => {
+                self.socket = None;
+                return;
+            }
+        };
+        let said = match message.split_once(' ').unwrap_or((&message, "")) {
+            (FITS, _) => Said::Fits,
+            (REFUSES, why) => Said::Refuses(why.into()),
+            _ => Said::Refuses(format!("it says {message:?}, which means nothing")),
+        };
+        self.said.get_or_insert(said);
+    }
+
+    /// What it has said. One that has not by now may have a mistake of its own.
+    pub fn said(&self) -> Option<Said> {
+        self.said.clone().or_else(|| (Instant::now() >= self.until).then(|| Said::Refuses("it says nothing".into())))
+    }
+
+    /// Its process has ended so.
+    pub fn ended(&mut self, how: &str) -> Said {
+        while self.socket.is_some() {
+            self.listen();
+        }
+        self.said.take().unwrap_or_else(|| Said::Refuses(format!("it {how}")))
+    }
+}
