@@ -4,13 +4,14 @@ use std::fs;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use holdfast::keeper::service;
 
+const KEEPER: &str = env!("CARGO_BIN_EXE_holdfast-keeper");
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Service(Child);
@@ -31,13 +32,17 @@ fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 fn start(socket: &Path, program: &Path) -> Service {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast-keeper"));
+    let mut command = Command::new(KEEPER);
     Service(command.arg("--serve").arg(socket).arg("--").arg(program).spawn().unwrap())
 }
 
 fn script(path: &Path, text: &str) {
     fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
 }
 
 fn ask(socket: &Path, words: &[&str]) -> (Option<i32>, String) {
@@ -81,4 +86,32 @@ fn what_goes_to_the_background_is_its_child_and_is_buried() {
     assert_eq!(parent, service.0.id().to_string());
     fs::write(&go, "").unwrap();
     wait_for("its burial", || !Path::new(&format!("/proc/{pid}")).exists());
+}
+
+#[test]
+fn an_unmount_that_waits_holds_up_no_others_at_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let (socket, program) = (path("mounts.sock"), path("program"));
+    let kept = format!("(exec 2>/dev/null {KEEPER} sleep 1000) & echo $! > {}", text(&path("kept")));
+    let waiting = format!("while [ -d {} ] && [ ! -e {} ]; do sleep 0.02; done", text(dir.path()), text(&path("go")));
+    let waits = format!("touch {}; {waiting}", text(&path("waits")));
+    script(&program, &format!("case $1 in mount) {kept}; exit 0;; esac; {waits}"));
+    let mut service = start(&socket, &program);
+    wait_for("the service", || service::upgrade(&socket).is_ok());
+    assert_eq!(ask(&socket, &["mount"]).0, Some(0));
+    let asking = thread::spawn({
+        let socket = socket.clone();
+        move || ask(&socket, &["umount", "/a"]).0
+    });
+    wait_for("the unmount", || path("waits").exists());
+    let keeper = PathBuf::from("/proc").join(fs::read_to_string(path("kept")).unwrap().trim());
+    wait_for("the keeper", || fs::read(keeper.join("cmdline")).is_ok_and(|line| line.starts_with(KEEPER.as_bytes())));
+    let pid = i32::try_from(service.0.id()).unwrap();
+    // SAFETY: takes numbers; a child of ours that nobody has buried.
+    unsafe { libc::kill(pid, libc::SIGTERM) };
+    wait_for("the end of the other mount", || !keeper.exists());
+    wait_for("the service's end", || service.0.try_wait().unwrap().is_some());
+    fs::write(path("go"), "").unwrap();
+    assert_eq!(asking.join().unwrap(), None, "what ended without an answer was answered");
 }

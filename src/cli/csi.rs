@@ -144,5 +144,6 @@ fn place(config: &CsiConfig, credential: &Credential, services: Services, segmen
         level,
         has_block: config.raw_block,
         metas: credential.metas.clone(),
+        patience: config.patience.0,
     })
 }

@@ -32,6 +32,7 @@ use crate::client::{Client, ClientConfig};
 use crate::config::layer::Flags;
 use crate::config::roles::{CommonConfig, MountConfig};
 use crate::config::value::HostPorts;
+use crate::container::mounter::NO_VOLUME;
 use crate::crypto::identity::Credential;
 use crate::crypto::token::JoinToken;
 use crate::daemon::ready;
@@ -269,11 +270,17 @@ impl Mounted {
         let store = Arc::new(StoreClient::new(transport, table, options));
         let store = with_cache(store, &plan)?;
         let client = Client::start(client_config(&plan), meta, store).await;
-        if let Err(CallError::Refused(_) | CallError::TakenOver) = &client {
+        if let Err(CallError::Refused(_) | CallError::TakenOver | CallError::NoVolume(_)) = &client {
             // Nor is any other client to go on with it.
             abandon(&plan.mountpoint, plan.keeping.as_deref());
         }
-        let client = client.or_fail(|| format!("volume {} cannot be mounted", plan.volume))?;
+        let client = client.map_err(|error| {
+            let failure = Failure::new(format!("volume {} cannot be mounted: {error}", plan.volume));
+            match error {
+                CallError::NoVolume(_) => Failure::with_code(NO_VOLUME, failure.sentence()),
+                _ => failure,
+            }
+        })?;
         match attach(&client, &plan).await {
             Ok(mount) => {
                 let mountpoint = mount.mountpoint().to_owned();

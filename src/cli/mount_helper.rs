@@ -50,7 +50,7 @@ const FLAGS: &[(&str, libc::c_ulong)] = &[
 /// Serves one call by mount(8); `arguments` without the program's name.
 ///
 /// # Errors
-/// The call is malformed (2), or the mount failed (1).
+/// The call is malformed (2), there is no such volume (32), or the mount failed otherwise (1).
 pub fn run(arguments: Vec<OsString>) -> Outcome {
     let request = parse(arguments)?;
     if request.options.iter().any(|option| option == "remount") {

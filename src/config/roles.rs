@@ -176,6 +176,9 @@ section! {
         spec_level: String = "1.12",
         /// Volumes may be raw block devices, for one node at a time: a file that fills the volume, as a loop device. A node needs /dev for it.
         raw_block: bool = false,
+        /// How long a node's call waits for a cluster that is away before it says so; what it has begun goes on. Orchestrators wait about
+        /// two minutes, and a mount tries for as long as its own patience to reach the cluster first.
+        patience: Span = "100s",
     }
 }
 

@@ -18,6 +18,9 @@ use crate::host::bind::unbind;
 use crate::host::mountinfo::{MountEntry, is_dead, mounted_at, mounts_of};
 use crate::keeper::service;
 
+/// What `holdfast mount` ends with when the cluster has no such volume: mount(8)'s code for what cannot be mounted, which nothing else here
+/// ends with.
+pub const NO_VOLUME: u8 = 32;
 /// A mount that does not say soon whether anybody is there waits for the cluster: somebody is.
 const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -43,6 +46,8 @@ enum By {
 pub enum MountFailure {
     #[error("{0}")]
     Refused(String),
+    #[error("{0}")]
+    NoVolume(String),
     #[error("{path} is taken: {source_name} is mounted there")]
     Taken { path: PathBuf, source_name: String },
     #[error("{path}: {error}")]
@@ -53,7 +58,12 @@ impl Mounter {
     /// # Errors
     /// The program that runs cannot be found.
     pub fn new(credential: PathBuf) -> io::Result<Mounter> {
-        Ok(Mounter { by: By::Program(std::env::current_exe()?), credential })
+        Ok(Mounter::by_program(std::env::current_exe()?, credential))
+    }
+
+    /// One that has them made by another program, which is called as this one is.
+    pub fn by_program(program: PathBuf, credential: PathBuf) -> Mounter {
+        Mounter { by: By::Program(program), credential }
     }
 
     /// One that has them made by the service on a socket ([`service`]).
@@ -137,11 +147,11 @@ impl Mounter {
         }
         let said = said.trim().lines().last().unwrap_or_default();
         let said = said.split_once("holdfast: ").map_or(said, |(_, said)| said);
-        Err(MountFailure::Refused(if said.is_empty() {
-            format!("the mount has ended with {code}")
-        } else {
-            said.into()
-        }))
+        let said = if said.is_empty() { format!("the mount has ended with {code}") } else { said.into() };
+        match code == i32::from(NO_VOLUME) {
+            true => Err(MountFailure::NoVolume(said)),
+            false => Err(MountFailure::Refused(said)),
+        }
     }
 }
 
@@ -198,7 +208,7 @@ mod tests {
         let program = dir.join("program");
         fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
-        Mounter { by: By::Program(program), credential: "/c".into() }
+        Mounter::by_program(program, "/c".into())
     }
 
     #[tokio::test]
@@ -221,6 +231,10 @@ mod tests {
         let refusing = mounter(dir.path(), "echo 'holdfast: there is no volume www' >&2; exit 1");
         let failure = refusing.mount(&[], "www", &dir.path().join("m"), &[]).await.unwrap_err();
         assert_eq!(failure.to_string(), "there is no volume www");
+        assert!(matches!(failure, MountFailure::Refused(_)), "a sentence tells nothing but people");
+        let missing = mounter(dir.path(), "echo 'holdfast: volume www cannot be mounted' >&2; exit 32");
+        let failure = missing.mount(&[], "www", &dir.path().join("m"), &[]).await.unwrap_err();
+        assert!(matches!(failure, MountFailure::NoVolume(_)), "{failure:?}");
         let mute = mounter(dir.path(), "exit 3");
         let failure = mute.mount(&[], "www", &dir.path().join("m"), &[]).await.unwrap_err();
         assert!(failure.to_string().contains('3'), "{failure}");

@@ -10,7 +10,7 @@ use rcgen::{
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer};
 
 use super::CryptoError;
-use super::subject::{Subject, cluster_of_authority};
+use super::subject::{Holder, Subject, cluster_of_authority};
 use crate::host::{chance, clock};
 use crate::types::digest::fingerprint;
 use crate::types::id::ClusterId;
@@ -64,16 +64,19 @@ impl ClusterAuthority {
     ///
     /// # Errors
     /// `Request` when the bytes are no request, or it is not signed by its own key.
-    pub fn sign(&self, csr_der: &[u8], role: Role, id: u64) -> Result<Vec<u8>, CryptoError> {
+    pub fn sign(&self, csr_der: &[u8], holder: Holder) -> Result<Vec<u8>, CryptoError> {
         let bad = |error: rcgen::Error| CryptoError::Request(error.to_string());
         let request =
             CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr_der)).map_err(bad)?;
-        let subject = Subject { cluster: self.cluster, role, id };
+        let subject = Subject { cluster: self.cluster, holder };
         let mut params = params(self.cluster, &subject.common_name());
+        if let Some(unit) = subject.unit() {
+            params.distinguished_name.push(DnType::OrganizationalUnitName, unit);
+        }
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        if matches!(role, Role::Meta | Role::Store) {
+        if matches!(holder.role, Role::Meta | Role::Store) {
             params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
         }
         let name = SERVER_NAME.try_into().map_err(bad)?;

@@ -10,7 +10,7 @@ use std::path::Path;
 use rcgen::{CertificateParams, KeyPair, PublicKeyData};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::subject::{Subject, cluster_of_authority};
+use super::subject::{Holder, Subject, cluster_of_authority};
 use super::{CryptoError, ca, pem};
 use crate::host::file::write_private;
 use crate::types::id::ClusterId;
@@ -57,7 +57,7 @@ impl Identity {
     /// # Errors
     /// The certificate is not a member's, the authority did not sign it, or the key is another's.
     pub fn from_parts(cert_der: Vec<u8>, key_der: Vec<u8>, ca_der: Vec<u8>) -> Result<Identity, CryptoError> {
-        let Subject { cluster, role, id } = Subject::of_certificate(&cert_der)?;
+        let Subject { cluster, holder: Holder { role, id, .. } } = Subject::of_certificate(&cert_der)?;
         if cluster_of_authority(&ca_der)? != cluster {
             return Err(CryptoError::WrongAuthority);
         }
@@ -71,8 +71,14 @@ impl Identity {
     /// # Errors
     /// As [`Identity::new_key_and_csr`].
     pub fn issue(authority: &ca::ClusterAuthority, role: Role, id: u64) -> Result<Identity, CryptoError> {
+        Identity::issue_to(authority, Holder { role, id, reads_only: false })
+    }
+
+    /// # Errors
+    /// As [`Identity::issue`].
+    pub fn issue_to(authority: &ca::ClusterAuthority, holder: Holder) -> Result<Identity, CryptoError> {
         let (key_der, csr_der) = Identity::new_key_and_csr()?;
-        let cert_der = authority.sign(&csr_der, role, id)?;
+        let cert_der = authority.sign(&csr_der, holder)?;
         Identity::from_parts(cert_der, key_der, authority.ca_cert_der().to_vec())
     }
 

@@ -1,7 +1,7 @@
 //! Who is who: the cluster's certificate authority, identities, join tokens and the TLS settings built from them.
 //!
 //! Owns every key and certificate. A certificate is the whole identity: its organisation is the cluster id, its common
-//! name `role-id`. Keys and secrets never reach a log: every type that holds one has a `Debug` that hides it.
+//! name `role-id`, and a client that may only read is of a unit that says so. Keys and secrets never reach a log: every type that holds one has a `Debug` that hides it.
 //!
 //! In order: `holdfast cluster init` makes a [`ca::ClusterAuthority`]; a [`token::JoinToken`] is given to a new member,
 //! which makes a key, has it signed over a connection that only checks the authority's fingerprint, and keeps the
@@ -14,6 +14,8 @@ mod pem;
 mod subject;
 pub mod tls;
 pub mod token;
+
+pub use subject::Holder;
 
 /// What keys and certificates can be wrong about. Each is one sentence for people and names no secret.
 #[derive(Debug, thiserror::Error)]

@@ -6,17 +6,32 @@ use super::CryptoError;
 use crate::types::id::ClusterId;
 use crate::types::record::Role;
 
+/// The organisational unit of clients that write nothing. Others have none, and so have those whose certificates are older than it.
+const READS_ONLY: &str = "read-only";
+
+/// A member, as its certificate has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    pub role: Role,
+    pub id: u64,
+    /// A client that may mount volumes read-only alone.
+    pub reads_only: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Subject {
     pub cluster: ClusterId,
-    pub role: Role,
-    pub id: u64,
+    pub holder: Holder,
 }
 
 impl Subject {
     /// The common name: `store-3`.
     pub fn common_name(&self) -> String {
-        format!("{}-{}", role_name(self.role), self.id)
+        format!("{}-{}", role_name(self.holder.role), self.holder.id)
+    }
+
+    pub fn unit(&self) -> Option<&'static str> {
+        self.holder.reads_only.then_some(READS_ONLY)
     }
 
     /// Reads a member's certificate. Says nothing about who signed it.
@@ -30,7 +45,9 @@ impl Subject {
         let (role, id) = name.split_once('-').ok_or_else(|| bad("the common name is not `role-id`"))?;
         let role = role_of(role).ok_or_else(|| bad("the common name names no role"))?;
         let id = id.parse().map_err(|_| bad("the common name ends in no number"))?;
-        Ok(Subject { cluster, role, id })
+        let mut units = certificate.subject().iter_organizational_unit();
+        let reads_only = units.any(|unit| unit.as_str() == Ok(READS_ONLY));
+        Ok(Subject { cluster, holder: Holder { role, id, reads_only } })
     }
 }
 

@@ -7,11 +7,13 @@ use proptest::prelude::{any, proptest};
 use super::ca::ClusterAuthority;
 use super::identity::{Credential, Identity};
 use super::token::{JoinToken, TokenError};
-use super::{CryptoError, tls};
+use super::{CryptoError, Holder, tls};
 use crate::types::id::ClusterId;
 use crate::types::record::Role;
 
 const CLUSTER: ClusterId = ClusterId([1; 16]);
+
+const HOLDER: Holder = Holder { role: Role::Client, id: 1, reads_only: false };
 
 fn authority() -> ClusterAuthority {
     ClusterAuthority::create(CLUSTER).unwrap()
@@ -29,6 +31,16 @@ fn an_authority_signs_after_it_was_stored() {
 }
 
 #[test]
+fn a_certificate_says_who_may_only_read() {
+    for holder in [HOLDER, Holder { reads_only: true, ..HOLDER }, Holder { role: Role::Store, ..HOLDER }] {
+        let identity = Identity::issue_to(&authority(), holder).unwrap();
+        let chain = [identity.cert_der.into()];
+        assert_eq!(tls::holder(&chain, CLUSTER).unwrap(), holder);
+        assert!(tls::holder(&chain, ClusterId([2; 16])).is_err());
+    }
+}
+
+#[test]
 fn an_authority_needs_its_own_key() {
     let (one, other) = (authority(), authority());
     let error = ClusterAuthority::from_parts(one.ca_cert_der(), other.ca_key_der()).unwrap_err();
@@ -41,8 +53,8 @@ fn a_request_is_signed_only_if_its_own_key_signed_it() {
     let (_, mut request) = Identity::new_key_and_csr().unwrap();
     let last = request.len() - 1;
     request[last] ^= 1;
-    assert!(matches!(authority.sign(&request, Role::Client, 1), Err(CryptoError::Request(_))));
-    assert!(matches!(authority.sign(b"no request", Role::Client, 1), Err(CryptoError::Request(_))));
+    assert!(matches!(authority.sign(&request, HOLDER), Err(CryptoError::Request(_))));
+    assert!(matches!(authority.sign(b"no request", HOLDER), Err(CryptoError::Request(_))));
 }
 
 #[test]

@@ -20,10 +20,9 @@ use rustls::{
 
 use super::CryptoError;
 use super::identity::Identity;
-use super::subject::Subject;
+use super::subject::{Holder, Subject};
 use crate::types::digest::fingerprint;
 use crate::types::id::ClusterId;
-use crate::types::record::Role;
 
 const ALPN: &[u8] = b"holdfast/1";
 
@@ -116,13 +115,13 @@ pub fn web_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, C
 ///
 /// # Errors
 /// `Certificate` when its leaf is not of this cluster. TLS has checked the signature; this checks what was signed.
-pub fn holder(chain: &[CertificateDer<'_>], cluster: ClusterId) -> Result<(Role, u64), CryptoError> {
+pub fn holder(chain: &[CertificateDer<'_>], cluster: ClusterId) -> Result<Holder, CryptoError> {
     let leaf = chain.first().ok_or_else(|| CryptoError::Certificate("none was shown".into()))?;
     let subject = Subject::of_certificate(leaf)?;
     if subject.cluster != cluster {
         return Err(CryptoError::Certificate("it is of another cluster".into()));
     }
-    Ok((subject.role, subject.id))
+    Ok(subject.holder)
 }
 
 fn finish(mut config: ClientConfig) -> ClientConfig {

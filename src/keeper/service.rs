@@ -21,7 +21,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::socket::{Listener, Socket};
 use super::{KEEPER_NAME, oom, say};
@@ -33,6 +33,8 @@ const ENDED: &str = "ended";
 /// Requests at a time; more wait.
 const REQUESTS_MAX: usize = 64;
 const PAUSE: Duration = Duration::from_millis(20);
+/// At the end, for those who wait for an answer.
+const ANSWERS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Serves until the process ends.
 ///
@@ -63,7 +65,7 @@ pub fn serve(path: &Path, program: PathBuf) -> io::Result<()> {
         }
         let (program, oom_before) = (program.clone(), oom_before.clone());
         let begun = listener.accept().and_then(|socket| {
-            let counted = Counted::new();
+            let counted = Counted::new(&UNDER_WAY);
             thread::Builder::new().name("request".into()).spawn(move || {
                 if let Err(error) = answer(&socket, &program, &oom_before) {
                     say(format_args!("a request failed: {error}"));
@@ -81,22 +83,24 @@ pub fn serve(path: &Path, program: PathBuf) -> io::Result<()> {
 
 /// Requests that are under way.
 static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
+/// Of those, which may leave a mount behind.
+static MOUNTING: AtomicUsize = AtomicUsize::new(0);
 /// Nothing is mounted any more.
 static ENDING: AtomicBool = AtomicBool::new(false);
 
 /// One of them.
-struct Counted;
+struct Counted(&'static AtomicUsize);
 
 impl Counted {
-    fn new() -> Counted {
-        UNDER_WAY.fetch_add(1, Ordering::SeqCst);
-        Counted
+    fn new(count: &'static AtomicUsize) -> Counted {
+        count.fetch_add(1, Ordering::SeqCst);
+        Counted(count)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        UNDER_WAY.fetch_sub(1, Ordering::SeqCst);
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -126,10 +130,14 @@ pub fn upgrade(path: &Path) -> io::Result<()> {
 fn answer(socket: &Socket, program: &Path, oom_before: &oom::Before) -> io::Result<()> {
     let Some((message, mut descriptors)) = socket.receive()? else { return Ok(()) };
     let code = match (message.split('\0').collect::<Vec<_>>().as_slice(), descriptors.pop()) {
-        ([MOUNT, ..], _) if ENDING.load(Ordering::SeqCst) => {
-            return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nothing is mounted any more: it ends"));
+        ([MOUNT, rest @ ..], Some(said)) => {
+            // Counted first: whoever ends it sees this one, or this one sees that it ends.
+            let _counted = Counted::new(&MOUNTING);
+            if ENDING.load(Ordering::SeqCst) {
+                return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nothing is mounted any more: it ends"));
+            }
+            run(Command::new(program).arg(MOUNT).args(rest), said, oom_before)?
         }
-        ([MOUNT, rest @ ..], Some(said)) => run(Command::new(program).arg(MOUNT).args(rest), said, oom_before)?,
         ([UMOUNT, rest @ ..], Some(said)) => {
             run(Command::new(program).arg0("umount.holdfast").args(rest), said, oom_before)?
         }
@@ -182,6 +190,7 @@ fn block_signals() -> io::Result<libc::sigset_t> {
 }
 
 /// The first process of a container takes the others with it: they unmount first, and what was written is stored. A second signal does without.
+/// An unmount under way is not waited for, as it may wait for the cluster, until all mounts are told to end.
 fn end_with(signals: &libc::sigset_t) {
     let mut signal = 0;
     // SAFETY: a set that is filled, and a number.
@@ -189,11 +198,15 @@ fn end_with(signals: &libc::sigset_t) {
     // SAFETY: a set that is filled, and no place for the one before.
     unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, signals, std::ptr::null_mut()) };
     ENDING.store(true, Ordering::SeqCst);
-    while UNDER_WAY.load(Ordering::SeqCst) > 0 {
+    while MOUNTING.load(Ordering::SeqCst) > 0 {
         thread::sleep(PAUSE);
     }
     keepers().into_iter().for_each(|keeper| kill(keeper, libc::SIGTERM));
     while !keepers().is_empty() {
+        thread::sleep(PAUSE);
+    }
+    let ended = Instant::now();
+    while UNDER_WAY.load(Ordering::SeqCst) > 0 && ended.elapsed() < ANSWERS_PATIENCE {
         thread::sleep(PAUSE);
     }
     std::process::exit(0);

@@ -36,7 +36,7 @@ mod quotas;
 mod resume;
 
 const META: &str = "meta-1:1";
-const ADMIN: Peer = Peer { role: Role::Admin, id: 1 };
+const ADMIN: Peer = Peer::new(Role::Admin, 1);
 const READ: Hold = Hold { lease: Lease::Read, open: false };
 
 struct World {
@@ -51,7 +51,7 @@ impl World {
         let net = SimNet::new(1);
         let me = MetaInfo { id: MetaId(1), address: META.into() };
         let authority = ClusterAuthority::create(ClusterId([7; 16])).expect("keys");
-        let transport = net.transport(Peer { role: Role::Meta, id: 1 }, META);
+        let transport = net.transport(Peer::new(Role::Meta, 1), META);
         let config = MetaConfig { dir: dir.path().into(), me, cache_bytes: CACHE_BYTES_DEFAULT, first: true };
         let server = MetaServer::start(config, authority, transport).await.expect("starts");
         net.register(META, server.service());
@@ -421,7 +421,7 @@ async fn owners_that_wait_for_one_another_are_told() {
 /// Stores that tell how much of their own filesystem is free.
 async fn stores(world: &World, free_bytes: &[u64]) {
     for (id, free_bytes) in (1..).zip(free_bytes) {
-        let peer = Peer { role: Role::Store, id };
+        let peer = Peer::new(Role::Store, id);
         let disk = DiskId([id as u8; 16]);
         let (address, host, zone) = (format!("store-{id}:1"), format!("h{id}"), String::new());
         let info = StoreInfo { id: StoreId(id), address, host, zone, disks: vec![DiskInfo { id: disk, weight: 1 }] };
@@ -549,7 +549,7 @@ async fn what_a_store_offers_and_nothing_refers_to_is_condemned() {
     };
     assert!(matches!(refer(kept).await.body, MetaBody::Changed(BatchReply::Done(_))));
     let store = StoreId(1);
-    let transport = world.net.transport(Peer { role: Role::Store, id: 1 }, "store");
+    let transport = world.net.transport(Peer::new(Role::Store, 1), "store");
     let tell = async |request: MetaRequest| {
         let frame = Frame { kind: KIND_META, message: encode(&request).into(), bulk: Bytes::new() };
         let reply = transport.call(META, frame, Duration::from_secs(30)).await.expect("answer");

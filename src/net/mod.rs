@@ -41,6 +41,15 @@ pub struct Frame {
 pub struct Peer {
     pub role: Role,
     pub id: u64,
+    /// It may change nothing.
+    pub reads_only: bool,
+}
+
+impl Peer {
+    /// One that may do what its role may.
+    pub const fn new(role: Role, id: u64) -> Peer {
+        Peer { role, id, reads_only: false }
+    }
 }
 
 /// Why a call did not bring a reply.

@@ -16,7 +16,7 @@ use super::fault::{self, code, unreachable};
 use super::settings::CONNECT_TIMEOUT;
 use super::{NetError, Peer, probe};
 use crate::crypto::ca::SERVER_NAME;
-use crate::crypto::tls;
+use crate::crypto::{Holder, tls};
 use crate::types::id::ClusterId;
 
 /// A name that resolves to more addresses than this is tried at these only.
@@ -164,6 +164,6 @@ async fn resolve(address: &str) -> Result<Vec<SocketAddr>, NetError> {
 pub(super) fn peer_of(connection: &Connection, cluster: ClusterId) -> Result<Option<Peer>, String> {
     let Some(identity) = connection.peer_identity() else { return Ok(None) };
     let chain = identity.downcast::<Vec<CertificateDer<'static>>>().map_err(|_| "no certificate chain".to_string())?;
-    let (role, id) = tls::holder(&chain, cluster).map_err(|error| error.to_string())?;
-    Ok(Some(Peer { role, id }))
+    let Holder { role, id, reads_only } = tls::holder(&chain, cluster).map_err(|error| error.to_string())?;
+    Ok(Some(Peer { role, id, reads_only }))
 }

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::quic::{QuicEndpoint, join_call};
 use super::sim::SimNet;
 use super::{BoxFuture, Call, Frame, NetError, Peer, Service, Transport};
+use crate::crypto::Holder;
 use crate::crypto::ca::ClusterAuthority;
 use crate::crypto::identity::Identity;
 use crate::daemon::shutdown::Shutdown;
@@ -23,7 +24,7 @@ mod quic_only;
 mod sim_only;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const CLIENT: Peer = Peer { role: Role::Client, id: 42 };
+const CLIENT: Peer = Peer { reads_only: true, ..Peer::new(Role::Client, 42) };
 const KIND: u16 = 77;
 
 /// Does what the message says.
@@ -107,7 +108,8 @@ fn authority() -> ClusterAuthority {
 }
 
 fn identity(authority: &ClusterAuthority, peer: Peer) -> Identity {
-    Identity::issue(authority, peer.role, peer.id).unwrap()
+    let Peer { role, id, reads_only } = peer;
+    Identity::issue_to(authority, Holder { role, id, reads_only }).unwrap()
 }
 
 /// A server in a runtime of its own, so that it can be killed without a farewell.
@@ -142,7 +144,7 @@ impl Drop for Server {
 async fn quic_rig() -> Rig {
     let authority = authority();
     let service = TestService::new();
-    let server = Server::start("127.0.0.1:0", &identity(&authority, Peer { role: Role::Meta, id: 1 }), service.clone());
+    let server = Server::start("127.0.0.1:0", &identity(&authority, Peer::new(Role::Meta, 1)), service.clone());
     let client = Arc::new(QuicEndpoint::bind(None, &identity(&authority, CLIENT)).unwrap());
     Rig { address: server.address.clone(), client, service, kill: Box::new(move || server.kill()) }
 }

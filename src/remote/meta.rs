@@ -44,6 +44,9 @@ pub enum CallError {
     /// Of opening a session.
     #[error("another host has taken the volume over")]
     TakenOver,
+    /// Of opening a session.
+    #[error("there is no volume {0}")]
+    NoVolume(String),
     #[error("a metadata server sent what is not a message: {0}")]
     Malformed(String),
 }

@@ -204,3 +204,12 @@ fn body_of(subject: &str, answered: Answered) -> Result<MetaBody, OperatorError>
         body => Ok(body),
     }
 }
+
+#[cfg(test)]
+impl Operator {
+    /// Of a cluster that nobody reaches.
+    pub fn of_nobody() -> Operator {
+        let transport = crate::net::sim::SimNet::new(1).transport(None, "nobody");
+        Operator::new(Arc::new(MetaClient::new(transport, Vec::new())))
+    }
+}

@@ -122,7 +122,7 @@ impl MetaSession {
     /// it, is waited for.
     ///
     /// # Errors
-    /// Nobody answered, or the volume or our right to it is not there. `TakenOver`: another host had it since `after`.
+    /// Nobody answered, or we have no right to the volume. `TakenOver`: another host had it since `after`. `NoVolume`: it is not there.
     pub async fn open(
         meta: Arc<MetaClient>,
         volume: &str,
@@ -152,6 +152,7 @@ impl MetaSession {
         let opened = match answered.reply.body {
             MetaBody::Session(opened) => opened,
             MetaBody::Error(FsError::TakenOver) => return Err(CallError::TakenOver),
+            MetaBody::Error(FsError::NotFound) => return Err(CallError::NoVolume(volume.into())),
             MetaBody::Error(error) => return Err(CallError::Refused(format!("volume {volume}: {error}"))),
             MetaBody::Refused(why) => return Err(CallError::Refused(why)),
             other => return Err(CallError::Malformed(format!("{other:?}"))),
@@ -437,6 +438,7 @@ impl MetaSession {
                 Answer::failed(FsError::AccessDenied)
             }
             Err(CallError::TakenOver) => Answer::failed(FsError::TakenOver),
+            Err(CallError::NoVolume(_)) => Answer::failed(FsError::NotFound),
             Err(CallError::Malformed(why)) => {
                 tracing::warn!(%why, "an answer of the metadata service was not understood");
                 Answer::failed(FsError::Io)

@@ -132,11 +132,13 @@ impl Service for StoreService {
     }
 }
 
-/// Every member may read what it knows the id of; only clients and other stores bring chunks; a stranger may nothing. Which chunks there
-/// are is no client's to know: ids are hashes of what is in them, so who has a volume's metadata, and nobody else, has its data.
+/// Every member may read what it knows the id of; only other stores, and clients whose certificate does not say that they only read, bring
+/// chunks; a stranger may nothing. Which chunks there are is no client's to know: ids are hashes of what is in them, so who has a volume's
+/// metadata, and nobody else, has its data.
 fn is_allowed(peer: Option<Peer>, request: &StoreRequest) -> bool {
     match (peer.map(|peer| peer.role), request) {
         (None, _) => false,
+        (Some(_), StoreRequest::Put { .. }) if peer.is_some_and(|peer| peer.reads_only) => false,
         // An operator may mount any volume, so an operator may write.
         (Some(role), StoreRequest::Put { .. }) => matches!(role, Role::Client | Role::Store | Role::Admin),
         (Some(role), StoreRequest::SlotSummary { .. } | StoreRequest::ListSlot { .. }) => role != Role::Client,

@@ -120,7 +120,7 @@ impl Transport for Mesh {
         Box::pin(async move {
             let service = service.ok_or_else(|| gone("not in the mesh"))?;
             let (frames, mut answers) = mpsc::channel(1);
-            let peer = Some(Peer { role: Role::Store, id: 0 });
+            let peer = Some(Peer::new(Role::Store, 0));
             tokio::spawn(service.serve(Call { peer, request, replier: Replier::new(frames) }));
             answers.recv().await.ok_or_else(|| gone("no answer"))
         })

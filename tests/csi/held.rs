@@ -80,6 +80,56 @@ pub async fn keep_device(world: &mut World, name: &str) -> Outcome<String> {
     Ok(text(&target))
 }
 
+/// # Errors
+/// It is not there, or not well.
+pub async fn lives(world: &mut World, name: &str) -> Outcome<String> {
+    let Held { id, staged, target } = Held::of(world, name);
+    good(world.node.node_stage_volume(staging(&id, &staged)).await)?;
+    good(world.node.node_publish_volume(publishing(&id, &staged, &target)).await)?;
+    for path in [&staged, &target] {
+        let answer = good(world.node.node_get_volume_stats(stats(&id, path)).await)?;
+        ensure!(answer.volume_condition.as_ref().is_some_and(|condition| !condition.abnormal), "{answer:?}");
+        ensure!(answer.usage.iter().any(|usage| usage.total == GIB), "{answer:?}");
+    }
+    Ok("it is well".into())
+}
+
+fn stats(id: &str, path: &Path) -> NodeGetVolumeStatsRequest {
+    NodeGetVolumeStatsRequest { volume_id: id.into(), volume_path: text(path), ..Default::default() }
+}
+
+/// A block device, published and with nothing on its way.
+///
+/// # Errors
+/// A call takes too long, or does not say what is the matter.
+pub async fn adrift(world: &mut World, name: &str) -> Outcome<String> {
+    let held = Held::of(world, name);
+    let Held { id, staged, target } = &held;
+    let begun = Instant::now();
+    good(world.node.node_stage_volume(staging_block(id, staged)).await)?;
+    good(world.node.node_publish_volume(publishing_block(id, staged, target)).await)?;
+    for _ in 0..3 {
+        let answer = good(world.node.node_get_volume_stats(stats(id, target)).await)?;
+        let is_abnormal = answer.volume_condition.as_ref().is_some_and(|condition| condition.abnormal);
+        ensure!(is_abnormal && answer.usage.len() == 1, "{answer:?}");
+    }
+    good(world.node.node_unpublish_volume(held.unpublishing()).await)?;
+    ensure!(!target.exists(), "its target is there");
+    let prompt = begun.elapsed();
+    ensure!(prompt < PROMPT, "what waits for nothing took {prompt:?}");
+    // The file has to be opened, and its size asked for: that may wait, and goes on.
+    let begun = Instant::now();
+    let published = world.node.node_publish_volume(publishing_block(id, staged, target)).await;
+    let is_aborted = |status: &Status| status.code() == Code::Aborted;
+    ensure!(published.as_ref().err().is_none_or(is_aborted), "{published:?}");
+    let unstaged = world.node.node_unstage_volume(held.unstaging()).await;
+    // It goes on with the other, or the device is there and has the volume.
+    ensure!(unstaged.as_ref().is_err_and(|status| published.is_ok() || is_aborted(status)), "{unstaged:?}");
+    ensure!(begun.elapsed() < PATIENCE, "it took {:?}", begun.elapsed());
+    let published = published.map_or_else(|_| "publishing goes on", |_| "published");
+    Ok(format!("adrift: answered in {prompt:?}; {published} after {:?}", begun.elapsed()))
+}
+
 /// With `csi-going` staged alone, and `csi-inline` a pod's own: those are taken off.
 ///
 /// # Errors
@@ -92,9 +142,8 @@ pub async fn away(world: &mut World, name: &str) -> Outcome<String> {
     // What is there is there.
     good(world.node.node_stage_volume(staging(id, staged)).await)?;
     good(world.node.node_publish_volume(publishing(id, staged, target)).await)?;
-    let stats = NodeGetVolumeStatsRequest { volume_id: id.clone(), volume_path: text(target), ..Default::default() };
     for _ in 0..3 {
-        let answer = good(world.node.node_get_volume_stats(stats.clone()).await)?;
+        let answer = good(world.node.node_get_volume_stats(stats(id, target)).await)?;
         ensure!(answer.volume_condition.as_ref().is_some_and(|condition| condition.abnormal), "it is well: {answer:?}");
     }
     let (volume_id, volume_path) = (id.clone(), text(target));
@@ -153,6 +202,13 @@ async fn inline_goes(world: &mut World) -> Outcome {
 pub async fn unpublish(world: &mut World, name: &str) -> Outcome<String> {
     good(world.node.node_unpublish_volume(Held::of(world, name).unpublishing()).await)?;
     Ok("unpublished".into())
+}
+
+/// # Errors
+/// It cannot be taken from there.
+pub async fn unstage_now(world: &mut World, name: &str) -> Outcome<String> {
+    good(world.node.node_unstage_volume(Held::of(world, name).unstaging()).await)?;
+    Ok("unstaged".into())
 }
 
 /// # Errors

@@ -8,8 +8,11 @@
 //! csi SOCKET --dir DIR --keep NAME       a volume csi-NAME, staged and published: prints its target
 //! csi SOCKET --dir DIR --inline NAME     a volume csi-NAME that lives as long as a pod, published: prints its target
 //! csi SOCKET --dir DIR --device NAME     a volume csi-NAME of 64 MiB that is a block device, or the one that is: prints its target
+//! csi SOCKET --dir DIR --lives NAME      staged and published once more: it is well
 //! csi SOCKET --dir DIR --away NAME       what its node answers while the cluster is away
+//! csi SOCKET --dir DIR --adrift NAME     the same of a block device
 //! csi SOCKET --dir DIR --unpublish NAME  takes it from its target
+//! csi SOCKET --dir DIR --unstage NAME    takes it from its staging path
 //! csi SOCKET --dir DIR --end NAME        takes it off, and removes it
 //! csi SOCKET --dir DIR --ended NAME      waits until a volume that lived as long as a pod is removed
 //! csi                                    checks of the list of cases itself, as `cargo test` runs it
@@ -58,9 +61,15 @@ struct Run {
     #[arg(long)]
     device: Option<String>,
     #[arg(long)]
+    lives: Option<String>,
+    #[arg(long)]
     away: Option<String>,
     #[arg(long)]
+    adrift: Option<String>,
+    #[arg(long)]
     unpublish: Option<String>,
+    #[arg(long)]
+    unstage: Option<String>,
     #[arg(long)]
     end: Option<String>,
     #[arg(long)]
@@ -129,8 +138,11 @@ async fn run_all(run: &Run, cases: &[Case]) -> ExitCode {
         Run { keep: Some(name), .. } => Some(held::keep(&mut world, name).await),
         Run { device: Some(name), .. } => Some(held::keep_device(&mut world, name).await),
         Run { inline: Some(name), .. } => Some(held::keep_inline(&mut world, name).await),
+        Run { lives: Some(name), .. } => Some(held::lives(&mut world, name).await),
+        Run { adrift: Some(name), .. } => Some(held::adrift(&mut world, name).await),
         Run { away: Some(name), .. } => Some(held::away(&mut world, name).await),
         Run { unpublish: Some(name), .. } => Some(held::unpublish(&mut world, name).await),
+        Run { unstage: Some(name), .. } => Some(held::unstage_now(&mut world, name).await),
         Run { call: Some(method), fields, .. } => Some(call::call(&mut world, method, fields).await),
         Run { ended: Some(name), .. } => Some(held::ended(&mut world, name).await),
         Run { end: Some(name), .. } => Some(held::end(&mut world, name).await),

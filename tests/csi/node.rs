@@ -1,16 +1,18 @@
 //! Volumes on a node: staged, published, looked at.
 
+use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use holdfast::container::csi::spec::volume_capability::{AccessType, MountVolume};
 use holdfast::container::csi::spec::*;
 use tonic::Code::{AlreadyExists, FailedPrecondition, InvalidArgument, NotFound};
 
 use crate::world::{
-    GIB, Outcome, World, capability, capability_of_group, cases, code, ensure, good, map, publishing, range, staging,
-    text, wanted,
+    GIB, Outcome, World, capability, capability_of_group, cases, code, ensure, good, many, map, publishing, range,
+    staging, text, wanted,
 };
 
 /// Staged and published; the volume's id, and both paths.
@@ -69,6 +71,42 @@ fn credentials_of(staged: &Path) -> Vec<PathBuf> {
     let of_mount = lines.filter(|line| line.contains(&text(staged)) && !line.contains("holdfast-keeper"));
     let file = |line: String| line.split('\0').skip_while(|word| *word != "--credential").nth(1).map(PathBuf::from);
     of_mount.filter_map(file).collect()
+}
+
+fn with_flags(id: &str, staged: &Path, flags: &[&str]) -> NodeStageVolumeRequest {
+    let mount_flags = flags.iter().map(ToString::to_string).collect();
+    let mount = MountVolume { mount_flags, ..MountVolume::default() };
+    let volume_capability = Some(VolumeCapability { access_type: Some(AccessType::Mount(mount)), ..many() });
+    NodeStageVolumeRequest { volume_capability, ..staging(id, staged) }
+}
+
+/// The options that the kernel shows of what is mounted there.
+fn options_of(place: &Path) -> String {
+    let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let of_place = |line: &&str| line.split(' ').nth(1) == Some(&text(place));
+    table.lines().rfind(of_place).and_then(|line| line.split(' ').nth(3)).unwrap_or_default().to_string()
+}
+
+/// Has the kernel end a mount under its users, and waits until its processes have ended too. It stays in its place, or does not.
+async fn end_mount(staged: &Path, is_given_up: bool) -> Outcome {
+    let user = fs::File::open(staged).map_err(|error| error.to_string())?;
+    let place = CString::new(text(staged)).map_err(|error| error.to_string())?;
+    let flags = libc::MNT_FORCE | if is_given_up { libc::MNT_DETACH } else { 0 };
+    // SAFETY: a NUL-terminated string that lives through the call.
+    let is_taken_away = unsafe { libc::umount2(place.as_ptr(), flags) } == 0;
+    ensure!(is_taken_away == is_given_up, "taken away: {is_taken_away}");
+    drop(user);
+    let is_of_mount = |line: String| line.contains(&text(staged));
+    let is_there = || {
+        let lines = fs::read_dir("/proc").into_iter().flatten().flatten();
+        lines.filter_map(|process| fs::read_to_string(process.path().join("cmdline")).ok()).any(is_of_mount)
+    };
+    let begun = Instant::now();
+    while is_there() {
+        ensure!(begun.elapsed() < Duration::from_secs(20), "its processes do not end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
 }
 
 fn mode(path: &Path) -> Option<u32> {
@@ -179,6 +217,36 @@ cases! {
         let readers = Some(capability(AccessModeKind::MultiNodeReaderOnly));
         good(world.stage(NodeStageVolumeRequest { volume_capability: readers, ..staging(&id, &staged) }).await)?;
         code(AlreadyExists, world.node.node_stage_volume(staging(&id, &staged)).await)?;
+    }
+    "nor with other options of its mount, but with the same in any order" => |world| {
+        let (id, staged, target) = (world.volume().await?, world.path("staging"), world.path("target"));
+        good(world.stage(with_flags(&id, &staged, &["noatime", "nosuid"])).await)?;
+        good(world.stage(with_flags(&id, &staged, &["nosuid", "noatime"])).await)?;
+        code(AlreadyExists, world.node.node_stage_volume(with_flags(&id, &staged, &["noatime"])).await)?;
+        good(world.publish(publishing(&id, &staged, &target)).await)?;
+        good(world.node.node_unpublish_volume(unpublishing(&id, &target)).await)?;
+        good(world.node.node_unstage_volume(unstaging(&id, &staged)).await)?;
+        code(FailedPrecondition, world.node.node_publish_volume(publishing(&id, &staged, &target)).await)?;
+        good(world.stage(with_flags(&id, &staged, &["noatime"])).await)?;
+    }
+    "a mount that has ended under a pod is made again as it was, and so is one that was given up" => |world| {
+        let (id, staged, target) = (world.volume().await?, world.path("staging"), world.path("target"));
+        let secrets = map(&[("credential", &world.credential)]);
+        good(world.stage(NodeStageVolumeRequest { secrets, ..with_flags(&id, &staged, &["noatime"]) }).await)?;
+        good(world.publish(publishing(&id, &staged, &target)).await)?;
+        let shown = credentials_of(&staged);
+        for is_given_up in [false, true] {
+            end_mount(&staged, is_given_up).await?;
+            ensure!(fs::read_dir(&target).is_err(), "the mount goes on");
+            // Another pod's comes first, then the one that has what has ended.
+            let other = world.path("other");
+            for target in [&other, &target] {
+                good(world.publish(publishing(&id, &staged, target)).await)?;
+                fs::write(target.join("file"), "x").map_err(|error| error.to_string())?;
+            }
+            ensure!(credentials_of(&staged) == shown, "{:?} is shown", credentials_of(&staged));
+            ensure!(options_of(&staged).contains("noatime"), "it has {}", options_of(&staged));
+        }
     }
     "a mount shows the credential that came with its call, and no other ends with it" => |world| {
         let (id, one, other) = (world.volume().await?, world.path("staging"), world.path("staging"));

@@ -43,7 +43,7 @@ impl Cluster {
         net.set_latency(Duration::ZERO, Duration::from_micros(300));
         let authority = ClusterAuthority::create(CLUSTER).expect("keys");
         let me = MetaInfo { id: MetaId(1), address: META.into() };
-        let transport = net.transport(Peer { role: Role::Meta, id: 1 }, META);
+        let transport = net.transport(Peer::new(Role::Meta, 1), META);
         let config = MetaConfig { dir: dir.path().join("meta"), me, cache_bytes: CACHE_BYTES_DEFAULT, first: true };
         std::fs::create_dir_all(&config.dir).expect("a directory");
         let meta = MetaServer::start(config, authority, transport).await.expect("a metadata server");
@@ -62,7 +62,7 @@ impl Cluster {
 
     /// A client on a host of its own.
     pub async fn client(&self, host: &str) -> Arc<Client> {
-        let transport = self.net.transport(Peer { role: Role::Admin, id: 1 }, host);
+        let transport = self.net.transport(Peer::new(Role::Admin, 1), host);
         let meta = Arc::new(MetaClient::new(Arc::clone(&transport), vec![META.into()]));
         let MetaBody::Map(map) = self.admin(MetaRequest::GetMap).await else { panic!("no map") };
         let (_, table) = watch::channel(Arc::new(Table::new(map)));
@@ -90,7 +90,7 @@ impl Cluster {
     }
 
     async fn admin(&self, request: MetaRequest) -> MetaBody {
-        let transport = self.net.transport(Peer { role: Role::Admin, id: 1 }, "operator");
+        let transport = self.net.transport(Peer::new(Role::Admin, 1), "operator");
         let meta = MetaClient::new(transport, vec![META.into()]);
         meta.call(&request, None).await.expect("an answer").reply.body
     }
@@ -114,7 +114,7 @@ fn start_store(net: &SimNet, dir: &std::path::Path, id: u64) -> (Arc<Store>, Wor
     let parts = StoreParts::new(Arc::new(|_| Ok(Arc::new(MemoryKv::new()) as SharedKv)));
     let store = Arc::new(Store::open(config, &parts).expect("a store"));
     net.register(&address, Arc::new(StoreService::new(Arc::clone(&store))));
-    let transport = net.transport(Peer { role: Role::Store, id }, &address);
+    let transport = net.transport(Peer::new(Role::Store, id), &address);
     let link = Link(MetaClient::new(Arc::clone(&transport), vec![META.into()]));
     let workers = Workers::start(&store, Arc::new(link), transport, WorkerOptions::default());
     (store, workers)

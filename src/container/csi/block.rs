@@ -54,6 +54,14 @@ impl Block {
         Ok(wanted)
     }
 
+    /// Has the file there, for a volume that is staged; perhaps again, with a device of it: then it waits for no cluster.
+    ///
+    /// # Errors
+    /// The volume does not take it, or the kernel's list cannot be read.
+    pub fn fill_unless_attached(&self, staging: &Path) -> io::Result<()> {
+        if self.devices()?.is_empty() { self.fill(staging, 0).map(drop) } else { Ok(()) }
+    }
+
     /// # Errors
     /// The kernel's list cannot be read.
     pub fn devices(&self) -> io::Result<Vec<Attached>> {

@@ -30,6 +30,7 @@ impl From<MountFailure> for Status {
         let sentence = failure.to_string();
         match failure {
             MountFailure::Refused(_) => Status::unavailable(sentence),
+            MountFailure::NoVolume(_) => Status::not_found(sentence),
             MountFailure::Taken { .. } => Status::failed_precondition(sentence),
             MountFailure::Host { .. } => Status::internal(sentence),
         }

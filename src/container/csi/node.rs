@@ -5,14 +5,12 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use data_encoding::HEXLOWER;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tonic::Status;
@@ -22,27 +20,23 @@ use super::capability::Use;
 use super::ephemeral::{Ephemerals, is_ephemeral};
 use super::fault::needed;
 use super::identity::SpecLevel;
+use super::patience::Patience;
 use super::spec::volume_health::VolumeHealthEntry;
 use super::spec::*;
+use super::staged::{Note, Staged};
 use super::stats::{Stats, StatsError};
 use super::turns::{Turn, Turns};
-use crate::container::mounter::{MountFailure, Mounter, is_gone, mounted};
+use crate::container::mounter::{Mounter, is_gone, mounted};
 use crate::host::bind::{bind, unbind};
-use crate::host::file::write_private;
 use crate::host::loopdev::Attached;
 use crate::host::mountinfo::{MountEntry, mounts, mounts_of, resolve_untouched};
 use crate::remote::operator::Operator;
-use crate::types::digest::fingerprint;
 use crate::types::volume::NewVolume;
 
-/// Orchestrators wait about two minutes.
-const PATIENCE: Duration = Duration::from_secs(100);
 /// For what is asked through a mount.
 const LOOK_PATIENCE: Duration = Duration::from_secs(10);
 /// The name of a secret: the credential file of a client, whole.
 const CREDENTIAL_SECRET: &str = "credential";
-/// In the driver's directory: those that came with calls, a file for each mount.
-const CREDENTIALS: &str = "credentials";
 const CLUSTER_AWAY: &str = "the cluster does not answer";
 /// Of a root that a group is to use.
 const GROUP_MODE: u32 = 0o2070;
@@ -60,6 +54,8 @@ pub struct Place {
     pub has_block: bool,
     /// The servers that mounts ask.
     pub metas: Vec<String>,
+    /// Of a call whose cluster is away.
+    pub patience: Duration,
 }
 
 pub struct NodeService {
@@ -68,6 +64,8 @@ pub struct NodeService {
     cluster: Operator,
     mounter: Mounter,
     ephemerals: Option<Ephemerals>,
+    patience: Patience,
+    staged: Staged,
     turns: Turns,
     stats: Stats,
 }
@@ -75,48 +73,70 @@ pub struct NodeService {
 impl NodeService {
     /// `ephemerals`: who makes volumes that live as long as a pod, where this node may.
     pub fn new(place: Place, cluster: Operator, mounter: Mounter, ephemerals: Option<Ephemerals>) -> NodeService {
-        NodeService { place, cluster, mounter, ephemerals, turns: Turns::default(), stats: Stats::default() }
+        let (patience, staged) = (Patience(place.patience), Staged::new(&place.dir));
+        let (turns, stats) = (Turns::default(), Stats::default());
+        NodeService { place, cluster, mounter, ephemerals, patience, staged, turns, stats }
     }
 
-    /// The mounter for one mount, with the credential that came with the call, if one did.
-    fn mounter_for(&self, dir: &Path, secrets: &Map) -> Result<Mounter, Status> {
-        let Some(credential) = secrets.get(CREDENTIAL_SECRET) else { return Ok(self.mounter.clone()) };
-        let file = self.credential_file(dir);
-        let written = fs::create_dir_all(self.place.dir.join(CREDENTIALS));
-        let written = written.and_then(|()| write_private(&file, credential.as_bytes()));
-        written.map_err(|error| Status::internal(format!("the credential cannot be kept: {error}")))?;
-        Ok(self.mounter.with_credential(file))
-    }
-
-    /// Of one mount: another of the same volume may have come with another, and lives on by it.
-    fn credential_file(&self, dir: &Path) -> PathBuf {
-        self.place.dir.join(CREDENTIALS).join(HEXLOWER.encode(&fingerprint(dir.as_os_str().as_bytes())))
+    /// The mounter for one mount: with the credential that comes with the call, if one does, or with the one that came first.
+    fn mounter_for(&self, dir: &Path, secrets: Secrets<'_>) -> Result<Mounter, Status> {
+        let file = match secrets {
+            Secrets::OfCall(secrets) => {
+                secrets.get(CREDENTIAL_SECRET).map(|text| self.staged.keep_credential(dir, text))
+            }
+            Secrets::OfBefore => self.staged.credential(dir).map(Ok),
+        };
+        let file = file.transpose();
+        let file = file.map_err(|error| Status::internal(format!("the credential cannot be kept: {error}")))?;
+        Ok(file.map_or_else(|| self.mounter.clone(), |file| self.mounter.with_credential(file)))
     }
 
     /// Has a volume mounted on `dir`, for this use.
     async fn mount(&self, turn: Turn, volume: &str, dir: &Path, wish: Wish<'_>) -> Result<(), Status> {
         // The file of a device has to be made, also for who will only read the device.
-        let read_only = !wish.usage.is_block && (wish.read_only || wish.usage.is_read_only());
-        let there = mounted(dir)?.filter(|entry| entry.is_volume(volume));
-        if there.is_some_and(|entry| entry.read_only != read_only) {
-            return Err(Status::already_exists("the volume is there already, to be written or read otherwise"));
-        }
+        let read_only = !wish.usage.is_block && wish.read_only;
+        let is_new = self.take_note(volume, dir, wish.usage, read_only).await?;
         let (mounter, metas) = (self.mounter_for(dir, wish.secrets)?, self.place.metas.clone());
         let mut options = wish.usage.flags.clone();
         if read_only {
             options.push("ro".to_string());
         }
         let group = wish.usage.group.filter(|_| !read_only);
-        let (volume, place) = (volume.to_string(), dir.to_path_buf());
-        in_time(async move {
+        let (volume, place, staged) = (volume.to_string(), dir.to_path_buf(), self.staged.clone());
+        let work = async move {
             let _turn = turn;
-            mounter.mount(&metas, &volume, &place, &options).await.map_err(of_mount)?;
+            let made = mounter.mount(&metas, &volume, &place, &options).await;
+            if made.is_err() && is_new {
+                staged.drop_note(&place);
+            }
+            made?;
             match group {
                 Some(group) => give_to_group(place, group).await,
                 None => Ok(()),
             }
-        })
-        .await
+        };
+        self.patience.in_time(work).await
+    }
+
+    /// Has it written down how the volume is asked for. Whether that is new.
+    ///
+    /// # Errors
+    /// `ALREADY_EXISTS`: it is mounted, and was asked for otherwise.
+    async fn take_note(&self, volume: &str, dir: &Path, usage: &Use, read_only: bool) -> Result<bool, Status> {
+        let note = Note { volume: volume.into(), flags: usage.flags.clone(), read_only, is_block: usage.is_block };
+        let there = mounted(dir)?.filter(|entry| entry.is_volume(volume));
+        let had = self.staged.note(dir);
+        let is_otherwise =
+            |entry: &MountEntry| entry.read_only != read_only || had.as_ref().is_some_and(|had| !had.is_like(&note));
+        // One that has ended is nobody's any more.
+        if there.as_ref().is_some_and(is_otherwise) && !is_gone(dir).await {
+            return Err(Status::already_exists("the volume is there already, to be used otherwise"));
+        }
+        if had.as_ref() != Some(&note) {
+            let kept = self.staged.keep_note(dir, &note);
+            kept.map_err(|error| Status::internal(format!("it cannot be written down: {error}")))?;
+        }
+        Ok(had.is_none() && there.is_none())
     }
 
     /// Has nothing mounted on `dir`, and then does the rest.
@@ -127,15 +147,14 @@ impl NodeService {
         is_to_be_kept: bool,
         rest: impl FnOnce() -> Result<(), Status> + Send + 'static,
     ) -> impl Future<Output = Result<(), Status>> {
-        let (mounter, dir, credential) = (self.mounter.clone(), dir.to_path_buf(), self.credential_file(dir));
-        in_time(async move {
+        let (mounter, dir, staged) = (self.mounter.clone(), dir.to_path_buf(), self.staged.clone());
+        self.patience.in_time(async move {
             let _turn = turn;
             match is_to_be_kept {
                 true => mounter.unmount(&dir).await?,
                 false => mounter.discard(&dir).await?,
             }
-            // Most have none.
-            let _ = fs::remove_file(credential);
+            staged.forget(&dir);
             rest()
         })
     }
@@ -153,7 +172,8 @@ impl NodeService {
         })?;
         let volume = &request.volume_id;
         ephemerals.create(volume, &request.volume_context).await?;
-        let wish = Wish { usage: wish, read_only: request.readonly, secrets: &request.secrets };
+        let read_only = request.readonly || wish.is_read_only();
+        let wish = Wish { usage: wish, read_only, secrets: Secrets::OfCall(&request.secrets) };
         self.mount(turn, volume, Path::new(&request.target_path), wish).await
     }
 
@@ -178,26 +198,37 @@ impl NodeService {
         let staging = staging.ok_or_else(|| Status::not_found(format!("volume {id} is not staged")))?;
         let bytes = Arc::new(AtomicU64::new(0));
         let told = bytes.clone();
-        on_host(turn, move || {
-            let filled = block.fill(&staging, at_least).and_then(|bytes| block.resize().map(|()| bytes));
-            told.store(filled.map_err(|error| host(&staging, &error))?, Ordering::Relaxed);
-            Ok(())
-        })
-        .await?;
+        self.patience
+            .on_host(turn, move || {
+                let filled = block.fill(&staging, at_least).and_then(|bytes| block.resize().map(|()| bytes));
+                told.store(filled.map_err(|error| host(&staging, &error))?, Ordering::Relaxed);
+                Ok(())
+            })
+            .await?;
         Ok(i64::try_from(bytes.load(Ordering::Relaxed)).unwrap_or(i64::MAX))
     }
 
-    /// What is at a volume's staging path. A mount whose process is gone is made anew.
+    /// What is at a volume's staging path. A mount whose process is gone, or that was given up by its process while pods had it, is
+    /// made anew, as it was.
     async fn staged(&self, request: &NodePublishVolumeRequest, wish: &Use, turn: Turn) -> Result<MountEntry, Status> {
         let (id, staging) = (&request.volume_id, absolute("the staging path", &request.staging_target_path)?);
         let find = || Ok::<_, Status>(mounted(&staging)?.filter(|entry| entry.is_volume(id)));
         let not_staged = || Status::failed_precondition(format!("volume {id} is not staged"));
-        let found = find()?.ok_or_else(not_staged)?;
-        if !is_gone(&staging).await {
-            return Ok(found);
+        let found = find()?;
+        if let Some(found) = &found
+            && !is_gone(&staging).await
+        {
+            return Ok(found.clone());
         }
-        let wish = Wish { usage: wish, read_only: found.read_only, secrets: &request.secrets };
-        self.mount(turn, id, &staging, wish).await?;
+        let note = self.staged.note(&staging).filter(|note| note.volume == *id);
+        let (usage, read_only) = match (note, found) {
+            (Some(Note { flags, is_block, read_only, .. }), _) => (Use { flags, is_block, ..wish.clone() }, read_only),
+            // It was staged by a driver that made no notes.
+            (None, Some(found)) => (wish.clone(), found.read_only),
+            (None, None) => return Err(not_staged()),
+        };
+        tracing::warn!(volume = id, staging = %staging.display(), "a mount that has ended is made anew");
+        self.mount(turn, id, &staging, Wish { usage: &usage, read_only, secrets: Secrets::OfBefore }).await?;
         find()?.ok_or_else(not_staged)
     }
 }
@@ -206,33 +237,14 @@ impl NodeService {
 struct Wish<'a> {
     usage: &'a Use,
     read_only: bool,
-    secrets: &'a Map,
+    secrets: Secrets<'a>,
 }
 
-/// That there is no such volume is said by the mount's own process, in a sentence.
-fn of_mount(failure: MountFailure) -> Status {
-    match failure {
-        MountFailure::Refused(sentence) if sentence.contains("there is no volume") => Status::not_found(sentence),
-        failure => failure.into(),
-    }
-}
-
-/// Goes on when nobody waits for it any more.
-async fn in_time(work: impl Future<Output = Result<(), Status>> + Send + 'static) -> Result<(), Status> {
-    match timeout(PATIENCE, tokio::spawn(work)).await {
-        Ok(Ok(done)) => done,
-        Ok(Err(error)) => Err(Status::internal(error.to_string())),
-        Err(_) => Err(Status::aborted("it is still under way: the cluster does not answer")),
-    }
-}
-
-/// As [`in_time`], for what waits in the kernel.
-async fn on_host(turn: Turn, work: impl FnOnce() -> Result<(), Status> + Send + 'static) -> Result<(), Status> {
-    in_time(async move {
-        let _turn = turn;
-        spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))?
-    })
-    .await
+/// What a mount shows for who it is.
+enum Secrets<'a> {
+    OfCall(&'a Map),
+    /// It is made again: what came when it was first.
+    OfBefore,
 }
 
 /// Of a device only its size is known.
@@ -289,12 +301,14 @@ impl Node for NodeService {
         check_volume(id)?;
         let turn = self.turns.take(id)?;
         let is_block = wish.is_block;
-        let wish = Wish { usage: &wish, read_only: false, secrets: &request.secrets };
+        let read_only = wish.is_read_only();
+        let wish = Wish { usage: &wish, read_only, secrets: Secrets::OfCall(&request.secrets) };
         self.mount(turn, id, &staging, wish).await?;
         if is_block {
             let turn = self.turns.take(id)?;
             let block = Block::of(id);
-            on_host(turn, move || block.fill(&staging, 0).map(drop).map_err(|error| host(&staging, &error))).await?;
+            let filled = move || block.fill_unless_attached(&staging).map_err(|error| host(&staging, &error));
+            self.patience.on_host(turn, filled).await?;
         }
         Ok(NodeStageVolumeResponse {})
     }
@@ -332,24 +346,26 @@ impl Node for NodeService {
         let staging = absolute("the staging path", &request.staging_target_path)?;
         let staged = self.staged(&request, &wish, turn).await?;
         let turn = self.turns.take(id)?;
+        take_away_dead(id, &staged, &target).await?;
         let read_only = request.readonly || wish.is_read_only();
         if wish.is_block {
             let block = Block::of(id);
             let is_for_one = wish.is_for_one();
-            on_host(turn, move || block.publish(&staging, &target, read_only, is_for_one)).await?;
+            self.patience.on_host(turn, move || block.publish(&staging, &target, read_only, is_for_one)).await?;
             return Ok(NodePublishVolumeResponse {});
         }
         if is_published(&staged, &staging, &target, &wish, read_only)? {
             return Ok(NodePublishVolumeResponse {});
         }
-        in_time(async move {
-            let _turn = turn;
-            fs::create_dir_all(&target).map_err(|error| host(&target, &error))?;
-            let to = target.clone();
-            let bound = spawn_blocking(move || bind(&staging, &to, read_only)).await;
-            bound.map_err(|error| Status::internal(error.to_string()))?.map_err(|error| host(&target, &error))
-        })
-        .await?;
+        self.patience
+            .in_time(async move {
+                let _turn = turn;
+                fs::create_dir_all(&target).map_err(|error| host(&target, &error))?;
+                let to = target.clone();
+                let bound = spawn_blocking(move || bind(&staging, &to, read_only)).await;
+                bound.map_err(|error| Status::internal(error.to_string()))?.map_err(|error| host(&target, &error))
+            })
+            .await?;
         Ok(NodePublishVolumeResponse {})
     }
 
@@ -372,7 +388,9 @@ impl Node for NodeService {
         }
         let block = Block::of(id);
         if block.is_at_or_loose(&target).map_err(|error| host(&target, &error))? {
-            on_host(turn, move || block.unpublish(&target).map_err(|error| host(&target, &error))).await?;
+            self.patience
+                .on_host(turn, move || block.unpublish(&target).map_err(|error| host(&target, &error)))
+                .await?;
             return Ok(NodeUnpublishVolumeResponse {});
         }
         // Whatever was bound there, as often as it was.
@@ -484,6 +502,18 @@ fn absolute(what: &str, path: &str) -> Result<PathBuf, Status> {
     }
     // The kernel's table knows no links. What leads there may not be there yet.
     Ok(resolve_untouched(&path).unwrap_or(path))
+}
+
+/// Has a target free of a mount of the volume that has ended.
+///
+/// # Errors
+/// The host cannot do it.
+async fn take_away_dead(id: &str, staged: &MountEntry, target: &Path) -> Result<(), Status> {
+    let is_of_before = |entry: &MountEntry| entry.is_volume(id) && entry.device != staged.device;
+    if mounted(target)?.as_ref().is_some_and(is_of_before) && is_gone(target).await {
+        unbind(target).map_err(|error| host(target, &error))?;
+    }
+    Ok(())
 }
 
 /// Whether the volume is at its target already, as it is asked for.

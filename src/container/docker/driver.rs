@@ -111,14 +111,16 @@ impl Driver {
             let volumes: BTreeSet<String> = mounted.chain(self.book.lock().used()).collect();
             for volume in volumes {
                 if let Err(error) = self.tidy(&volume, forget).await {
-                    tracing::warn!(volume, %error, "a volume that nobody uses stays mounted");
+                    tracing::warn!(volume, %error, "who uses a volume is not known");
                 }
             }
         }
     }
 
-    async fn tidy(&self, volume: &str, forget: Duration) -> Result<(), DriverError> {
-        let turn = self.turn(volume).await;
+    /// Waits neither for a call about the volume, of which there is news at the next look, nor for the end of its mount: that may wait
+    /// for the cluster, and other volumes are not to.
+    async fn tidy(self: &Arc<Self>, volume: &str, forget: Duration) -> Result<(), DriverError> {
+        let Ok(turn) = self.turn_of(volume).try_lock_owned() else { return Ok(()) };
         if self.users(volume).await? > 0 {
             self.idle.lock().remove(volume);
             return Ok(());
@@ -132,7 +134,13 @@ impl Driver {
             self.book.lock().forget(volume).map_err(DriverError::Book)?;
         }
         self.idle.lock().remove(volume);
-        self.clear(volume, turn).await
+        let (driver, volume) = (self.clone(), volume.to_string());
+        tokio::spawn(async move {
+            if let Err(error) = driver.clear(&volume, turn).await {
+                tracing::warn!(volume, %error, "a volume that nobody uses stays mounted");
+            }
+        });
+        Ok(())
     }
 
     /// How many containers have a volume, or what else has it besides where it is mounted for them.
@@ -291,13 +299,14 @@ impl Driver {
     }
 
     async fn turn(&self, volume: &str) -> OwnedMutexGuard<()> {
-        let turn = {
-            let mut turns = self.turns.lock();
-            // Those that nobody waits for or has are made anew.
-            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-            turns.entry(volume.to_string()).or_default().clone()
-        };
-        turn.lock_owned().await
+        self.turn_of(volume).lock_owned().await
+    }
+
+    fn turn_of(&self, volume: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock();
+        // Those that nobody waits for or has are made anew.
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        turns.entry(volume.to_string()).or_default().clone()
     }
 }
 
@@ -312,4 +321,62 @@ fn status(volume: &Volume, usage: &VolumeUsage) -> std::collections::BTreeMap<&'
         ("inodes", usage.inodes.to_string()),
     ]
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CString;
+    use std::fs::{File, OpenOptions};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::host::bind::unbind;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// A mount as ours are, of which nobody answers for; what keeps it. Needs the right to mount.
+    fn mount(volume: &str, place: &Path) -> Option<File> {
+        fs::create_dir_all(place).unwrap();
+        let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").ok()?;
+        let text = |text: &str| CString::new(text).unwrap();
+        let (source, kind) = (text(&format!("a:1:/{volume}")), text("fuse.holdfast"));
+        let target = CString::new(place.as_os_str().as_bytes()).unwrap();
+        let data = text(&format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd()));
+        let (source, kind, data) = (source.as_ptr(), kind.as_ptr(), data.as_ptr().cast());
+        // SAFETY: NUL-terminated strings that live through the call.
+        (unsafe { libc::mount(source, target.as_ptr(), kind, 0, data) } == 0).then_some(device)
+    }
+
+    async fn wait_for(condition: impl Fn() -> bool) -> bool {
+        let since = Instant::now();
+        while !condition() && since.elapsed() < PATIENCE {
+            sleep(Duration::from_millis(10)).await;
+        }
+        condition()
+    }
+
+    #[tokio::test]
+    async fn a_volume_that_waits_to_be_unmounted_holds_up_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let [one, two] = ["one", "two"].map(|volume| root.join("mounts").join(volume));
+        let Some(_devices) = mount("one", &one).and_then(|device| Some((device, mount("two", &two)?))) else { return };
+        let (program, begun) = (root.join("umount"), |volume: &str| root.join(format!("{volume}.begun")).exists());
+        // The first waits until there is a file, or the test has ended; neither unmounts anything.
+        let waiting = "case $1 in */one) while [ -d mounts ] && [ ! -e go ]; do sleep 0.02; done;; esac";
+        let begins = format!("cd {} && touch $(basename $1).begun; {waiting}", root.display());
+        fs::write(&program, format!("#!/bin/sh\n{begins}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+        let mounter = Mounter::by_program(program, root.join("credential"));
+        let driver = Driver::start(Operator::of_nobody(), Vec::new(), mounter, &root, Duration::from_secs(1)).unwrap();
+        let are_begun = wait_for(|| begun("one") && begun("two")).await;
+        fs::write(root.join("go"), "").unwrap();
+        for place in [&one, &two] {
+            unbind(place).unwrap();
+        }
+        drop(driver);
+        assert!(are_begun, "one: {}, two: {}", begun("one"), begun("two"));
+    }
 }

@@ -4,6 +4,7 @@
 //! same key (a lost reply) gives the same member number.
 
 use super::{Fail, Shared, unexpected};
+use crate::crypto::Holder;
 use crate::crypto::token::secret_hash;
 use crate::meta::command::{Command, Outcome};
 use crate::types::digest::fingerprint;
@@ -34,13 +35,15 @@ impl Shared {
             address: request.address.clone(),
             now: self.now(),
         };
-        let id = match self.propose(&command).await? {
-            Outcome::Member { id, .. } => id,
+        let (id, grant) = match self.propose(&command).await? {
+            Outcome::Member { id, grant } => (id, grant),
             other => return Err(unexpected(other)),
         };
+        // Who knows no grants, as stores do, goes by the certificate.
+        let reads_only = request.role == Role::Client && grant.read_only;
         let certificate = self
             .authority
-            .sign(&request.csr, request.role, id)
+            .sign(&request.csr, Holder { role: request.role, id, reads_only })
             .map_err(|error| Fail::Refused(format!("the certificate could not be signed: {error}")))?;
         if request.role == Role::Meta {
             // The growth worker makes it a voter as soon as it answers.

@@ -39,15 +39,13 @@ impl Shared {
         if grant.read_only && !read_only {
             return Err(Fail::Refused(format!("this credential may mount the volume {volume} read-only only")));
         }
-        let Peer { role, id: credential } = peer;
+        let Peer { role, id: credential, .. } = peer;
         let now = self.now();
         let name = volume.clone();
         let command = Command::OpenSession { volume, client, role, credential, read_only, after, attempt, now };
         let (session, record) = match self.propose(&command).await? {
             Outcome::Session { session, volume, .. } => (session, volume),
-            Outcome::Error(FsError::NotFound) => {
-                return Err(Fail::Refused(format!("there is no volume {name}")));
-            }
+            Outcome::Error(FsError::NotFound) => return Err(FsError::NotFound.into()),
             Outcome::Fenced { session: holder } => {
                 leader.condemn(holder);
                 return Err(FsError::InUse.into());
@@ -188,8 +186,8 @@ impl Shared {
     /// `SessionExpired` when there is no such session of this peer.
     pub(super) async fn may_use(&self, peer: Peer, session: SessionId) -> Result<(), Fail> {
         let opened = self.state.view(|view| view.session(session))?;
-        let owner = Peer { role: opened.role, id: opened.credential };
-        if owner == peer { Ok(()) } else { Err(FsError::SessionExpired.into()) }
+        let is_owner = (opened.role, opened.credential) == (peer.role, peer.id);
+        if is_owner { Ok(()) } else { Err(FsError::SessionExpired.into()) }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::net::knock::knock;
 use crate::types::limits::BULK_BYTES_MAX;
 use crate::wire::codec::{FLAG_FAULT, HEADER_BYTES, Header};
 
-const META: Peer = Peer { role: Role::Meta, id: 1 };
+const META: Peer = Peer::new(Role::Meta, 1);
 
 fn server(authority: &ClusterAuthority) -> (Server, Arc<TestService>) {
     let service = TestService::new();

@@ -20,8 +20,11 @@ async fn ask(store: &Arc<Store>, role: Option<Role>, request: &StoreRequest, bul
 }
 
 async fn send(store: &Arc<Store>, role: Option<Role>, request: Frame) -> (StoreReply, Bytes) {
+    send_as(store, role.map(|role| Peer::new(role, 1)), request).await
+}
+
+async fn send_as(store: &Arc<Store>, peer: Option<Peer>, request: Frame) -> (StoreReply, Bytes) {
     let (frames, mut answers) = mpsc::channel(1);
-    let peer = role.map(|role| Peer { role, id: 1 });
     StoreService::new(Arc::clone(store)).serve(Call { peer, request, replier: Replier::new(frames) }).await;
     let frame = answers.recv().await.unwrap();
     (decode(&frame.message).unwrap(), frame.bulk)
@@ -79,6 +82,13 @@ async fn roles_decide() {
         assert_eq!(ask(&store, Some(Role::Client), &request, Bytes::new()).await.0, refused);
         assert_ne!(ask(&store, Some(Role::Store), &request, Bytes::new()).await.0, refused);
     }
+    // Whose certificate says that it may only read brings nothing, and reads.
+    let reader = Some(Peer { reads_only: true, ..Peer::new(Role::Client, 1) });
+    let bring =
+        |message: &StoreRequest| Frame { kind: KIND_STORE, message: encode(message).into(), bulk: a.payload().clone() };
+    assert_eq!(send_as(&store, reader, bring(&put)).await.0, refused);
+    let read = send_as(&store, reader, Frame { bulk: Bytes::new(), ..bring(&get) }).await.0;
+    assert_eq!(read, StoreReply::Error(StoreError::NotFound));
     for role in [Role::Store, Role::Client] {
         assert_eq!(ask(&store, Some(role), &put, a.payload().clone()).await.0, StoreReply::Put);
     }
