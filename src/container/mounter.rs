@@ -280,7 +280,8 @@ mod tests {
         }
         let second = mounter.mount(&[], "www", &place, &[]);
         tokio::pin!(second);
-        assert!(timeout(Duration::from_millis(100), second.as_mut()).await.is_err());
+        // So long a program needs to begin, on a busy machine too.
+        assert!(timeout(Duration::from_millis(500), second.as_mut()).await.is_err());
         assert_eq!(logged(), "begin\n");
         fs::write(&go, "").unwrap();
         second.await.unwrap();
