@@ -7,6 +7,7 @@
 #   engine HOST COMMAND...      docker on that host
 #   host_start HOST plugin|dockerd [OPTION...], host_stop HOST plugin|dockerd SIGNAL
 #   host_kill HOST              pull the plug
+#   host_freeze HOST, host_thaw HOST  everything on it stands still, containers too, as when its hypervisor pauses it; and goes on
 #   image HOST NAME DIR [OPTION...]  make an image of a directory; the options are those of `docker import`
 #   busybox_at DIR              a root directory with a shell and the usual commands
 #
@@ -97,6 +98,25 @@ host_kill() {
     find /sys/fs/cgroup -depth -type d -path "*/holdfast-$1*" -exec rmdir {} + 2>/dev/null || true
 }
 
+# Also those of its containers, which have numbers of their own.
+processes_of() {
+    ps -e -o ppid=,pid= | awk -v init="$(cat "$(place_of "$1")/init")" '
+        { children[$1] = children[$1] " " $2 }
+        function tell(pid, list, n, i) { print pid; n = split(children[pid], list, " "); for (i = 1; i <= n; i++) tell(list[i]) }
+        END { tell(init) }'
+}
+
+# Until nothing is there that was not stopped before: until then there may be new ones.
+host_freeze() {
+    local stopped='' now
+    while now=$(processes_of "$1") && [[ $now != "$stopped" ]]; do
+        kill -STOP $now 2>/dev/null || true
+        stopped=$now
+    done
+}
+
+host_thaw() { kill -CONT $(processes_of "$1") 2>/dev/null || true; }
+
 engine() { docker -H "unix://$(place_of "$1")/docker.sock" "${@:2}"; }
 
 image() { tar -C "$3" -c . | engine "$1" import "${@:4}" - "$2" >/dev/null; }
@@ -105,7 +125,7 @@ busybox_at() {
     local command
     mkdir -p "$1"/{bin,tmp,etc}
     cp /bin/busybox "$1/bin/busybox"
-    for command in sh cat cp dd echo grep head hostname httpd ls mkdir rm sed seq sleep stat sync touch wc wget; do
+    for command in sh cat cp dd echo find grep head hostname httpd ls mkdir rm sed seq sha256sum sleep sort stat sync touch wc wget xargs; do
         ln -sf busybox "$1/bin/$command"
     done
 }

@@ -75,14 +75,14 @@ async fn driver(
         }
         false => (file, None),
     };
-    let mounter = mounter(of_mounts, mounts_socket)?;
+    let mounter = mounter(of_mounts, mounts_socket, &place.dir)?;
     Ok(Driver { identity, controller, node: Some(NodeService::new(place, cluster, mounter, ephemerals)) })
 }
 
 /// What another process has mounted goes on by the program that came with this one.
-fn mounter(credential: PathBuf, socket: &Path) -> Outcome<Mounter> {
+fn mounter(credential: PathBuf, socket: &Path, dir: &Path) -> Outcome<Mounter> {
     if socket.as_os_str().is_empty() {
-        return Mounter::new(credential).or_fail(|| "this program cannot be found".to_string());
+        return Mounter::new(credential, dir).or_fail(|| "this program cannot be found".to_string());
     }
     let socket = absolute(socket)?;
     let asked = socket.clone();
@@ -92,7 +92,7 @@ fn mounter(credential: PathBuf, socket: &Path) -> Outcome<Mounter> {
             tracing::warn!(%error, socket = %asked.display(), "nobody makes mounts there yet");
         }
     });
-    Ok(Mounter::by_service(socket, credential))
+    Ok(Mounter::by_service(socket, credential, dir))
 }
 
 fn services(text: &str) -> Outcome<Services> {

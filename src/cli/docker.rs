@@ -34,7 +34,7 @@ pub fn run(common: &CommonArgs, args: DockerArgs) -> Outcome {
         let meta = Arc::new(MetaClient::new(dial::transport(&identity)?, metas.clone()));
         let cluster = Operator::new(meta);
         let of_mounts = of_mounts::credential(&cluster, &dir).await?;
-        let mounter = Mounter::new(of_mounts).or_fail(|| "this program cannot be found".to_string())?;
+        let mounter = Mounter::new(of_mounts, &dir).or_fail(|| "this program cannot be found".to_string())?;
         let driver = Driver::start(cluster, metas, mounter, &dir, config.forget.0).map_err(Failure::new)?;
         let listener = socket.listener().or_fail(|| "the socket cannot be used".to_string())?;
         ready::announce("docker", identity.id, socket.name());

@@ -2,10 +2,10 @@
 //!
 //! Each is a process of its own with a keeper, started as an operator would start it, by `holdfast mount`; what is there is read off
 //! the kernel's table, and nothing is remembered. A mount is on its directory or is not: a call that is made again finds what the one
-//! before has done.
+//! before has done, and waits for what it has begun, also when who made it is dead (`errand`).
 
-use std::fs;
-use std::io::{self, Read};
+use std::fs::{self, File};
+use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use super::errand::Errand;
 use crate::host::bind::unbind;
 use crate::host::mountinfo::{MountEntry, is_dead, mounted_at, mounts_of};
 use crate::keeper::service;
@@ -23,6 +24,8 @@ use crate::keeper::service;
 pub const NO_VOLUME: u8 = 32;
 /// A mount that does not say soon whether anybody is there waits for the cluster: somebody is.
 const LOOK_PATIENCE: Duration = Duration::from_secs(1);
+/// Where it is noted, below the directory of who asks, which mounts are being made or ended.
+const ERRANDS: &str = "errands";
 
 /// Makes and ends mounts of one cluster's volumes.
 #[derive(Clone, Debug)]
@@ -30,6 +33,7 @@ pub struct Mounter {
     by: By,
     /// What the mounts show for who they are.
     credential: PathBuf,
+    errands: PathBuf,
 }
 
 /// Who starts the processes of mounts.
@@ -55,20 +59,22 @@ pub enum MountFailure {
 }
 
 impl Mounter {
+    /// `dir` is what who asks has for itself, and finds again when it is started anew.
+    ///
     /// # Errors
     /// The program that runs cannot be found.
-    pub fn new(credential: PathBuf) -> io::Result<Mounter> {
-        Ok(Mounter::by_program(std::env::current_exe()?, credential))
+    pub fn new(credential: PathBuf, dir: &Path) -> io::Result<Mounter> {
+        Ok(Mounter::by_program(std::env::current_exe()?, credential, dir))
     }
 
     /// One that has them made by another program, which is called as this one is.
-    pub fn by_program(program: PathBuf, credential: PathBuf) -> Mounter {
-        Mounter { by: By::Program(program), credential }
+    pub fn by_program(program: PathBuf, credential: PathBuf, dir: &Path) -> Mounter {
+        Mounter { by: By::Program(program), credential, errands: dir.join(ERRANDS) }
     }
 
     /// One that has them made by the service on a socket ([`service`]).
-    pub fn by_service(socket: PathBuf, credential: PathBuf) -> Mounter {
-        Mounter { by: By::Service(socket), credential }
+    pub fn by_service(socket: PathBuf, credential: PathBuf, dir: &Path) -> Mounter {
+        Mounter { by: By::Service(socket), credential, errands: dir.join(ERRANDS) }
     }
 
     /// The same, for mounts that show another credential.
@@ -87,10 +93,24 @@ impl Mounter {
         dir: &Path,
         options: &[String],
     ) -> Result<(), MountFailure> {
+        let errand = self.errand(dir).await?;
+        let done = self.mounted_by(&errand, metas, volume, dir, options).await;
+        ended(errand, done)
+    }
+
+    async fn mounted_by(
+        &self,
+        errand: &Errand,
+        metas: &[String],
+        volume: &str,
+        dir: &Path,
+        options: &[String],
+    ) -> Result<(), MountFailure> {
         match mounted(dir)? {
             Some(entry) if entry.is_ours() && is_gone(dir).await => {
                 tracing::warn!(dir = %dir.display(), "a mount whose process is gone is taken away");
-                self.detach(dir).await?;
+                // Out of the tree, whoever uses it.
+                self.run(errand, vec!["umount".into(), dir.display().to_string(), "-l".into()]).await?;
             }
             Some(entry) if entry.is_volume(volume) => return Ok(()),
             Some(entry) => return Err(MountFailure::Taken { path: dir.to_path_buf(), source_name: entry.source }),
@@ -102,7 +122,7 @@ impl Mounter {
         if !options.is_empty() {
             words.extend(["-o".to_string(), options.join(",")]);
         }
-        self.run(words).await
+        self.run(errand, words).await
     }
 
     /// Has nothing mounted on `dir`: what was written is durable then, and the volume is free for others.
@@ -110,41 +130,48 @@ impl Mounter {
     /// # Errors
     /// It is in use, or could not be made durable; it is as before then.
     pub async fn unmount(&self, dir: &Path) -> Result<(), MountFailure> {
-        let Some(entry) = mounted(dir)? else { return Ok(()) };
-        if !entry.is_ours() {
-            return Err(MountFailure::Taken { path: dir.to_path_buf(), source_name: entry.source });
-        }
-        self.run(vec!["umount".into(), dir.display().to_string()]).await
+        let errand = self.errand(dir).await?;
+        let done = match mounted(dir)? {
+            None => Ok(()),
+            Some(entry) if entry.is_ours() => self.run(&errand, vec!["umount".into(), dir.display().to_string()]).await,
+            Some(entry) => Err(MountFailure::Taken { path: dir.to_path_buf(), source_name: entry.source }),
+        };
+        ended(errand, done)
     }
 
-    /// Has nothing mounted on `dir`, whatever was written: nobody will read it. Waits for nothing. What is mounted elsewhere too goes from
-    /// here alone: somebody reads it there.
+    /// Has nothing mounted on `dir`, whatever was written: nobody will read it. Waits for nothing but what was begun before. What is mounted
+    /// elsewhere too goes from here alone: somebody reads it there.
     ///
     /// # Errors
     /// It could not be unmounted.
     pub async fn discard(&self, dir: &Path) -> Result<(), MountFailure> {
-        let Some(entry) = mounted(dir)? else { return Ok(()) };
-        if mounts_of(entry.device).map_err(|error| host(dir, error))?.len() > 1 {
-            return unbind(dir).map_err(|error| host(dir, error));
-        }
-        self.run(vec!["umount".into(), dir.display().to_string(), "-fl".into()]).await
+        let errand = self.errand(dir).await?;
+        let done = match mounted(dir)? {
+            None => Ok(()),
+            Some(entry) if mounts_of(entry.device).map_err(|error| host(dir, error))?.len() > 1 => {
+                unbind(dir).map_err(|error| host(dir, error))
+            }
+            Some(_) => self.run(&errand, vec!["umount".into(), dir.display().to_string(), "-fl".into()]).await,
+        };
+        ended(errand, done)
     }
 
-    /// Takes a mount out of the tree, whoever uses it.
-    async fn detach(&self, dir: &Path) -> Result<(), MountFailure> {
-        self.run(vec!["umount".into(), dir.display().to_string(), "-l".into()]).await
+    async fn errand(&self, dir: &Path) -> Result<Errand, MountFailure> {
+        Errand::begin(&self.errands, dir).await.map_err(|error| host(&self.errands, error))
     }
 
     /// Does as the words say: `mount …` as an operator would, `umount …` as umount(8) calls its helper. A mount goes to the background, and
     /// lets go of what it has of this process.
-    async fn run(&self, words: Vec<String>) -> Result<(), MountFailure> {
-        let (code, said) = match &self.by {
-            By::Program(program) => started(program, &words).await.map_err(|error| host(program, error))?,
-            By::Service(socket) => asked_for(socket, words).await.map_err(|error| host(socket, error))?,
+    async fn run(&self, errand: &Errand, words: Vec<String>) -> Result<(), MountFailure> {
+        let said_to = errand.standard_error().map_err(|error| host(&self.errands, error))?;
+        let code = match &self.by {
+            By::Program(program) => started(program, &words, said_to).await.map_err(|error| host(program, error))?,
+            By::Service(socket) => asked_for(socket, words, said_to).await.map_err(|error| host(socket, error))?,
         };
         if code == 0 {
             return Ok(());
         }
+        let said = errand.said().map_err(|error| host(&self.errands, error))?;
         let said = said.trim().lines().last().unwrap_or_default();
         let said = said.split_once("holdfast: ").map_or(said, |(_, said)| said);
         let said = if said.is_empty() { format!("the mount has ended with {code}") } else { said.into() };
@@ -155,27 +182,29 @@ impl Mounter {
     }
 }
 
-/// How a program ended, and what it has said.
-async fn started(program: &Path, words: &[String]) -> io::Result<(i32, String)> {
+/// What the host has failed at may have left a program that runs.
+fn ended(errand: Errand, done: Result<(), MountFailure>) -> Result<(), MountFailure> {
+    if !matches!(done, Err(MountFailure::Host { .. })) {
+        errand.end();
+    }
+    done
+}
+
+/// How a program ended. It goes on when nobody waits for it any more.
+async fn started(program: &Path, words: &[String], said_to: File) -> io::Result<i32> {
     let mut command = Command::new(program);
     match words {
         [umount, rest @ ..] if umount == "umount" => command.arg0("umount.holdfast").args(rest),
         words => command.args(words),
     };
-    let ran = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output().await?;
-    Ok((ran.status.code().unwrap_or(128), String::from_utf8_lossy(&ran.stderr).into_owned()))
+    let ran = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said_to).status().await?;
+    Ok(ran.code().unwrap_or(128))
 }
 
-async fn asked_for(socket: &Path, words: Vec<String>) -> io::Result<(i32, String)> {
+async fn asked_for(socket: &Path, words: Vec<String>, said_to: File) -> io::Result<i32> {
     let socket = socket.to_path_buf();
-    let (mut reader, writer) = io::pipe()?;
-    let asking = tokio::task::spawn_blocking(move || service::ask(&socket, &words, writer.as_fd()));
-    let listening = tokio::task::spawn_blocking(move || {
-        let mut said = Vec::new();
-        reader.read_to_end(&mut said).map(|_| String::from_utf8_lossy(&said).into_owned())
-    });
-    let code = asking.await.map_err(io::Error::other)??;
-    Ok((code, listening.await.map_err(io::Error::other)??))
+    let asking = tokio::task::spawn_blocking(move || service::ask(&socket, &words, said_to.as_fd()));
+    asking.await.map_err(io::Error::other)?
 }
 
 /// What is on top at `dir`.
@@ -208,7 +237,7 @@ mod tests {
         let program = dir.join("program");
         fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
-        Mounter::by_program(program, "/c".into())
+        Mounter::by_program(program, "/c".into(), dir)
     }
 
     #[tokio::test]
@@ -241,5 +270,36 @@ mod tests {
         let root = mute.mount(&[], "www", Path::new("/"), &[]).await.unwrap_err();
         assert!(matches!(root, MountFailure::Taken { .. }), "{root}");
         assert!(matches!(mute.unmount(Path::new("/")).await, Err(MountFailure::Taken { .. })));
+    }
+
+    /// The first call is given up while its program is at it; the second one's begins when that has ended.
+    #[tokio::test]
+    async fn what_a_call_has_begun_that_is_given_up_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, go) = (dir.path().join("log"), dir.path().join("go"));
+        let script = format!(
+            "echo begin >>{0}; until [ -e {1} ]; do sleep .01; done; echo end >>{0}",
+            log.display(),
+            go.display()
+        );
+        let mounter = mounter(dir.path(), &script);
+        let place = dir.path().join("m");
+        let logged = || fs::read_to_string(&log).unwrap_or_default();
+        {
+            let first = mounter.mount(&[], "www", &place, &[]);
+            tokio::pin!(first);
+            while logged().is_empty() {
+                assert!(timeout(Duration::from_millis(10), first.as_mut()).await.is_err());
+            }
+        }
+        let second = mounter.mount(&[], "www", &place, &[]);
+        tokio::pin!(second);
+        // So long a program needs to begin, on a busy machine too.
+        assert!(timeout(Duration::from_millis(500), second.as_mut()).await.is_err());
+        assert_eq!(logged(), "begin\n");
+        fs::write(&go, "").unwrap();
+        second.await.unwrap();
+        assert_eq!(logged(), "begin\nend\nbegin\nend\n");
+        assert_eq!(fs::read_dir(&mounter.errands).unwrap().count(), 0);
     }
 }

@@ -588,5 +588,7 @@ mod change;
 mod leases;
 mod locks;
 mod mortal;
+mod volumes;
 
 pub use self::mortal::Mortal;
+pub use self::volumes::{FakeVolumes, VolumesNet};

@@ -12,12 +12,12 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::book::Book;
+use super::host::{Host, Mounts};
 use super::protocol::{Answer, Request, VolumeAnswer};
 use crate::config::value::ByteSize;
-use crate::container::mounter::{MountFailure, Mounter, mounted};
+use crate::container::mounter::{MountFailure, Mounter};
 use crate::container::options::{OptionError, Wanted};
 use crate::host::lock::{FileLock, LockError};
-use crate::host::mountinfo::users_of;
 use crate::remote::operator::{Operator, OperatorError};
 use crate::types::volume::{Access, NewVolume, Volume, VolumeUsage};
 
@@ -33,10 +33,9 @@ const TIDY_PERIOD: Duration = Duration::from_secs(60);
 const TIDY_PERIOD_MIN: Duration = Duration::from_millis(100);
 
 /// The plugin. One for each directory.
-pub struct Driver {
+pub struct Driver<H = Mounts> {
     cluster: Operator,
-    metas: Vec<String>,
-    mounter: Mounter,
+    host: H,
     /// Where volumes are mounted, each on a directory of its name.
     mounts: PathBuf,
     book: Mutex<Book>,
@@ -76,7 +75,7 @@ pub enum DriverError {
 
 impl Driver {
     /// Takes up where the process before has stopped: what is mounted and nobody uses is unmounted. A use of which no container is seen
-    /// for as long as `forget` has ended.
+    /// for as long as `forget` has ended. Mounts ask `metas`.
     ///
     /// # Errors
     /// Another process has the directory, or it cannot be used.
@@ -87,6 +86,18 @@ impl Driver {
         dir: &Path,
         forget: Duration,
     ) -> Result<Arc<Driver>, DriverError> {
+        Driver::start_on(Mounts { metas, mounter }, cluster, dir, forget)
+    }
+}
+
+impl<H: Host> Driver<H> {
+    /// On a host that is the kernel's, or a test's.
+    pub(super) fn start_on(
+        host: H,
+        cluster: Operator,
+        dir: &Path,
+        forget: Duration,
+    ) -> Result<Arc<Driver<H>>, DriverError> {
         let mounts = dir.join("mounts");
         fs::create_dir_all(&mounts).map_err(DriverError::Book)?;
         let lock = FileLock::take(&dir.join("lock")).map_err(|error| match error {
@@ -95,7 +106,7 @@ impl Driver {
         })?;
         let book = Mutex::new(Book::open(dir).map_err(DriverError::Book)?);
         let (turns, idle) = (Mutex::default(), Mutex::default());
-        let driver = Arc::new(Driver { cluster, metas, mounter, mounts, book, turns, idle, _lock: lock });
+        let driver = Arc::new(Driver { cluster, host, mounts, book, turns, idle, _lock: lock });
         tokio::spawn(driver.clone().keep_tidy(forget));
         Ok(driver)
     }
@@ -145,10 +156,7 @@ impl Driver {
 
     /// How many containers have a volume, or what else has it besides where it is mounted for them.
     async fn users(&self, volume: &str) -> Result<usize, DriverError> {
-        let place = self.mounts.join(volume);
-        let Some(entry) = mounted(&place)? else { return Ok(0) };
-        let looking = tokio::task::spawn_blocking(move || users_of(entry.device, &place)).await;
-        looking.map_err(io::Error::other).flatten().map_err(DriverError::Look)
+        self.host.users(&self.mounts.join(volume)).await
     }
 
     /// # Errors
@@ -170,13 +178,20 @@ impl Driver {
         }
     }
 
+    /// Removes a volume that no container has. Docker removes none that a container of its own is to have, so uses of which no container
+    /// is seen are over: it has forgotten them.
+    ///
     /// # Errors
     /// It is in use, here or elsewhere, or the cluster does not answer.
-    pub(super) async fn remove(&self, request: &Request) -> Result<Answer, DriverError> {
-        let _turn = self.turn(&request.name).await;
-        if self.book.lock().is_used(&request.name) {
+    pub(super) async fn remove(self: Arc<Self>, request: &Request) -> Result<Answer, DriverError> {
+        self.place(&request.name)?;
+        let turn = self.turn(&request.name).await;
+        if self.users(&request.name).await? > 0 {
             return Err(DriverError::Used(request.name.clone()));
         }
+        self.book.lock().forget(&request.name).map_err(DriverError::Book)?;
+        self.idle.lock().remove(&request.name);
+        let _turn = self.clone().clear_soon(&request.name, turn).await?;
         let since = Instant::now();
         loop {
             match self.cluster.delete_volume(&request.name).await {
@@ -203,7 +218,7 @@ impl Driver {
         let is_for_one = !was_used && self.cluster.volume(&request.name).await?.0.policy.access == Access::Container;
         self.book.lock().add(&request.name, &request.id, is_for_one).map_err(DriverError::Book)?;
         self.idle.lock().remove(&request.name);
-        if let Err(error) = self.mounter.mount(&self.metas, &request.name, &place, &[]).await {
+        if let Err(error) = self.host.mount(&request.name, &place).await {
             // A use that is there stays: the call may be made again by a container that goes on.
             if !was_known {
                 self.book.lock().remove(&request.name, &request.id).map_err(DriverError::Book)?;
@@ -230,21 +245,31 @@ impl Driver {
         if users > 0 || self.book.lock().is_used(&request.name) {
             return Ok(Answer::default());
         }
-        let (driver, volume) = (self.clone(), request.name.clone());
-        let clearing = tokio::spawn(async move { driver.clear(&volume, turn).await });
+        self.clear_soon(&request.name, turn).await.map(|_| Answer::default())
+    }
+
+    /// As [`Driver::clear`], which goes on when it takes longer than Docker waits, or nobody waits for it.
+    async fn clear_soon(
+        self: Arc<Self>,
+        volume: &str,
+        turn: OwnedMutexGuard<()>,
+    ) -> Result<OwnedMutexGuard<()>, DriverError> {
+        let (driver, name) = (self, volume.to_string());
+        let clearing = tokio::spawn(async move { driver.clear(&name, turn).await });
         match timeout(UNMOUNT_PATIENCE, clearing).await {
-            Ok(Ok(cleared)) => cleared.map(|()| Answer::default()),
+            Ok(Ok(cleared)) => cleared,
             // It cannot panic but with the process.
-            Ok(Err(_)) | Err(_) => Err(DriverError::Unfinished(request.name.clone())),
+            Ok(Err(_)) | Err(_) => Err(DriverError::Unfinished(volume.to_string())),
         }
     }
 
-    async fn clear(&self, volume: &str, _turn: OwnedMutexGuard<()>) -> Result<(), DriverError> {
+    /// Unmounts a volume that is in use no longer. Its turn is given back.
+    async fn clear(&self, volume: &str, turn: OwnedMutexGuard<()>) -> Result<OwnedMutexGuard<()>, DriverError> {
         let place = self.mounts.join(volume);
-        self.mounter.unmount(&place).await?;
+        self.host.unmount(&place).await?;
         // Only an empty one goes, and one that stays does no harm.
         let _ = fs::remove_dir(&place);
-        Ok(())
+        Ok(turn)
     }
 
     /// # Errors
@@ -289,8 +314,7 @@ impl Driver {
 
     /// Where it is mounted; nothing where it is not.
     fn mountpoint(&self, volume: &str, place: &Path) -> String {
-        let entry = mounted(place).ok().flatten();
-        entry.filter(|entry| entry.is_volume(volume)).map(|_| place.display().to_string()).unwrap_or_default()
+        if self.host.has(volume, place) { place.display().to_string() } else { String::new() }
     }
 
     fn place(&self, volume: &str) -> Result<PathBuf, DriverError> {
@@ -369,7 +393,7 @@ mod tests {
         let begins = format!("cd {} && touch $(basename $1).begun; {waiting}", root.display());
         fs::write(&program, format!("#!/bin/sh\n{begins}\n")).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
-        let mounter = Mounter::by_program(program, root.join("credential"));
+        let mounter = Mounter::by_program(program, root.join("credential"), &root);
         let driver = Driver::start(Operator::of_nobody(), Vec::new(), mounter, &root, Duration::from_secs(1)).unwrap();
         let are_begun = wait_for(|| begun("one") && begun("two")).await;
         fs::write(root.join("go"), "").unwrap();

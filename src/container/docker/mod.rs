@@ -7,10 +7,17 @@
 //! running container), and forgets some that it has begun (when the plugin died before it answered): so it is looked which containers have
 //! the volume, in the tables of their namespaces.
 //!
-//! In order: `socket` (systemd's, or one of our own), `server` (decodes, encodes), `driver` (what each call does).
+//! A call may end at any of its steps: with the plugin, or because Docker waits no longer. What it has started then goes on by itself, and is
+//! waited for by whoever comes next ([`mounter`](crate::container::mounter)). `tests` has each call end before and after each step.
+//!
+//! In order: `socket` (systemd's, or one of our own), `server` (decodes, encodes), `driver` (what each call does), `host` (what it has its host
+//! do).
 
 mod book;
 pub mod driver;
+mod host;
 mod protocol;
 pub mod server;
 pub mod socket;
+#[cfg(test)]
+mod tests;
