@@ -1,10 +1,15 @@
-//! The helper that umount(8) runs for a mount of ours: `umount.fuse.holdfast DIR [-fnlrv]`.
+//! The helper that umount(8) runs for a mount of ours: `umount.fuse.holdfast DIR [-efnlrv]`.
 //!
 //! Everything is synced first, for two reasons: the kernel waits for mounts on a block device only, and it has no way to
 //! say that the sync failed. So `umount` returns when all is durable, or says why it is not and leaves the mount; and when its
 //! process has given back what it had of the cluster, so that whoever is next finds the volume free.
+//!
+//! A namespace that has a mount for itself keeps it when it is unmounted elsewhere, and its process with it. Where nobody is to have the
+//! volume any more (`-e`, entirely: what makes mounts for containers asks for that, when the last one has gone) the kernel ends
+//! the connection instead.
 
 use std::ffi::{CString, OsString};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +17,7 @@ use std::time::Duration;
 use crate::cli::failure::{Context, Failure, Outcome};
 use crate::cli::mountpoint::check_ours;
 use crate::fuse::control::{sync_mount, unmount_as_user};
-use crate::host::mountinfo::{is_dead, mounted_at, mounts_of, resolve_untouched};
+use crate::host::mountinfo::{is_copied_elsewhere, is_dead, mounted_at, mounts_of, resolve_untouched};
 use crate::host::presence;
 
 /// What the process of a mount may still have to do.
@@ -23,7 +28,7 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// # Errors
 /// The call is malformed (2); nothing of ours is mounted there, it is busy, or it could not be synced (1).
 pub fn run(arguments: Vec<OsString>) -> Outcome {
-    let (path, flags) = parse(arguments)?;
+    let Call { path, flags, entirely } = parse(arguments)?;
     if flags & libc::MNT_FORCE != 0 {
         return unmount_by_force(&path, flags);
     }
@@ -40,13 +45,34 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
         synced => report(synced, &path)?,
     }
     let device = mounted_at(&path).ok().flatten().map(|entry| entry.device);
-    unmount(&path, flags)?;
+    let times = |device| mounts_of(device).map_or(usize::MAX, |mounts| mounts.len());
+    match device.filter(|device| entirely && times(*device) == 1 && is_copied_elsewhere(*device).unwrap_or(false)) {
+        Some(_) => unmount_entirely(&path, flags)?,
+        None => unmount(&path, flags)?,
+    }
     // One that is detached lives on with its users, and one that is found elsewhere too lives on there.
-    let is_last = |device: &(u32, u32)| mounts_of(*device).is_ok_and(|mounts| mounts.is_empty());
-    if let Some(device) = device.filter(|_| flags & libc::MNT_DETACH == 0).filter(is_last) {
-        presence::wait_until_gone(device, FAREWELL);
+    if let Some(device) = device.filter(|device| flags & libc::MNT_DETACH == 0 && times(*device) == 0)
+        && !presence::are_gone_within(device, FAREWELL)
+    {
+        let path = path.display();
+        eprintln!(
+            "holdfast: {path} is unmounted, and its process goes on: some namespace has the mount for itself, or the cluster is away"
+        );
     }
     Ok(())
+}
+
+/// Ends it for whoever has a copy, too. Only what nobody uses here: the kernel ends the connection first, and looks then.
+fn unmount_entirely(path: &Path, flags: libc::c_int) -> Outcome {
+    let target = target(path)?;
+    // SAFETY: `target` is a NUL-terminated string that lives through the call, which unmounts nothing the first time.
+    let looked = unsafe { libc::umount2(target.as_ptr(), libc::MNT_EXPIRE | libc::UMOUNT_NOFOLLOW) };
+    match io::Error::last_os_error() {
+        error if looked < 0 && error.raw_os_error() != Some(libc::EAGAIN) => {
+            Err(Failure::new(format!("{} cannot be unmounted: {error}", path.display())))
+        }
+        _ => unmount(path, flags | libc::MNT_FORCE),
+    }
 }
 
 /// Waits neither for a cluster that may be away nor for the mount's process, and so looks at nothing through the mount. The
@@ -65,7 +91,7 @@ pub fn sync(path: &Path) -> Outcome {
     report(sync_mount(path), path)
 }
 
-fn report(synced: std::io::Result<()>, path: &Path) -> Outcome {
+fn report(synced: io::Result<()>, path: &Path) -> Outcome {
     match synced {
         Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => {
             Err(Failure::new(format!("{} is not on a Holdfast mount", path.display())))
@@ -74,8 +100,14 @@ fn report(synced: std::io::Result<()>, path: &Path) -> Outcome {
     }
 }
 
-fn parse(arguments: Vec<OsString>) -> Outcome<(PathBuf, libc::c_int)> {
-    let mut path = None;
+struct Call {
+    path: PathBuf,
+    flags: libc::c_int,
+    entirely: bool,
+}
+
+fn parse(arguments: Vec<OsString>) -> Outcome<Call> {
+    let (mut path, mut entirely) = (None, false);
     let mut flags = libc::UMOUNT_NOFOLLOW;
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
@@ -85,21 +117,26 @@ fn parse(arguments: Vec<OsString>) -> Outcome<(PathBuf, libc::c_int)> {
             Some(letters) => {
                 flags |= if letters.contains('l') { libc::MNT_DETACH } else { 0 };
                 flags |= if letters.contains('f') { libc::MNT_FORCE } else { 0 };
+                entirely |= letters.contains('e');
             }
             None => path = Some(PathBuf::from(&argument)),
         }
     }
     let path = path.ok_or_else(|| Failure::usage("use it as: umount.holdfast DIR [-fl]"))?;
-    Ok((path, flags))
+    Ok(Call { path, flags, entirely })
+}
+
+fn target(path: &Path) -> Outcome<CString> {
+    CString::new(path.as_os_str().as_bytes()).or_fail(|| "the mount point has a NUL".to_string())
 }
 
 fn unmount(path: &Path, flags: libc::c_int) -> Outcome {
-    let target = CString::new(path.as_os_str().as_bytes()).or_fail(|| "the mount point has a NUL".to_string())?;
+    let target = target(path)?;
     // SAFETY: `target` is a NUL-terminated string that lives through the call.
     if unsafe { libc::umount2(target.as_ptr(), flags) } == 0 {
         return Ok(());
     }
-    let mut error = std::io::Error::last_os_error();
+    let mut error = io::Error::last_os_error();
     // umount(8) gives up its rights before it runs this for an ordinary user.
     if error.raw_os_error() == Some(libc::EPERM) {
         match unmount_as_user(path, flags & libc::MNT_DETACH != 0) {
@@ -116,9 +153,13 @@ mod tests {
 
     #[test]
     fn umount_8_may_pass_flags_anywhere() {
-        let parse = |line: &str| parse(line.split(' ').map(OsString::from).collect());
-        assert_eq!(parse("/mnt -l").unwrap(), ("/mnt".into(), libc::UMOUNT_NOFOLLOW | libc::MNT_DETACH));
-        assert_eq!(parse("-n -t fuse.holdfast /mnt").unwrap(), ("/mnt".into(), libc::UMOUNT_NOFOLLOW));
-        assert_eq!(parse("-l").unwrap_err().code(), 2);
+        let parsed = |line: &str| {
+            let Call { path, flags, entirely } = parse(line.split(' ').map(OsString::from).collect())?;
+            Ok::<_, Failure>((path, flags & !libc::UMOUNT_NOFOLLOW, entirely))
+        };
+        assert_eq!(parsed("/mnt -l").unwrap(), ("/mnt".into(), libc::MNT_DETACH, false));
+        assert_eq!(parsed("-n -t fuse.holdfast /mnt").unwrap(), ("/mnt".into(), 0, false));
+        assert_eq!(parsed("/mnt -e").unwrap(), ("/mnt".into(), 0, true));
+        assert_eq!(parsed("-l").unwrap_err().code(), 2);
     }
 }

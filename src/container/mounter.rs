@@ -125,7 +125,8 @@ impl Mounter {
         self.run(errand, words).await
     }
 
-    /// Has nothing mounted on `dir`: what was written is durable then, and the volume is free for others.
+    /// Has nothing mounted on `dir`: what was written is durable then, and the volume is free for others. Who has a copy of this host's mounts
+    /// for itself, as what watches over hosts does, has none of it any more.
     ///
     /// # Errors
     /// It is in use, or could not be made durable; it is as before then.
@@ -133,7 +134,9 @@ impl Mounter {
         let errand = self.errand(dir).await?;
         let done = match mounted(dir)? {
             None => Ok(()),
-            Some(entry) if entry.is_ours() => self.run(&errand, vec!["umount".into(), dir.display().to_string()]).await,
+            Some(entry) if entry.is_ours() => {
+                self.run(&errand, vec!["umount".into(), dir.display().to_string(), "-e".into()]).await
+            }
             Some(entry) => Err(MountFailure::Taken { path: dir.to_path_buf(), source_name: entry.source }),
         };
         ended(errand, done)

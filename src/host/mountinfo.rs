@@ -28,6 +28,8 @@ pub struct MountEntry {
     pub read_only: bool,
     /// What is mounted below it is seen by others who have it as well, in containers too.
     pub shared: bool,
+    /// It goes when the one that it was copied from does.
+    pub follows: bool,
 }
 
 impl MountEntry {
@@ -75,8 +77,28 @@ pub fn mounts_of(device: (u32, u32)) -> io::Result<Vec<MountEntry>> {
 pub fn users_of(device: (u32, u32), place: &Path) -> io::Result<usize> {
     let outside = outside(&fs::read("/proc/self/mountinfo")?, place);
     let places: Vec<&Path> = [Some(place), outside.as_deref()].into_iter().flatten().collect();
-    let mut seen = HashSet::new();
-    let mut users = 0;
+    let tables = tables_but(HashSet::new())?;
+    Ok(tables.iter().filter(|mountinfo| is_used(mountinfo, device, &places)).count())
+}
+
+/// Whether some other namespace has a mount of this device for itself: unmounted here, it stays there. Only namespaces of processes that
+/// are seen from here count.
+///
+/// # Errors
+/// `/proc` is not mounted.
+pub fn is_copied_elsewhere(device: (u32, u32)) -> io::Result<bool> {
+    let here = HashSet::from([fs::read_link("/proc/self/ns/mnt")?]);
+    Ok(tables_but(here)?.iter().any(|mountinfo| is_copied(mountinfo, device)))
+}
+
+fn is_copied(mountinfo: &[u8], device: (u32, u32)) -> bool {
+    let mut entries = mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line);
+    entries.any(|entry| entry.device == device && !entry.shared && !entry.follows)
+}
+
+/// What is mounted in each namespace, but for those that were seen.
+fn tables_but(mut seen: HashSet<PathBuf>) -> io::Result<Vec<Vec<u8>>> {
+    let mut tables = Vec::new();
     for process in fs::read_dir("/proc")?.flatten() {
         // One that has ended meanwhile has nothing mounted.
         let Ok(namespace) = fs::read_link(process.path().join("ns/mnt")) else { continue };
@@ -85,9 +107,9 @@ pub fn users_of(device: (u32, u32), place: &Path) -> io::Result<usize> {
         }
         let Ok(mountinfo) = fs::read(process.path().join("mountinfo")) else { continue };
         seen.insert(namespace);
-        users += usize::from(is_used(&mountinfo, device, &places));
+        tables.push(mountinfo);
     }
-    Ok(users)
+    Ok(tables)
 }
 
 fn is_used(mountinfo: &[u8], device: (u32, u32), places: &[&Path]) -> bool {
@@ -129,6 +151,7 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
         source: text(fields.get(dash + 2)?),
         read_only: fields.get(5)?.split(|byte| *byte == b',').any(|option| option == b"ro"),
         shared: fields.get(6..dash)?.iter().any(|field| field.starts_with(b"shared:")),
+        follows: fields.get(6..dash)?.iter().any(|field| field.starts_with(b"master:")),
     })
 }
 
@@ -201,6 +224,16 @@ mod tests {
         assert!(is_used(container, (0, 30), &places));
         assert!(!is_used(container, (0, 31), &places));
         assert!(!is_used(monitor, (0, 30), &places), "it sees the host's tree");
+    }
+
+    #[test]
+    fn who_has_a_mount_for_itself_keeps_it() {
+        assert!(is_copied(b"40 39 0:30 / /rootfs/data rw - fuse.holdfast a:1:/www rw\n", (0, 30)));
+        assert!(!is_copied(b"40 39 0:30 / /rootfs/data rw - fuse.holdfast a:1:/www rw\n", (0, 31)));
+        for follows in ["shared:7", "master:7", "shared:8 master:7"] {
+            let line = format!("40 39 0:30 / /rootfs/data rw {follows} - fuse.holdfast a:1:/www rw\n");
+            assert!(!is_copied(line.as_bytes(), (0, 30)), "{follows}");
+        }
     }
 
     #[test]

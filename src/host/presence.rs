@@ -48,16 +48,20 @@ impl Drop for Presence {
     }
 }
 
-/// Waits until the processes of the mounts on this device have ended, but not longer than so.
-pub fn wait_until_gone(device: (u32, u32), patience: Duration) {
-    wait_for(Path::new(DIR), device, patience);
+/// Waits until the processes of the mounts on this device have ended, but not longer than so. `false`: they have not.
+pub fn are_gone_within(device: (u32, u32), patience: Duration) -> bool {
+    are_gone_in(Path::new(DIR), device, patience)
 }
 
-fn wait_for(dir: &Path, device: (u32, u32), patience: Duration) {
+fn are_gone_in(dir: &Path, device: (u32, u32), patience: Duration) -> bool {
     let until = Instant::now() + patience;
-    while of_device(dir, device).iter().any(|path| is_held(path)) && Instant::now() < until {
+    while of_device(dir, device).iter().any(|path| is_held(path)) {
+        if Instant::now() >= until {
+            return false;
+        }
         thread::sleep(LOOK_PERIOD);
     }
+    true
 }
 
 fn of_device(dir: &Path, device: (u32, u32)) -> Vec<PathBuf> {
@@ -85,17 +89,15 @@ mod tests {
         let held = Presence::held(&run, (0, 52), 7).unwrap();
         // The next has the number of the device already.
         let next = Presence::held(&run, (0, 52), 8).unwrap();
-        let before = Instant::now();
-        wait_for(&run, (0, 52), Duration::from_millis(50));
-        assert!(before.elapsed() >= Duration::from_millis(50), "they are still there");
-        wait_for(&run, (0, 5), Duration::from_secs(60));
+        assert!(!are_gone_in(&run, (0, 52), Duration::from_millis(50)), "they are still there");
+        assert!(are_gone_in(&run, (0, 5), Duration::from_secs(60)));
         drop(next);
         let waiting = thread::spawn({
             let run = run.clone();
-            move || wait_for(&run, (0, 52), Duration::from_secs(60))
+            move || are_gone_in(&run, (0, 52), Duration::from_secs(60))
         });
         drop(held);
-        waiting.join().unwrap();
+        assert!(waiting.join().unwrap());
         assert_eq!(of_device(&run, (0, 52)), Vec::<PathBuf>::new());
     }
 
@@ -103,7 +105,7 @@ mod tests {
     fn what_a_killed_process_has_left_is_nobody() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("mount-0-52.7"), "").unwrap();
-        wait_for(dir.path(), (0, 52), Duration::from_secs(60));
+        assert!(are_gone_in(dir.path(), (0, 52), Duration::from_secs(60)));
         let _held = Presence::held(dir.path(), (0, 52), 8).unwrap();
         assert_eq!(of_device(dir.path(), (0, 52)).len(), 1);
     }

@@ -14,7 +14,7 @@ use std::fs;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -33,6 +33,8 @@ const ENDED: &str = "ended";
 /// Requests at a time; more wait.
 const REQUESTS_MAX: usize = 64;
 const PAUSE: Duration = Duration::from_millis(20);
+/// Where a mount in the background logs, if nobody says otherwise: as this process does.
+const LOG_VARIABLE: &str = "HOLDFAST_MOUNT_LOG_FILE";
 /// At the end, for those who wait for an answer.
 const ANSWERS_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -136,7 +138,13 @@ fn answer(socket: &Socket, program: &Path, oom_before: &oom::Before) -> io::Resu
             if ENDING.load(Ordering::SeqCst) {
                 return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nothing is mounted any more: it ends"));
             }
-            run(Command::new(program).arg(MOUNT).args(rest), said, oom_before)?
+            let mut command = Command::new(program);
+            if std::env::var_os(LOG_VARIABLE).is_none()
+                && let Some(log) = own_log()
+            {
+                command.env(LOG_VARIABLE, log);
+            }
+            run(command.arg(MOUNT).args(rest), said, oom_before)?
         }
         ([UMOUNT, rest @ ..], Some(said)) => {
             run(Command::new(program).arg0("umount.holdfast").args(rest), said, oom_before)?
@@ -145,6 +153,13 @@ fn answer(socket: &Socket, program: &Path, oom_before: &oom::Before) -> io::Resu
         _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "it was not understood")),
     };
     socket.send(&format!("{ENDED} {code}"), &[])
+}
+
+/// Where others find what this process writes to; `None` for what is not opened by a path (a journal's socket).
+fn own_log() -> Option<PathBuf> {
+    let path = PathBuf::from(format!("/proc/{}/fd/2", own_pid()));
+    let file_type = fs::metadata(&path).ok()?.file_type();
+    (file_type.is_file() || file_type.is_fifo() || file_type.is_char_device()).then_some(path)
 }
 
 fn run(command: &mut Command, said: OwnedFd, oom_before: &oom::Before) -> io::Result<i32> {

@@ -26,8 +26,10 @@ def of_thing(thing):
     component = labels["app.kubernetes.io/component"]
     if spec.get("automountServiceAccountToken") is not False or spec.get("enableServiceLinks") is not False:
         yield "every container has a token of the API server, or variables of Services"
-    if spec.get("hostPID") or spec.get("hostIPC") or (spec.get("hostNetwork") and component not in LASTING):
+    if (spec.get("hostPID") or spec.get("hostNetwork")) and component not in LASTING or spec.get("hostIPC"):
         yield "it has a namespace of the host"
+    if component in LASTING and not spec.get("hostPID"):
+        yield "it does not see who waits for its mounts: that could not be killed"
     security = spec.get("securityContext", {})
     # Directories of a host are root's.
     is_root = component in ROOT or (component == "store" and thing["kind"] == "DaemonSet")

@@ -201,6 +201,7 @@ mod tests {
             source: "devtmpfs".into(),
             read_only: false,
             shared: false,
+            follows: false,
         };
         assert_eq!(number_of(&entry("/loop12", "devtmpfs")), Some(12));
         for (root, fs_type) in
