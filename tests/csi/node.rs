@@ -248,6 +248,20 @@ cases! {
             ensure!(options_of(&staged).contains("noatime"), "it has {}", options_of(&staged));
         }
     }
+    "read-only by an option of its mount is read-only, as often as it is asked for" => |world| {
+        let (id, staged, target) = (world.volume().await?, world.path("staging"), world.path("target"));
+        let stage = with_flags(&id, &staged, &["noatime", "ro"]);
+        let volume_capability = stage.volume_capability.clone();
+        let publish = NodePublishVolumeRequest { volume_capability, ..publishing(&id, &staged, &target) };
+        for _ in 0..2 {
+            good(world.stage(stage.clone()).await)?;
+            good(world.publish(publish.clone()).await)?;
+        }
+        let error = fs::write(target.join("file"), "x").err().and_then(|error| error.raw_os_error());
+        ensure!(error == Some(30), "what is read-only takes a write, or says {error:?}");
+        code(AlreadyExists, world.node.node_stage_volume(with_flags(&id, &staged, &["noatime"])).await)?;
+        code(AlreadyExists, world.node.node_publish_volume(publishing(&id, &staged, &target)).await)?;
+    }
     "a mount shows the credential that came with its call, and no other ends with it" => |world| {
         let (id, one, other) = (world.volume().await?, world.path("staging"), world.path("staging"));
         let secrets = map(&[("credential", &world.credential)]);
