@@ -80,6 +80,10 @@ fn with_flags(id: &str, staged: &Path, flags: &[&str]) -> NodeStageVolumeRequest
     NodeStageVolumeRequest { volume_capability, ..staging(id, staged) }
 }
 
+fn with_group(group: &str, request: NodePublishVolumeRequest) -> NodePublishVolumeRequest {
+    NodePublishVolumeRequest { volume_capability: Some(capability_of_group(group)), ..request }
+}
+
 /// The options that the kernel shows of what is mounted there.
 fn options_of(place: &Path) -> String {
     let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
@@ -350,6 +354,31 @@ cases! {
         let nonsense = Some(capability_of_group("wheel"));
         let other = NodeStageVolumeRequest { volume_capability: nonsense, ..staging(&id, &staged) };
         code(InvalidArgument, world.node.node_stage_volume(other).await)?;
+    }
+    "the last pod that comes with a group has it, whoever asks again" => |world| {
+        let (id, staged) = (world.volume().await?, world.path("staging"));
+        let [first, second, third] = ["first", "second", "third"].map(|name| world.path(name));
+        let to = |group: &str, target: &Path| with_group(group, publishing(&id, &staged, target));
+        let root = || fs::metadata(&staged).map(|found| (found.gid(), found.mode() & 0o2070)).map_err(|error| error.to_string());
+        let changed = || fs::metadata(&staged).map(|found| (found.ctime(), found.ctime_nsec())).map_err(|error| error.to_string());
+        good(world.stage(staging(&id, &staged)).await)?;
+        for (group, target) in [(1001, &first), (2002, &second)] {
+            good(world.publish(to(&group.to_string(), target)).await)?;
+            ensure!(root()? == (group, 0o2070), "for {group} it is {:?}", root());
+        }
+        let since = changed()?;
+        good(world.publish(to("1001", &first)).await)?;
+        good(world.publish(to("2002", &second)).await)?;
+        good(world.publish(to("2002", &third)).await)?;
+        let again = NodeStageVolumeRequest { volume_capability: Some(capability_of_group("1001")), ..staging(&id, &staged) };
+        good(world.stage(again).await)?;
+        let reader = |target: &Path| NodePublishVolumeRequest { readonly: true, ..to("3003", target) };
+        let (target, late) = (world.path("reader"), world.path("late"));
+        good(world.publish(reader(&target)).await)?;
+        fs::File::open(&staged).and_then(|root| root.sync_all()).map_err(|error| error.to_string())?;
+        end_mount(&staged, false).await?;
+        good(world.publish(reader(&late)).await)?;
+        ensure!(changed()? == since, "who asks again, or only reads, has changed it: {:?}", root());
     }
     "a volume may live as long as a pod" => |world| {
         let (id, target) = (world.name("inline"), world.path("target"));

@@ -110,7 +110,7 @@ impl NodeService {
                 staged.drop_note(&place);
             }
             made?;
-            match group {
+            match group.filter(|_| !is_elsewhere(&place)) {
                 Some(group) => give_to_group(place, group).await,
                 None => Ok(()),
             }
@@ -221,10 +221,12 @@ impl NodeService {
             return Ok(found.clone());
         }
         let note = self.staged.note(&staging).filter(|note| note.volume == *id);
+        // The pod's group is seen to with its target.
+        let wish = Use { group: None, ..wish.clone() };
         let (usage, read_only) = match (note, found) {
-            (Some(Note { flags, is_block, read_only, .. }), _) => (Use { flags, is_block, ..wish.clone() }, read_only),
+            (Some(Note { flags, is_block, read_only, .. }), _) => (Use { flags, is_block, ..wish }, read_only),
             // It was staged by a driver that made no notes.
-            (None, Some(found)) => (wish.clone(), found.read_only),
+            (None, Some(found)) => (wish, found.read_only),
             (None, None) => return Err(not_staged()),
         };
         tracing::warn!(volume = id, staging = %staging.display(), "a mount that has ended is made anew");
@@ -253,7 +255,14 @@ fn device_usage(bytes: u64) -> VolumeUsage {
     VolumeUsage { total, available: 0, used: 0, unit: UsageUnit::Bytes.into() }
 }
 
-/// Has new files belong to the group that a pod asks for: by the root's set-group-id, whatever there is below it already.
+/// Pods have what is mounted there, and their groups: who asks again takes it from none of them.
+fn is_elsewhere(place: &Path) -> bool {
+    let Ok(Some(entry)) = mounted(place) else { return false };
+    mounts_of(entry.device).is_ok_and(|all| all.len() > 1)
+}
+
+/// Has new files belong to the group that a pod asks for: by the root's set-group-id, whatever there is below it already. Changes nothing
+/// that is so.
 async fn give_to_group(dir: PathBuf, group: u32) -> Result<(), Status> {
     let giving = spawn_blocking(move || -> io::Result<()> {
         let found = fs::metadata(&dir)?;
@@ -357,9 +366,14 @@ impl Node for NodeService {
         if is_published(&staged, &staging, &target, &wish, read_only)? {
             return Ok(NodePublishVolumeResponse {});
         }
+        let group = wish.group.filter(|_| !read_only && !staged.read_only);
         self.patience
             .in_time(async move {
                 let _turn = turn;
+                // Staged once, for the pod that came first. What is bound has the group: a call that comes again finds that.
+                if let Some(group) = group {
+                    give_to_group(staging.clone(), group).await?;
+                }
                 fs::create_dir_all(&target).map_err(|error| host(&target, &error))?;
                 let to = target.clone();
                 let bound = spawn_blocking(move || bind(&staging, &to, read_only)).await;
