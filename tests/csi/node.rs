@@ -100,17 +100,35 @@ async fn end_mount(staged: &Path, is_given_up: bool) -> Outcome {
     let is_taken_away = unsafe { libc::umount2(place.as_ptr(), flags) } == 0;
     ensure!(is_taken_away == is_given_up, "taken away: {is_taken_away}");
     drop(user);
-    let is_of_mount = |line: String| line.contains(&text(staged));
-    let is_there = || {
-        let lines = fs::read_dir("/proc").into_iter().flatten().flatten();
-        lines.filter_map(|process| fs::read_to_string(process.path().join("cmdline")).ok()).any(is_of_mount)
+    is_ended(staged, |_| ()).await
+}
+
+/// Kills the processes of a mount, and whoever goes on with it.
+async fn kill_mount(staged: &Path) -> Outcome {
+    let kill = |pid| {
+        // SAFETY: takes numbers. One that has just ended is none.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
     };
+    is_ended(staged, kill).await
+}
+
+/// Waits until a mount has no process, and meanwhile does something with each.
+async fn is_ended(staged: &Path, each: impl Fn(libc::pid_t)) -> Outcome {
     let begun = Instant::now();
-    while is_there() {
-        ensure!(begun.elapsed() < Duration::from_secs(20), "its processes do not end");
+    loop {
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let is_of_mount = |process: &fs::DirEntry| {
+            fs::read_to_string(process.path().join("cmdline")).is_ok_and(|line| line.contains(&text(staged)))
+        };
+        let pids = processes.filter(is_of_mount).filter_map(|process| process.file_name().to_str()?.parse().ok());
+        let pids: Vec<libc::pid_t> = pids.collect();
+        if pids.is_empty() {
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < Duration::from_secs(20), "its processes do not end: {pids:?}");
+        pids.into_iter().for_each(&each);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Ok(())
 }
 
 fn mode(path: &Path) -> Option<u32> {
@@ -251,6 +269,28 @@ cases! {
             ensure!(credentials_of(&staged) == shown, "{:?} is shown", credentials_of(&staged));
             ensure!(options_of(&staged).contains("noatime"), "it has {}", options_of(&staged));
         }
+    }
+    "and so it is where its processes were killed and it was staged anew before, also for one workload" => |world| {
+        let one = Some(capability(AccessModeKind::SingleNodeSingleWriter));
+        let (id, staged, target) = (world.name("healed"), world.path("staging"), world.path("target"));
+        let request = CreateVolumeRequest { volume_capabilities: one.clone().into_iter().collect(), ..wanted(&id) };
+        good(world.create(request).await)?;
+        let stage = NodeStageVolumeRequest { volume_capability: one.clone(), ..staging(&id, &staged) };
+        let publish = NodePublishVolumeRequest { volume_capability: one, ..publishing(&id, &staged, &target) };
+        good(world.stage(stage.clone()).await)?;
+        good(world.publish(publish.clone()).await)?;
+        kill_mount(&staged).await?;
+        good(world.stage(stage).await)?;
+        ensure!(fs::read_dir(&target).is_err(), "the mount goes on at its target");
+        good(world.publish(publish).await)?;
+        fs::write(target.join("file"), "x").map_err(|error| error.to_string())?;
+    }
+    "what is mounted at a target and is another volume stays there" => |world| {
+        let (_, _, target) = ready(world).await?;
+        let (other, staged) = (world.volume().await?, world.path("staging"));
+        good(world.stage(staging(&other, &staged)).await)?;
+        code(FailedPrecondition, world.node.node_publish_volume(publishing(&other, &staged, &target)).await)?;
+        ensure!(is_mount_point(&target), "it is gone");
     }
     "read-only by an option of its mount is read-only, as often as it is asked for" => |world| {
         let (id, staged, target) = (world.volume().await?, world.path("staging"), world.path("target"));

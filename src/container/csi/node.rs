@@ -26,7 +26,7 @@ use super::spec::*;
 use super::staged::{Note, Staged};
 use super::stats::{Stats, StatsError};
 use super::turns::{Turn, Turns};
-use crate::container::mounter::{Mounter, is_gone, mounted};
+use crate::container::mounter::{MountFailure, Mounter, is_gone, mounted};
 use crate::host::bind::{bind, unbind};
 use crate::host::loopdev::Attached;
 use crate::host::mountinfo::{MountEntry, mounts, mounts_of, resolve_untouched};
@@ -518,13 +518,13 @@ fn absolute(what: &str, path: &str) -> Result<PathBuf, Status> {
     Ok(resolve_untouched(&path).unwrap_or(path))
 }
 
-/// Has a target free of a mount of the volume that has ended.
+/// Has a target free of mounts of the volume that have ended.
 ///
 /// # Errors
 /// The host cannot do it.
 async fn take_away_dead(id: &str, staged: &MountEntry, target: &Path) -> Result<(), Status> {
     let is_of_before = |entry: &MountEntry| entry.is_volume(id) && entry.device != staged.device;
-    if mounted(target)?.as_ref().is_some_and(is_of_before) && is_gone(target).await {
+    while mounted(target)?.as_ref().is_some_and(is_of_before) && is_gone(target).await {
         unbind(target).map_err(|error| host(target, &error))?;
     }
     Ok(())
@@ -546,10 +546,7 @@ fn is_published(
         Some(entry) if entry.device == staged.device => {
             return Err(Status::already_exists("the volume is there already, to be written or read otherwise"));
         }
-        Some(entry) => {
-            let path = target.display();
-            return Err(Status::already_exists(format!("{path} is taken: {} is mounted there", entry.source)));
-        }
+        Some(entry) => return Err(MountFailure::Taken { path: target.into(), source_name: entry.source }.into()),
         None => {}
     }
     let elsewhere = mounts_of(staged.device).map_err(|error| host(target, &error))?;
