@@ -322,6 +322,8 @@ cases! {
         let wrong = map(&[("credential", "nonsense")]);
         let refused = world.node.node_stage_volume(NodeStageVolumeRequest { secrets: wrong, ..staging(&id, &one) }).await;
         ensure!(refused.is_err(), "a credential that is none is one");
+        let left: Vec<_> = fs::read_dir(file.parent().unwrap_or(&file)).into_iter().flatten().flatten().collect();
+        ensure!(left.is_empty(), "what nothing was mounted by is kept: {left:?}");
     }
     "what is unstaged has an id #NodeUnstageVolume/no-id" => |world| {
         let staged = world.path("staging");

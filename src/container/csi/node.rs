@@ -96,7 +96,13 @@ impl NodeService {
         // The file of a device has to be made, also for who will only read the device.
         let read_only = !wish.usage.is_block && wish.read_only;
         let is_new = self.take_note(volume, dir, wish.usage, read_only).await?;
-        let (mounter, metas) = (self.mounter_for(dir, wish.secrets)?, self.place.metas.clone());
+        let mounter = self.mounter_for(dir, wish.secrets);
+        let mounter = mounter.inspect_err(|_| {
+            if is_new {
+                self.staged.forget(dir)
+            }
+        })?;
+        let metas = self.place.metas.clone();
         let mut options = wish.usage.flags.clone();
         if read_only {
             options.push("ro".to_string());
@@ -106,8 +112,9 @@ impl NodeService {
         let work = async move {
             let _turn = turn;
             let made = mounter.mount(&metas, &volume, &place, &options).await;
-            if made.is_err() && is_new {
-                staged.drop_note(&place);
+            // What a program that has failed has left mounted has a keeper, which goes on by its credential.
+            if made.is_err() && is_new && !is_at(&volume, &place) {
+                staged.forget(&place);
             }
             made?;
             match group.filter(|_| !is_elsewhere(&place)) {
@@ -253,6 +260,11 @@ enum Secrets<'a> {
 fn device_usage(bytes: u64) -> VolumeUsage {
     let total = i64::try_from(bytes).unwrap_or(i64::MAX);
     VolumeUsage { total, available: 0, used: 0, unit: UsageUnit::Bytes.into() }
+}
+
+/// The volume is mounted there, as far as can be told.
+fn is_at(volume: &str, place: &Path) -> bool {
+    mounted(place).is_ok_and(|found| found.is_some_and(|entry| entry.is_volume(volume)))
 }
 
 /// Pods have what is mounted there, and their groups: who asks again takes it from none of them.
