@@ -1,11 +1,12 @@
 //! `holdfast-keeper --serve` as a process: it buries what it did not start, so it cannot be tried inside another program.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,8 @@ use holdfast::keeper::service;
 
 const KEEPER: &str = env!("CARGO_BIN_EXE_holdfast-keeper");
 const PATIENCE: Duration = Duration::from_secs(20);
+/// As many as there are requests at a time otherwise.
+const UNMOUNTS: usize = 64;
 
 struct Service(Child);
 
@@ -68,6 +71,32 @@ fn what_is_asked_for_is_run_and_its_end_is_told() {
     assert_eq!(ask(&socket, &["umount", "/a"]), (Some(0), "/a\n".into()));
     assert_eq!(ask(&socket, &["sh", "-c", "true"]).0, None, "it does nothing else");
     assert!(!start(&socket, &program).0.wait().unwrap().success(), "somebody serves there");
+}
+
+/// They wait for the cluster, each on its own.
+#[test]
+fn a_mount_waits_for_no_unmount_of_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let (socket, program) = (dir.path().join("mounts.sock"), dir.path().join("program"));
+    let (begun, gate) = (dir.path().join("begun"), dir.path().join("gate"));
+    assert!(Command::new("mkfifo").arg(&gate).status().unwrap().success());
+    let wait = format!("echo >>{}; read -r _ <{}", begun.display(), gate.display());
+    script(&program, &format!("case $1 in mount) exit 0;; esac; {wait}; exit 0"));
+    let _service = start(&socket, &program);
+    wait_for("the service", || service::upgrade(&socket).is_ok());
+    // Held open, so that those who wait go on one by one.
+    let mut gate = fs::OpenOptions::new().read(true).write(true).open(&gate).unwrap();
+    thread::scope(|scope| {
+        for _ in 0..UNMOUNTS {
+            scope.spawn(|| assert_eq!(ask(&socket, &["umount", "/a"]).0, Some(0)));
+        }
+        wait_for("the last unmount", || fs::read(&begun).unwrap_or_default().len() == UNMOUNTS);
+        let (socket, (done, mounted)) = (&socket, mpsc::channel());
+        scope.spawn(move || done.send(ask(socket, &["mount", "a:1", "www", "/b"]).0));
+        let mounted = mounted.recv_timeout(PATIENCE);
+        gate.write_all(&[b'\n'; UNMOUNTS]).unwrap();
+        assert_eq!(mounted, Ok(Some(0)));
+    });
 }
 
 #[test]

@@ -30,7 +30,8 @@ const MOUNT: &str = "mount";
 const UMOUNT: &str = "umount";
 const UPGRADE: &str = "upgrade";
 const ENDED: &str = "ended";
-/// Requests at a time; more wait.
+/// Requests at a time; more wait. Not with them the unmounts that have begun: they may wait for the cluster, and are no more than there are
+/// mounts, as a place has one at a time.
 const REQUESTS_MAX: usize = 64;
 const PAUSE: Duration = Duration::from_millis(20);
 /// Where a mount in the background logs, if nobody says otherwise: as this process does.
@@ -62,14 +63,14 @@ pub fn serve(path: &Path, program: PathBuf) -> io::Result<()> {
     thread::Builder::new().name("burial".into()).spawn(bury)?;
     thread::Builder::new().name("end".into()).spawn(move || end_with(&signals))?;
     loop {
-        while UNDER_WAY.load(Ordering::SeqCst) >= REQUESTS_MAX {
+        while TAKEN.load(Ordering::SeqCst) >= REQUESTS_MAX {
             thread::sleep(PAUSE);
         }
         let (program, oom_before) = (program.clone(), oom_before.clone());
         let begun = listener.accept().and_then(|socket| {
-            let counted = Counted::new(&UNDER_WAY);
+            let (counted, taken) = (Counted::new(&UNDER_WAY), Counted::new(&TAKEN));
             thread::Builder::new().name("request".into()).spawn(move || {
-                if let Err(error) = answer(&socket, &program, &oom_before) {
+                if let Err(error) = answer(&socket, &program, &oom_before, taken) {
                     say(format_args!("a request failed: {error}"));
                 }
                 drop(counted);
@@ -85,7 +86,9 @@ pub fn serve(path: &Path, program: PathBuf) -> io::Result<()> {
 
 /// Requests that are under way.
 static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
-/// Of those, which may leave a mount behind.
+/// Of those, which more requests wait for.
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
+/// And which may leave a mount behind.
 static MOUNTING: AtomicUsize = AtomicUsize::new(0);
 /// Nothing is mounted any more.
 static ENDING: AtomicBool = AtomicBool::new(false);
@@ -129,7 +132,7 @@ pub fn upgrade(path: &Path) -> io::Result<()> {
     ask(path, &[UPGRADE.to_string()], io::stderr().as_fd()).map(drop)
 }
 
-fn answer(socket: &Socket, program: &Path, oom_before: &oom::Before) -> io::Result<()> {
+fn answer(socket: &Socket, program: &Path, oom_before: &oom::Before, taken: Counted) -> io::Result<()> {
     let Some((message, mut descriptors)) = socket.receive()? else { return Ok(()) };
     let code = match (message.split('\0').collect::<Vec<_>>().as_slice(), descriptors.pop()) {
         ([MOUNT, rest @ ..], Some(said)) => {
@@ -147,6 +150,7 @@ fn answer(socket: &Socket, program: &Path, oom_before: &oom::Before) -> io::Resu
             run(command.arg(MOUNT).args(rest), said, oom_before)?
         }
         ([UMOUNT, rest @ ..], Some(said)) => {
+            drop(taken);
             run(Command::new(program).arg0("umount.holdfast").args(rest), said, oom_before)?
         }
         ([UPGRADE], _) => upgrade_all(program)?,

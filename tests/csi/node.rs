@@ -80,6 +80,10 @@ fn with_flags(id: &str, staged: &Path, flags: &[&str]) -> NodeStageVolumeRequest
     NodeStageVolumeRequest { volume_capability, ..staging(id, staged) }
 }
 
+fn with_group(group: &str, request: NodePublishVolumeRequest) -> NodePublishVolumeRequest {
+    NodePublishVolumeRequest { volume_capability: Some(capability_of_group(group)), ..request }
+}
+
 /// The options that the kernel shows of what is mounted there.
 fn options_of(place: &Path) -> String {
     let table = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
@@ -96,17 +100,35 @@ async fn end_mount(staged: &Path, is_given_up: bool) -> Outcome {
     let is_taken_away = unsafe { libc::umount2(place.as_ptr(), flags) } == 0;
     ensure!(is_taken_away == is_given_up, "taken away: {is_taken_away}");
     drop(user);
-    let is_of_mount = |line: String| line.contains(&text(staged));
-    let is_there = || {
-        let lines = fs::read_dir("/proc").into_iter().flatten().flatten();
-        lines.filter_map(|process| fs::read_to_string(process.path().join("cmdline")).ok()).any(is_of_mount)
+    is_ended(staged, |_| ()).await
+}
+
+/// Kills the processes of a mount, and whoever goes on with it.
+async fn kill_mount(staged: &Path) -> Outcome {
+    let kill = |pid| {
+        // SAFETY: takes numbers. One that has just ended is none.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
     };
+    is_ended(staged, kill).await
+}
+
+/// Waits until a mount has no process, and meanwhile does something with each.
+async fn is_ended(staged: &Path, each: impl Fn(libc::pid_t)) -> Outcome {
     let begun = Instant::now();
-    while is_there() {
-        ensure!(begun.elapsed() < Duration::from_secs(20), "its processes do not end");
+    loop {
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let is_of_mount = |process: &fs::DirEntry| {
+            fs::read_to_string(process.path().join("cmdline")).is_ok_and(|line| line.contains(&text(staged)))
+        };
+        let pids = processes.filter(is_of_mount).filter_map(|process| process.file_name().to_str()?.parse().ok());
+        let pids: Vec<libc::pid_t> = pids.collect();
+        if pids.is_empty() {
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < Duration::from_secs(20), "its processes do not end: {pids:?}");
+        pids.into_iter().for_each(&each);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Ok(())
 }
 
 fn mode(path: &Path) -> Option<u32> {
@@ -248,6 +270,42 @@ cases! {
             ensure!(options_of(&staged).contains("noatime"), "it has {}", options_of(&staged));
         }
     }
+    "and so it is where its processes were killed and it was staged anew before, also for one workload" => |world| {
+        let one = Some(capability(AccessModeKind::SingleNodeSingleWriter));
+        let (id, staged, target) = (world.name("healed"), world.path("staging"), world.path("target"));
+        let request = CreateVolumeRequest { volume_capabilities: one.clone().into_iter().collect(), ..wanted(&id) };
+        good(world.create(request).await)?;
+        let stage = NodeStageVolumeRequest { volume_capability: one.clone(), ..staging(&id, &staged) };
+        let publish = NodePublishVolumeRequest { volume_capability: one, ..publishing(&id, &staged, &target) };
+        good(world.stage(stage.clone()).await)?;
+        good(world.publish(publish.clone()).await)?;
+        kill_mount(&staged).await?;
+        good(world.stage(stage).await)?;
+        ensure!(fs::read_dir(&target).is_err(), "the mount goes on at its target");
+        good(world.publish(publish).await)?;
+        fs::write(target.join("file"), "x").map_err(|error| error.to_string())?;
+    }
+    "what is mounted at a target and is another volume stays there" => |world| {
+        let (_, _, target) = ready(world).await?;
+        let (other, staged) = (world.volume().await?, world.path("staging"));
+        good(world.stage(staging(&other, &staged)).await)?;
+        code(FailedPrecondition, world.node.node_publish_volume(publishing(&other, &staged, &target)).await)?;
+        ensure!(is_mount_point(&target), "it is gone");
+    }
+    "read-only by an option of its mount is read-only, as often as it is asked for" => |world| {
+        let (id, staged, target) = (world.volume().await?, world.path("staging"), world.path("target"));
+        let stage = with_flags(&id, &staged, &["noatime", "ro"]);
+        let volume_capability = stage.volume_capability.clone();
+        let publish = NodePublishVolumeRequest { volume_capability, ..publishing(&id, &staged, &target) };
+        for _ in 0..2 {
+            good(world.stage(stage.clone()).await)?;
+            good(world.publish(publish.clone()).await)?;
+        }
+        let error = fs::write(target.join("file"), "x").err().and_then(|error| error.raw_os_error());
+        ensure!(error == Some(30), "what is read-only takes a write, or says {error:?}");
+        code(AlreadyExists, world.node.node_stage_volume(with_flags(&id, &staged, &["noatime"])).await)?;
+        code(AlreadyExists, world.node.node_publish_volume(publishing(&id, &staged, &target)).await)?;
+    }
     "a mount shows the credential that came with its call, and no other ends with it" => |world| {
         let (id, one, other) = (world.volume().await?, world.path("staging"), world.path("staging"));
         let secrets = map(&[("credential", &world.credential)]);
@@ -264,6 +322,8 @@ cases! {
         let wrong = map(&[("credential", "nonsense")]);
         let refused = world.node.node_stage_volume(NodeStageVolumeRequest { secrets: wrong, ..staging(&id, &one) }).await;
         ensure!(refused.is_err(), "a credential that is none is one");
+        let left: Vec<_> = fs::read_dir(file.parent().unwrap_or(&file)).into_iter().flatten().flatten().collect();
+        ensure!(left.is_empty(), "what nothing was mounted by is kept: {left:?}");
     }
     "what is unstaged has an id #NodeUnstageVolume/no-id" => |world| {
         let staged = world.path("staging");
@@ -336,6 +396,31 @@ cases! {
         let nonsense = Some(capability_of_group("wheel"));
         let other = NodeStageVolumeRequest { volume_capability: nonsense, ..staging(&id, &staged) };
         code(InvalidArgument, world.node.node_stage_volume(other).await)?;
+    }
+    "the last pod that comes with a group has it, whoever asks again" => |world| {
+        let (id, staged) = (world.volume().await?, world.path("staging"));
+        let [first, second, third] = ["first", "second", "third"].map(|name| world.path(name));
+        let to = |group: &str, target: &Path| with_group(group, publishing(&id, &staged, target));
+        let root = || fs::metadata(&staged).map(|found| (found.gid(), found.mode() & 0o2070)).map_err(|error| error.to_string());
+        let changed = || fs::metadata(&staged).map(|found| (found.ctime(), found.ctime_nsec())).map_err(|error| error.to_string());
+        good(world.stage(staging(&id, &staged)).await)?;
+        for (group, target) in [(1001, &first), (2002, &second)] {
+            good(world.publish(to(&group.to_string(), target)).await)?;
+            ensure!(root()? == (group, 0o2070), "for {group} it is {:?}", root());
+        }
+        let since = changed()?;
+        good(world.publish(to("1001", &first)).await)?;
+        good(world.publish(to("2002", &second)).await)?;
+        good(world.publish(to("2002", &third)).await)?;
+        let again = NodeStageVolumeRequest { volume_capability: Some(capability_of_group("1001")), ..staging(&id, &staged) };
+        good(world.stage(again).await)?;
+        let reader = |target: &Path| NodePublishVolumeRequest { readonly: true, ..to("3003", target) };
+        let (target, late) = (world.path("reader"), world.path("late"));
+        good(world.publish(reader(&target)).await)?;
+        fs::File::open(&staged).and_then(|root| root.sync_all()).map_err(|error| error.to_string())?;
+        end_mount(&staged, false).await?;
+        good(world.publish(reader(&late)).await)?;
+        ensure!(changed()? == since, "who asks again, or only reads, has changed it: {:?}", root());
     }
     "a volume may live as long as a pod" => |world| {
         let (id, target) = (world.name("inline"), world.path("target"));

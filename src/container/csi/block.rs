@@ -13,6 +13,7 @@ use super::node::host;
 use super::spec::VolumeCapability;
 use super::spec::volume_capability::AccessType;
 use super::stats::space;
+use crate::container::mounter::MountFailure;
 use crate::host::bind::{bind, unbind};
 use crate::host::loopdev::{self, Attached, How};
 use crate::host::mountinfo::{MountEntry, mounted_at, mounts};
@@ -94,8 +95,7 @@ impl Block {
         }
         if let Some(entry) = mounted_at(target).map_err(failed)? {
             let is_there = devices.iter().any(|device| is_of(&entry, device));
-            let taken =
-                || Status::already_exists(format!("{} is taken: {} is mounted there", target.display(), entry.source));
+            let taken = || MountFailure::Taken { path: target.into(), source_name: entry.source.clone() }.into();
             return if is_there { Ok(()) } else { Err(taken()) };
         }
         if is_for_one && !targets_of(&devices).map_err(failed)?.is_empty() {

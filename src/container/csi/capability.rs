@@ -10,8 +10,10 @@ use crate::types::volume::Access;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Use {
     pub mode: AccessModeKind,
-    /// Options of the mount.
+    /// Options of the mount, but for whether it is to be written.
     pub flags: Vec<String>,
+    /// They say that it is not.
+    pub is_flagged_read_only: bool,
     /// The group that is to have what is made.
     pub group: Option<u32>,
     /// As a block device, and no filesystem.
@@ -28,13 +30,14 @@ impl Use {
         let mode = mode.ok_or_else(|| Status::invalid_argument("the access mode of the capability is missing"))?;
         match &capability.access_type {
             Some(AccessType::Mount(mount)) => {
-                Ok(Use { mode, flags: flags_of(mount)?, group: group_of(mount)?, is_block: false })
+                let (flags, is_flagged_read_only) = flags_of(mount)?;
+                Ok(Use { mode, flags, is_flagged_read_only, group: group_of(mount)?, is_block: false })
             }
             Some(AccessType::Block(_)) if !has_block => Err(Status::invalid_argument(
                 "a volume is a filesystem, and no block device: use volumeMode Filesystem, or have the driver's raw_block on",
             )),
             Some(AccessType::Block(_)) => {
-                let wish = Use { mode, flags: Vec::new(), group: None, is_block: true };
+                let wish = Use { mode, flags: Vec::new(), is_flagged_read_only: false, group: None, is_block: true };
                 match wish.is_on_one_node() {
                     true => Ok(wish),
                     false => Err(Status::invalid_argument("a block device is for one node at a time")),
@@ -66,7 +69,8 @@ impl Use {
 
     /// Nothing is written.
     pub fn is_read_only(&self) -> bool {
-        matches!(self.mode, AccessModeKind::SingleNodeReaderOnly | AccessModeKind::MultiNodeReaderOnly)
+        use AccessModeKind::{MultiNodeReaderOnly, SingleNodeReaderOnly};
+        self.is_flagged_read_only || matches!(self.mode, SingleNodeReaderOnly | MultiNodeReaderOnly)
     }
 
     /// One workload has it.
@@ -90,14 +94,19 @@ impl Use {
     }
 }
 
+/// The options, without those that say whether it is read-only; and what these say, of which the last one holds.
+///
 /// # Errors
 /// `INVALID_ARGUMENT`: one of them is of another kind than options are, or names a credential, which is not the orchestrator's to name.
-fn flags_of(mount: &MountVolume) -> Result<Vec<String>, Status> {
+fn flags_of(mount: &MountVolume) -> Result<(Vec<String>, bool), Status> {
     let is_fault = |flag: &String| flag.contains("credential=") || flag.chars().any(char::is_control);
-    match mount.mount_flags.iter().any(is_fault) {
-        true => Err(Status::invalid_argument("a mount flag is not possible")),
-        false => Ok(mount.mount_flags.clone()),
+    if mount.mount_flags.iter().any(is_fault) {
+        return Err(Status::invalid_argument("a mount flag is not possible"));
     }
+    let options = mount.mount_flags.iter().flat_map(|flag| flag.split(','));
+    let options = options.map(|option| option.trim().to_string()).filter(|option| !option.is_empty());
+    let (access, flags): (Vec<_>, Vec<_>) = options.partition(|option| option == "ro" || option == "rw");
+    Ok((flags, access.last().is_some_and(|last| last == "ro")))
 }
 
 /// # Errors
@@ -165,6 +174,23 @@ mod tests {
         assert!(!uses(&[SingleNodeWriter])[0].is_possible(Access::Container));
         assert!(!uses(&[MultiNodeMultiWriter])[0].is_possible(Access::Readers));
         assert!(uses(&[MultiNodeReaderOnly])[0].is_possible(Access::Readers));
+    }
+
+    #[test]
+    fn an_option_may_say_that_a_mount_is_read_only() {
+        let wish = |flags: &[&str], mode| {
+            let mount_flags = flags.iter().map(ToString::to_string).collect();
+            let access_type = Some(AccessType::Mount(MountVolume { mount_flags, ..MountVolume::default() }));
+            Use::of(&VolumeCapability { access_type, ..capability(mode) }, false).unwrap()
+        };
+        let writer = AccessModeKind::MultiNodeMultiWriter;
+        for (flags, is_read_only) in
+            [(&["noatime, ro"][..], true), (&["ro", "noatime,rw"], false), (&["noatime"], false)]
+        {
+            let wish = wish(flags, writer);
+            assert_eq!((wish.is_read_only(), wish.flags.join(" ").as_str()), (is_read_only, "noatime"), "{flags:?}");
+        }
+        assert!(wish(&["rw"], AccessModeKind::MultiNodeReaderOnly).is_read_only(), "it is not the mount's to say");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use super::spec::*;
 use super::staged::{Note, Staged};
 use super::stats::{Stats, StatsError};
 use super::turns::{Turn, Turns};
-use crate::container::mounter::{Mounter, is_gone, mounted};
+use crate::container::mounter::{MountFailure, Mounter, is_gone, mounted};
 use crate::host::bind::{bind, unbind};
 use crate::host::loopdev::Attached;
 use crate::host::mountinfo::{MountEntry, mounts, mounts_of, resolve_untouched};
@@ -96,7 +96,13 @@ impl NodeService {
         // The file of a device has to be made, also for who will only read the device.
         let read_only = !wish.usage.is_block && wish.read_only;
         let is_new = self.take_note(volume, dir, wish.usage, read_only).await?;
-        let (mounter, metas) = (self.mounter_for(dir, wish.secrets)?, self.place.metas.clone());
+        let mounter = self.mounter_for(dir, wish.secrets);
+        let mounter = mounter.inspect_err(|_| {
+            if is_new {
+                self.staged.forget(dir)
+            }
+        })?;
+        let metas = self.place.metas.clone();
         let mut options = wish.usage.flags.clone();
         if read_only {
             options.push("ro".to_string());
@@ -106,11 +112,12 @@ impl NodeService {
         let work = async move {
             let _turn = turn;
             let made = mounter.mount(&metas, &volume, &place, &options).await;
-            if made.is_err() && is_new {
-                staged.drop_note(&place);
+            // What a program that has failed has left mounted has a keeper, which goes on by its credential.
+            if made.is_err() && is_new && !is_at(&volume, &place) {
+                staged.forget(&place);
             }
             made?;
-            match group {
+            match group.filter(|_| !is_elsewhere(&place)) {
                 Some(group) => give_to_group(place, group).await,
                 None => Ok(()),
             }
@@ -221,10 +228,12 @@ impl NodeService {
             return Ok(found.clone());
         }
         let note = self.staged.note(&staging).filter(|note| note.volume == *id);
+        // The pod's group is seen to with its target.
+        let wish = Use { group: None, ..wish.clone() };
         let (usage, read_only) = match (note, found) {
-            (Some(Note { flags, is_block, read_only, .. }), _) => (Use { flags, is_block, ..wish.clone() }, read_only),
+            (Some(Note { flags, is_block, read_only, .. }), _) => (Use { flags, is_block, ..wish }, read_only),
             // It was staged by a driver that made no notes.
-            (None, Some(found)) => (wish.clone(), found.read_only),
+            (None, Some(found)) => (wish, found.read_only),
             (None, None) => return Err(not_staged()),
         };
         tracing::warn!(volume = id, staging = %staging.display(), "a mount that has ended is made anew");
@@ -253,7 +262,19 @@ fn device_usage(bytes: u64) -> VolumeUsage {
     VolumeUsage { total, available: 0, used: 0, unit: UsageUnit::Bytes.into() }
 }
 
-/// Has new files belong to the group that a pod asks for: by the root's set-group-id, whatever there is below it already.
+/// The volume is mounted there, as far as can be told.
+fn is_at(volume: &str, place: &Path) -> bool {
+    mounted(place).is_ok_and(|found| found.is_some_and(|entry| entry.is_volume(volume)))
+}
+
+/// Pods have what is mounted there, and their groups: who asks again takes it from none of them.
+fn is_elsewhere(place: &Path) -> bool {
+    let Ok(Some(entry)) = mounted(place) else { return false };
+    mounts_of(entry.device).is_ok_and(|all| all.len() > 1)
+}
+
+/// Has new files belong to the group that a pod asks for: by the root's set-group-id, whatever there is below it already. Changes nothing
+/// that is so.
 async fn give_to_group(dir: PathBuf, group: u32) -> Result<(), Status> {
     let giving = spawn_blocking(move || -> io::Result<()> {
         let found = fs::metadata(&dir)?;
@@ -357,9 +378,14 @@ impl Node for NodeService {
         if is_published(&staged, &staging, &target, &wish, read_only)? {
             return Ok(NodePublishVolumeResponse {});
         }
+        let group = wish.group.filter(|_| !read_only && !staged.read_only);
         self.patience
             .in_time(async move {
                 let _turn = turn;
+                // Staged once, for the pod that came first. What is bound has the group: a call that comes again finds that.
+                if let Some(group) = group {
+                    give_to_group(staging.clone(), group).await?;
+                }
                 fs::create_dir_all(&target).map_err(|error| host(&target, &error))?;
                 let to = target.clone();
                 let bound = spawn_blocking(move || bind(&staging, &to, read_only)).await;
@@ -504,13 +530,13 @@ fn absolute(what: &str, path: &str) -> Result<PathBuf, Status> {
     Ok(resolve_untouched(&path).unwrap_or(path))
 }
 
-/// Has a target free of a mount of the volume that has ended.
+/// Has a target free of mounts of the volume that have ended.
 ///
 /// # Errors
 /// The host cannot do it.
 async fn take_away_dead(id: &str, staged: &MountEntry, target: &Path) -> Result<(), Status> {
     let is_of_before = |entry: &MountEntry| entry.is_volume(id) && entry.device != staged.device;
-    if mounted(target)?.as_ref().is_some_and(is_of_before) && is_gone(target).await {
+    while mounted(target)?.as_ref().is_some_and(is_of_before) && is_gone(target).await {
         unbind(target).map_err(|error| host(target, &error))?;
     }
     Ok(())
@@ -532,10 +558,7 @@ fn is_published(
         Some(entry) if entry.device == staged.device => {
             return Err(Status::already_exists("the volume is there already, to be written or read otherwise"));
         }
-        Some(entry) => {
-            let path = target.display();
-            return Err(Status::already_exists(format!("{path} is taken: {} is mounted there", entry.source)));
-        }
+        Some(entry) => return Err(MountFailure::Taken { path: target.into(), source_name: entry.source }.into()),
         None => {}
     }
     let elsewhere = mounts_of(staged.device).map_err(|error| host(target, &error))?;

@@ -59,11 +59,6 @@ impl Staged {
         self.write(NOTES, place, &serde_json::to_vec(note).map_err(io::Error::other)?).map(drop)
     }
 
-    /// Nothing was made of what was asked for.
-    pub fn drop_note(&self, place: &Path) {
-        let _ = fs::remove_file(self.file(NOTES, place));
-    }
-
     /// Of one mount: another of the same volume may have come with another, and lives on by it.
     pub fn credential(&self, place: &Path) -> Option<PathBuf> {
         Some(self.file(CREDENTIALS, place)).filter(|file| file.exists())
@@ -77,11 +72,12 @@ impl Staged {
         self.write(CREDENTIALS, place, credential.as_bytes())
     }
 
-    /// The mount is no more, and is to be no more.
+    /// The mount is no more, and is to be no more; or never was.
     pub fn forget(&self, place: &Path) {
-        // Most have none.
-        let _ = fs::remove_file(self.file(CREDENTIALS, place));
-        self.drop_note(place);
+        // Most have no credential.
+        for kind in [CREDENTIALS, NOTES] {
+            let _ = fs::remove_file(self.file(kind, place));
+        }
     }
 
     fn write(&self, kind: &str, place: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
