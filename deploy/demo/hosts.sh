@@ -10,6 +10,8 @@
 #   host_freeze HOST, host_thaw HOST  everything on it stands still, containers too, as when its hypervisor pauses it; and goes on
 #   image HOST NAME DIR [OPTION...]  make an image of a directory; the options are those of `docker import`
 #   busybox_at DIR              a root directory with a shell and the usual commands
+#   programs_at DIR FILE...     these programs in such a directory, with the libraries that they are linked to
+#   httpd_image HOST            the image `httpd`, of Debian's apache2; httpd_at DIR is what is in it
 #
 # Reads WORK (a directory), HOLDFAST_BIN (the program) and CREDENTIAL (an operator's). `defer COMMAND...` is called with what undoes it.
 # With OWN_NETWORK=1 a host has a network of its own too, where Docker makes bridges and publishes ports; that needs iproute2 and iptables.
@@ -128,6 +130,47 @@ busybox_at() {
     for command in sh cat cp dd echo find grep head hostname httpd ls mkdir rm sed seq sha256sum sleep sort stat sync touch wc wget xargs; do
         ln -sf busybox "$1/bin/$command"
     done
+}
+
+# programs_at DIR FILE...: each at its place below DIR, with the libraries that it is linked to.
+programs_at() {
+    cp --parents --dereference --target-directory "$@"
+    libraries_at "$@"
+}
+
+# The C library loads libgcc_s by itself, to end a thread.
+libraries_at() {
+    local dir=$1
+    shift
+    { echo /lib/*/libgcc_s.so.1; ldd "$@" | grep -o '/[^ :]*\.so[^ :]*'; } | sort -u |
+        xargs cp --parents --dereference --target-directory "$dir"
+}
+
+# httpd_image HOST: the image `httpd`, made of Debian's; it serves /usr/local/apache2/htdocs.
+httpd_image() {
+    [[ -e $WORK/httpd ]] || httpd_at "$WORK/httpd"
+    image "$1" httpd "$WORK/httpd" --change 'CMD ["apache2", "-f", "/etc/httpd.conf", "-D", "FOREGROUND"]'
+}
+
+httpd_at() {
+    local dir=$1 modules=/usr/lib/apache2/modules
+    busybox_at "$dir"
+    programs_at "$dir" /usr/sbin/apache2 "$modules"/mod_{mpm_event,authz_core,dir}.so
+    mkdir -p "$dir/usr/local/apache2/htdocs"
+    echo 'www-data:x:33:33::/:/bin/false' >"$dir/etc/passwd"
+    echo 'www-data:x:33:' >"$dir/etc/group"
+    cat >"$dir/etc/httpd.conf" <<CONF
+LoadModule mpm_event_module $modules/mod_mpm_event.so
+LoadModule authz_core_module $modules/mod_authz_core.so
+LoadModule dir_module $modules/mod_dir.so
+ServerName localhost
+Listen 80
+User www-data
+Group www-data
+PidFile /tmp/httpd.pid
+ErrorLog /proc/self/fd/2
+DocumentRoot /usr/local/apache2/htdocs
+CONF
 }
 
 # until_so SECONDS COMMAND...: until it succeeds.

@@ -154,47 +154,6 @@ own_srv() {
     on "$1" mount --make-shared /srv
 }
 
-# programs_at DIR FILE...: each at its place below DIR, with the libraries that it is linked to.
-programs_at() {
-    cp --parents --dereference --target-directory "$@"
-    libraries_at "$@"
-}
-
-# The C library loads libgcc_s by itself, to end a thread.
-libraries_at() {
-    local dir=$1
-    shift
-    { echo /lib/*/libgcc_s.so.1; ldd "$@" | grep -o '/[^ :]*\.so[^ :]*'; } | sort -u |
-        xargs cp --parents --dereference --target-directory "$dir"
-}
-
-# httpd_image HOST: the image `httpd`, made of Debian's; it serves /usr/local/apache2/htdocs.
-httpd_image() {
-    [[ -e $WORK/httpd ]] || httpd_at "$WORK/httpd"
-    image "$1" httpd "$WORK/httpd" --change 'CMD ["apache2", "-f", "/etc/httpd.conf", "-D", "FOREGROUND"]'
-}
-
-httpd_at() {
-    local dir=$1 modules=/usr/lib/apache2/modules
-    busybox_at "$dir"
-    programs_at "$dir" /usr/sbin/apache2 "$modules"/mod_{mpm_event,authz_core,dir}.so
-    mkdir -p "$dir/usr/local/apache2/htdocs"
-    echo 'www-data:x:33:33::/:/bin/false' >"$dir/etc/passwd"
-    echo 'www-data:x:33:' >"$dir/etc/group"
-    cat >"$dir/etc/httpd.conf" <<CONF
-LoadModule mpm_event_module $modules/mod_mpm_event.so
-LoadModule authz_core_module $modules/mod_authz_core.so
-LoadModule dir_module $modules/mod_dir.so
-ServerName localhost
-Listen 80
-User www-data
-Group www-data
-PidFile /tmp/httpd.pid
-ErrorLog /proc/self/fd/2
-DocumentRoot /usr/local/apache2/htdocs
-CONF
-}
-
 # site_image HOST VERSION: the next release of a site, as its authors make it.
 site_image() {
     local dir=$WORK/site

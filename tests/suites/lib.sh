@@ -106,6 +106,14 @@ wait_until() {
     done
 }
 
+# readme_blocks README DIR: each block of commands in that file as a file there, named by its heading and its number below that: `Docker 1`.
+readme_blocks() {
+    awk -v dir="$2" '
+        /^```/ { inside = !inside; file = ""; if (inside && $0 == "```sh") file = dir "/" heading " " ++number; next }
+        inside { if (file) print >file; next }
+        /^##+ / { heading = $0; sub(/^#+ /, "", heading); number = 0 }' "$1"
+}
+
 now_ms() { date +%s%3N; }
 
 # --- what the suite runs on ---------------------------------------------------------------------------------------
