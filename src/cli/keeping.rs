@@ -44,14 +44,22 @@ impl Keeping {
         }
         let device = inherited.remove(DEVICE);
         let left = inherited.remove(CLIENT).and_then(|mut files| files.pop()).filter(|_| device.is_some());
+        let is_left = left.is_some();
         let kept = match left {
-            Some(left) => Kept::left_behind(left).or_fail(|| "what the client before left".to_string())?,
+            // Who has it writes to it still.
+            Some(left) if is_trial => Kept::check(left).map(|()| None),
+            Some(left) => Kept::left_behind(left).map(Some),
+            None => Ok(None),
+        };
+        let kept = kept.or_fail(|| "what the client before left".to_string())?;
+        let goes_on = is_trial && is_left || kept.as_ref().is_some_and(|kept| kept.standing().is_some());
+        let device = device.filter(|_| goes_on);
+        let kept = match kept {
+            Some(kept) => kept,
             None => {
                 Kept::new(log_bytes(memory_bytes)).or_fail(|| "nothing can be left to the next client".to_string())?
             }
         };
-        let device = device.filter(|_| kept.standing().is_some());
-        let goes_on = device.is_some();
         Ok(Some(Arc::new(Keeping { ward, kept: Arc::new(kept), device: Mutex::new(device), goes_on, is_trial })))
     }
 

@@ -17,6 +17,7 @@ use std::time::Duration;
 use crate::cli::failure::{Context, Failure, Outcome};
 use crate::cli::mountpoint::check_ours;
 use crate::fuse::control::{sync_mount, unmount_as_user};
+use crate::host::bind::Copied;
 use crate::host::mountinfo::{is_copied_elsewhere, is_dead, mounted_at, mounts_of, resolve_untouched};
 use crate::host::presence;
 
@@ -46,9 +47,13 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     }
     let device = mounted_at(&path).ok().flatten().map(|entry| entry.device);
     let times = |device| mounts_of(device).map_or(usize::MAX, |mounts| mounts.len());
-    match device.filter(|device| entirely && times(*device) == 1 && is_copied_elsewhere(*device).unwrap_or(false)) {
-        Some(_) => unmount_entirely(&path, flags)?,
-        None => unmount(&path, flags)?,
+    let is_copied =
+        |device: &(u32, u32)| entirely && times(*device) == 1 && is_copied_elsewhere(*device).unwrap_or(false);
+    let copy = device.filter(is_copied).map(|_| Copied::of(&path)).transpose();
+    let copy = copy.or_fail(|| format!("{} cannot be unmounted", path.display()))?;
+    unmount(&path, flags)?;
+    if let Some(copy) = copy {
+        end_copies(&copy, &path)?;
     }
     // One that is detached lives on with its users, and one that is found elsewhere too lives on there.
     if let Some(device) = device.filter(|device| flags & libc::MNT_DETACH == 0 && times(*device) == 0)
@@ -62,17 +67,12 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     Ok(())
 }
 
-/// Ends it for whoever has a copy, too. Only what nobody uses here: the kernel ends the connection first, and looks then.
-fn unmount_entirely(path: &Path, flags: libc::c_int) -> Outcome {
-    let target = target(path)?;
-    // SAFETY: `target` is a NUL-terminated string that lives through the call, which unmounts nothing the first time.
-    let looked = unsafe { libc::umount2(target.as_ptr(), libc::MNT_EXPIRE | libc::UMOUNT_NOFOLLOW) };
-    match io::Error::last_os_error() {
-        error if looked < 0 && error.raw_os_error() != Some(libc::EAGAIN) => {
-            Err(Failure::new(format!("{} cannot be unmounted: {error}", path.display())))
-        }
-        _ => unmount(path, flags | libc::MNT_FORCE),
-    }
+/// Ends what is unmounted here for whoever has it for himself. In this order: the kernel has seen that nobody uses it in a tree that goes
+/// with this one; it is put back for a moment, synced once more, and its connection is ended.
+fn end_copies(copy: &Copied, path: &Path) -> Outcome {
+    copy.put_at(path).or_fail(|| format!("{} cannot be unmounted everywhere", path.display()))?;
+    report(sync_mount(path), path)?;
+    unmount(path, libc::UMOUNT_NOFOLLOW | libc::MNT_FORCE | libc::MNT_DETACH)
 }
 
 /// Waits neither for a cluster that may be away nor for the mount's process, and so looks at nothing through the mount. The
@@ -126,12 +126,8 @@ fn parse(arguments: Vec<OsString>) -> Outcome<Call> {
     Ok(Call { path, flags, entirely })
 }
 
-fn target(path: &Path) -> Outcome<CString> {
-    CString::new(path.as_os_str().as_bytes()).or_fail(|| "the mount point has a NUL".to_string())
-}
-
 fn unmount(path: &Path, flags: libc::c_int) -> Outcome {
-    let target = target(path)?;
+    let target = CString::new(path.as_os_str().as_bytes()).or_fail(|| "the mount point has a NUL".to_string())?;
     // SAFETY: `target` is a NUL-terminated string that lives through the call.
     if unsafe { libc::umount2(target.as_ptr(), flags) } == 0 {
         return Ok(());

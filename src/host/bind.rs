@@ -27,28 +27,48 @@ struct MountAttributes {
 /// # Errors
 /// What the kernel says: one of them is not there, or this process may not mount.
 pub fn bind(source: &Path, target: &Path, read_only: bool) -> io::Result<()> {
-    let (source, target) = (path(source)?, path(target)?);
-    // SAFETY: NUL-terminated strings that live through the calls, a struct of the size that is told, and descriptors that are open.
-    unsafe {
-        let tree = called(libc::syscall(libc::SYS_open_tree, HERE, source.as_ptr(), CLONE | CLOEXEC))?;
-        let tree = OwnedFd::from_raw_fd(RawFd::try_from(tree).map_err(io::Error::other)?);
-        if read_only {
-            let attributes = MountAttributes { set: READ_ONLY, ..MountAttributes::default() };
-            let (empty, size) = (c"".as_ptr(), size_of::<MountAttributes>());
-            let flags = libc::AT_EMPTY_PATH;
-            called(libc::syscall(
-                libc::SYS_mount_setattr,
-                tree.as_raw_fd(),
-                empty,
-                flags,
-                &raw const attributes,
-                size,
-            ))?;
-        }
-        let empty = c"".as_ptr();
-        called(libc::syscall(libc::SYS_move_mount, tree.as_raw_fd(), empty, HERE, target.as_ptr(), FROM_DESCRIPTOR))?;
+    let copy = Copied::of(source)?;
+    if read_only {
+        copy.make_read_only()?;
     }
-    Ok(())
+    copy.put_at(target)
+}
+
+/// A copy of a mount, in no tree yet. It is gone when it is dropped and was put nowhere.
+#[derive(Debug)]
+pub struct Copied {
+    tree: OwnedFd,
+}
+
+impl Copied {
+    /// # Errors
+    /// What the kernel says: it is not there, or this process may not mount.
+    pub fn of(source: &Path) -> io::Result<Copied> {
+        let source = path(source)?;
+        // SAFETY: a NUL-terminated string that lives through the call.
+        let tree = unsafe { called(libc::syscall(libc::SYS_open_tree, HERE, source.as_ptr(), CLONE | CLOEXEC))? };
+        let tree = RawFd::try_from(tree).map_err(io::Error::other)?;
+        // SAFETY: a descriptor that the call has made, and that nobody else has.
+        Ok(Copied { tree: unsafe { OwnedFd::from_raw_fd(tree) } })
+    }
+
+    fn make_read_only(&self) -> io::Result<()> {
+        let attributes = MountAttributes { set: READ_ONLY, ..MountAttributes::default() };
+        let (tree, empty, flags) = (self.tree.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH);
+        let size = size_of::<MountAttributes>();
+        // SAFETY: an open descriptor, a NUL-terminated string, and a struct of the size that is told, which live through the call.
+        called(unsafe { libc::syscall(libc::SYS_mount_setattr, tree, empty, flags, &raw const attributes, size) })
+            .map(drop)
+    }
+
+    /// # Errors
+    /// What the kernel says: there is no such place, or this process may not mount.
+    pub fn put_at(&self, target: &Path) -> io::Result<()> {
+        let (target, tree, empty) = (path(target)?, self.tree.as_raw_fd(), c"".as_ptr());
+        // SAFETY: an open descriptor, and NUL-terminated strings that live through the call.
+        called(unsafe { libc::syscall(libc::SYS_move_mount, tree, empty, HERE, target.as_ptr(), FROM_DESCRIPTOR) })
+            .map(drop)
+    }
 }
 
 /// Takes the mount on top at `target` out of the tree, which is mounted elsewhere too: who still uses it here, or waits in it for an answer,

@@ -27,6 +27,8 @@ mod trial;
 mod ward;
 pub mod watch;
 
+use std::io::{self, Write};
+
 pub use ward::{Found, Inherited, Ward};
 
 /// The program.
@@ -47,6 +49,7 @@ const DONE: &str = "done";
 /// Kept beside what the client gives: the program that served last.
 const PROGRAM: &str = "program";
 
+/// Whoever read this may be gone: the mount goes on.
 fn say(what: std::fmt::Arguments<'_>) {
-    eprintln!("{KEEPER_NAME}: {what}");
+    let _ = writeln!(io::stderr(), "{KEEPER_NAME}: {what}");
 }

@@ -159,11 +159,12 @@ fn answer(socket: &Socket, program: &Path, oom_before: &oom::Before, taken: Coun
     socket.send(&format!("{ENDED} {code}"), &[])
 }
 
-/// Where others find what this process writes to; `None` for what is not opened by a path (a journal's socket).
+/// Where others find what this process writes to; `None` for what is not opened by a path (a journal's socket), or ends
+/// before mounts do (a terminal).
 fn own_log() -> Option<PathBuf> {
     let path = PathBuf::from(format!("/proc/{}/fd/2", own_pid()));
     let file_type = fs::metadata(&path).ok()?.file_type();
-    (file_type.is_file() || file_type.is_fifo() || file_type.is_char_device()).then_some(path)
+    (file_type.is_file() || file_type.is_fifo()).then_some(path)
 }
 
 fn run(command: &mut Command, said: OwnedFd, oom_before: &oom::Before) -> io::Result<i32> {

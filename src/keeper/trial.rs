@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::socket::Socket;
+use super::watch::kill;
 use super::{FITS, REFUSES};
 
 /// Who has not said by then that it fits does not.
@@ -11,10 +12,20 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A process that is given what a client would be, and is to say whether it fits.
 pub struct Trial {
+    /// 0: it has ended.
     pub pid: libc::pid_t,
     pub socket: Option<Socket>,
     said: Option<Said>,
     until: Instant,
+}
+
+/// It has copies of all that is kept: a mount that has ended would be kept by it.
+impl Drop for Trial {
+    fn drop(&mut self) {
+        if self.pid > 0 {
+            kill(self.pid, libc::SIGKILL);
+        }
+    }
 }
 
 /// What came of it.
@@ -54,6 +65,7 @@ impl Trial {
 
     /// Its process has ended so.
     pub fn ended(&mut self, how: &str) -> Said {
+        self.pid = 0;
         while self.socket.is_some() {
             self.listen();
         }

@@ -211,6 +211,7 @@ impl Watch {
             (REFUSES, why) => say(format_args!("the client stays: {why}")),
             (DONE, _) => {
                 self.lives.is_done();
+                self.trial = None;
                 // Whoever unmounts it waits for answers as long as somebody could give them.
                 self.manager.iter().for_each(|manager| self.kept.keys().for_each(|name| manager.forget(name)));
                 self.kept.clear();
@@ -246,8 +247,7 @@ impl Watch {
     }
 
     fn is_tried(&mut self, said: Said) {
-        let Some(trial) = self.trial.take() else { return };
-        kill(trial.pid, libc::SIGKILL);
+        self.trial = None;
         self.was_tried(said);
     }
 
@@ -386,10 +386,10 @@ fn next_signal(signals: &OwnedFd) -> io::Result<libc::c_int> {
     libc::c_int::try_from(signal.ssi_signo).map_err(io::Error::other)
 }
 
-fn kill(pid: libc::pid_t, signal: libc::c_int) {
+pub(super) fn kill(pid: libc::pid_t, signal: libc::c_int) {
     // SAFETY: takes numbers. Our own child, which was not waited for, so the number is nobody else's.
     if unsafe { libc::kill(pid, signal) } < 0 {
-        say(format_args!("the client cannot be signalled: {}", io::Error::last_os_error()));
+        say(format_args!("a process cannot be signalled: {}", io::Error::last_os_error()));
     }
 }
 

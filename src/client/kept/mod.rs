@@ -135,11 +135,23 @@ impl Kept {
         Kept::of(memory)
     }
 
+    /// Whether this is what a client has that this one could follow. That one lives and writes: nothing behind the head is looked at.
+    ///
+    /// # Errors
+    /// As [`Kept::left_behind`].
+    pub fn check(file: OwnedFd) -> io::Result<()> {
+        Kept::checked(file).map(drop)
+    }
+
     /// What another client has left.
     ///
     /// # Errors
     /// `InvalidData` when it is not that, or that of a client whose layout this one does not know.
     pub fn left_behind(file: OwnedFd) -> io::Result<Kept> {
+        Kept::of(Kept::checked(file)?)
+    }
+
+    fn checked(file: OwnedFd) -> io::Result<SharedMemory> {
         let memory = SharedMemory::open(file)?;
         let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
         let word = |at: usize| memory.words().get(at).map(|word| word.load(Ordering::Acquire));
@@ -154,7 +166,7 @@ impl Kept {
         if log_end != Some(memory.words().len()) || log_words == Some(0) {
             return Err(invalid("it is of another size than the client before says".into()));
         }
-        Kept::of(memory)
+        Ok(memory)
     }
 
     fn of(memory: SharedMemory) -> io::Result<Kept> {
