@@ -8,6 +8,7 @@ use crate::cli::settings::{absolute, settings};
 use crate::cli::{daemon, dial, of_mounts, operator};
 use crate::config::layer::Flags;
 use crate::config::roles::{CommonConfig, DockerConfig};
+use crate::container::docker::calls::Calls;
 use crate::container::docker::driver::Driver;
 use crate::container::docker::server;
 use crate::container::docker::socket::PluginSocket;
@@ -15,6 +16,7 @@ use crate::container::mounter::Mounter;
 use crate::crypto::identity::Credential;
 use crate::daemon::ready;
 use crate::daemon::shutdown::Shutdown;
+use crate::keeper::manager::Manager;
 use crate::remote::meta::MetaClient;
 use crate::remote::operator::Operator;
 
@@ -25,7 +27,7 @@ pub fn run(common: &CommonArgs, args: DockerArgs) -> Outcome {
     let (common, config): (CommonConfig, DockerConfig) = (settings.section()?, settings.section()?);
     let (_, credential) = operator::credential(&settings)?;
     let (dir, path) = (absolute(&config.dir)?, absolute(&config.socket)?);
-    let socket = PluginSocket::open(&path).or_fail(|| format!("the socket {}", path.display()))?;
+    let mut socket = PluginSocket::open(&path).or_fail(|| format!("the socket {}", path.display()))?;
     daemon::begin(&common)?;
     dial::run_to_end(async {
         let shutdown = Shutdown::new();
@@ -37,8 +39,9 @@ pub fn run(common: &CommonArgs, args: DockerArgs) -> Outcome {
         let mounter = Mounter::new(of_mounts, &dir).or_fail(|| "this program cannot be found".to_string())?;
         let driver = Driver::start(cluster, metas, mounter, &dir, config.forget.0).map_err(Failure::new)?;
         let listener = socket.listener().or_fail(|| "the socket cannot be used".to_string())?;
+        let calls = Calls::new(listener, socket.left(), Manager::find());
         ready::announce("docker", identity.id, socket.name());
-        let served = server::serve(listener, driver, shutdown).await;
+        let served = server::serve(calls, driver, shutdown).await;
         ready::stopping();
         served.or_fail(|| "the socket has failed".to_string())
     })

@@ -17,6 +17,8 @@ pub struct Lives {
     short: usize,
     /// How many of them have never served.
     unheard: usize,
+    /// One has served.
+    heard: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -41,11 +43,17 @@ impl Lives {
         self.unheard % 2 == 1
     }
 
+    /// Neither program gets on, and none has since the keeper was started: what it was started with may be wrong.
+    pub fn got_nowhere(&self) -> bool {
+        !self.heard && self.unheard >= 2
+    }
+
     /// A client has ended after it had served for so long, if it ever did; or left, as it was told to.
     pub fn ended(&mut self, served: Option<Duration>, left: bool) -> Next {
         if self.done || !self.keeps {
             return Next::Ends;
         }
+        self.heard |= served.is_some();
         self.unheard = if served.is_none() { self.unheard + 1 } else { 0 };
         self.short = if served.is_none_or(|served| served < LIVED) && !left { self.short + 1 } else { 0 };
         let pause = PAUSES_MS.get(self.short.saturating_sub(1)).or(PAUSES_MS.last());
@@ -86,5 +94,14 @@ mod tests {
         let mut turn = |served| (lives.ended(served, false), lives.wants_the_one_before()).1;
         assert_eq!([SHORT, None, None, None].map(&mut turn), [false, true, false, true]);
         assert!(!turn(SHORT), "what is there is what was meant to be");
+    }
+
+    #[test]
+    fn a_keeper_got_nowhere_if_neither_program_has_served_since_it_was_started() {
+        let mut lives = Lives::default();
+        lives.keeps();
+        let mut turn = |served| (lives.ended(served, false), lives.got_nowhere()).1;
+        assert_eq!([None, None, None].map(&mut turn), [false, true, true]);
+        assert_eq!([SHORT, None, None, None].map(&mut turn), [false; 4]);
     }
 }

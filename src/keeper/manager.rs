@@ -1,12 +1,13 @@
-//! What a service manager has in its keeping for a keeper: copies of what the keeper keeps, which the next one finds when this one was
+//! What a service manager has in its keeping for a process: copies of what that has open, which the next one finds when this one was
 //! killed and is started again (systemd's [file descriptor
 //! store](https://systemd.io/FILE_DESCRIPTOR_STORE/), `FileDescriptorStoreMax=` in the unit).
 //!
 //! Only the main process of a service has one: whoever a service starts besides has the same environment.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::say;
 use super::socket::Socket;
@@ -30,13 +31,19 @@ impl Manager {
     pub fn find() -> Option<Manager> {
         let is_main = number_of(MAIN_PROCESS) == Some(std::process::id());
         let path = std::env::var_os(SOCKET).map(PathBuf::from).filter(|path| is_main && path.is_absolute())?;
-        match Socket::datagrams_to(&path) {
-            Ok(socket) => Some(Manager { socket }),
+        match Manager::at(&path) {
+            Ok(manager) => Some(manager),
             Err(error) => {
                 say(format_args!("the service manager keeps nothing: {}: {error}", path.display()));
                 None
             }
         }
+    }
+
+    /// # Errors
+    /// Nobody listens there.
+    pub fn at(path: &Path) -> io::Result<Manager> {
+        Ok(Manager { socket: Socket::datagrams_to(path)? })
     }
 
     /// Has it keep copies of these, in place of those of the same name.
@@ -45,6 +52,11 @@ impl Manager {
         let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
         // Not to be looked at: that would wake the manager with each request of the kernel.
         self.say(&format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}"), &descriptors);
+    }
+
+    /// Has it keep a copy of a connection until that is forgotten, or has ended at its other end.
+    pub fn keep_connection(&self, name: &str, connection: BorrowedFd<'_>) {
+        self.say(&format!("FDSTORE=1\nFDNAME={name}"), &[connection]);
     }
 
     pub fn forget(&self, name: &str) {
@@ -58,7 +70,7 @@ impl Manager {
     }
 }
 
-/// What was kept of the keeper before, by its name, in the order in which it was given. Once, and before anything is opened.
+/// What was kept of the process before, or is handed to this one besides, by its name, in the order in which it was given. Once, and before anything is opened.
 pub fn inherited() -> BTreeMap<String, Vec<OwnedFd>> {
     let count = number_of(LISTEN_COUNT).filter(|_| number_of(LISTEN_PROCESS) == Some(std::process::id()));
     let names = std::env::var(LISTEN_NAMES).unwrap_or_default();
@@ -78,4 +90,22 @@ pub fn inherited() -> BTreeMap<String, Vec<OwnedFd>> {
 
 fn number_of(variable: &str) -> Option<u32> {
     std::env::var(variable).ok()?.parse().ok()
+}
+
+/// Stands in for a service manager: what it is told, with what it is given.
+#[cfg(test)]
+pub struct Told {
+    socket: Socket,
+}
+
+#[cfg(test)]
+impl Told {
+    pub fn listen(path: &Path) -> Told {
+        Told { socket: Socket::of(std::os::unix::net::UnixDatagram::bind(path).unwrap().into()) }
+    }
+
+    /// Waits for the next.
+    pub fn next(&self) -> (String, Vec<OwnedFd>) {
+        self.socket.receive().unwrap().unwrap()
+    }
 }

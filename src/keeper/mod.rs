@@ -18,7 +18,7 @@
 //! `refuses SENTENCE`, and ends without having touched anything.
 
 mod lives;
-mod manager;
+pub mod manager;
 mod oom;
 pub mod service;
 mod socket;

@@ -7,7 +7,8 @@
 //! buried, as the keeper may be the first process of a container.
 //!
 //! A keeper that is killed itself is followed by another where a service manager starts one, and has kept what it kept. The client
-//! then ends as well, by whatever hand: the next keeper's takes over from it as from any that died.
+//! then ends as well, by whatever hand: the next keeper's takes over from it as from any that died. If none does, that keeper ends for
+//! the manager to start one with what the unit says by then.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -313,6 +314,13 @@ impl Watch {
             let left = client.is_to_leave && libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0;
             match self.lives.ended(client.served(), left) {
                 Next::Ends => return Ok(Some(code_of(status))),
+                Next::Follows(_) if self.manager.is_some() && self.lives.got_nowhere() => {
+                    say(format_args!(
+                        "the client {}, like the one before: the service manager is to begin anew",
+                        how_it_ended(status)
+                    ));
+                    return Ok(Some(ExitCode::FAILURE));
+                }
                 Next::Follows(pause) => {
                     say(format_args!("the client {}; another follows", how_it_ended(status)));
                     self.starts_at = Some(Instant::now() + pause);

@@ -10,10 +10,11 @@
 //! A call may end at any of its steps: with the plugin, or because Docker waits no longer. What it has started then goes on by itself, and is
 //! waited for by whoever comes next ([`mounter`](crate::container::mounter)). `tests` has each call end before and after each step.
 //!
-//! In order: `socket` (systemd's, or one of our own), `server` (decodes, encodes), `driver` (what each call does), `host` (what it has its host
+//! In order: `socket` (systemd's, or one of our own), `calls` (connections, which outlive a plugin that systemd starts again), `server` (decodes, encodes), `driver` (what each call does), `host` (what it has its host
 //! do).
 
 mod book;
+pub mod calls;
 pub mod driver;
 mod host;
 mod protocol;

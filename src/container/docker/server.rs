@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONNECTION, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Router, extract::DefaultBodyLimit};
-use tokio::net::UnixListener;
 
+use super::calls::Calls;
 use super::driver::{Driver, DriverError};
 use super::protocol::{Answer, Capabilities, Request};
 use crate::daemon::shutdown::Shutdown;
@@ -20,14 +21,17 @@ use crate::remote::operator::OperatorError;
 const CONTENT: &str = "application/vnd.docker.plugins.v1.1+json";
 /// A name and some options.
 const REQUEST_BYTES_MAX: usize = 64 << 10;
+/// Docker makes a call again whose plugin has died, and has nothing to say then (see [`super::calls`]).
+const SAYS_NOTHING: &str = "the plugin ended before it had answered, and Docker does not say again what it had asked for \
+    (moby/moby issue 39331): do again what you have asked of Docker";
 
 /// Serves until it is told to stop; what is under way then is answered.
 ///
 /// # Errors
-/// The listener failed.
-pub async fn serve(listener: UnixListener, driver: Arc<Driver>, shutdown: Shutdown) -> io::Result<()> {
+/// What axum says; a listener that fails is tried again.
+pub async fn serve(calls: Calls, driver: Arc<Driver>, shutdown: Shutdown) -> io::Result<()> {
     let stop = async move { shutdown.wait().await };
-    axum::serve(listener, router(driver)).with_graceful_shutdown(stop).await
+    axum::serve(calls, router(driver)).with_graceful_shutdown(stop).await
 }
 
 /// A call and who answers it.
@@ -36,7 +40,10 @@ macro_rules! call {
         post(|State($driver): State<Arc<Driver>>, body: Bytes| async move {
             match read(&body) {
                 Ok($request) => answered(&$request, $answer),
-                Err(refusal) => failed(refusal),
+                Err(refusal) => {
+                    tracing::warn!("a call of Docker's was not understood: {refusal}");
+                    failed(refusal)
+                }
             }
         })
     };
@@ -52,9 +59,20 @@ fn router(driver: Arc<Driver>) -> Router {
         .route("/VolumeDriver.Unmount", call!(|driver, request| driver.unmount(&request).await))
         .route("/VolumeDriver.Path", call!(|driver, request| driver.path(&request)))
         .route("/VolumeDriver.Get", call!(|driver, request| driver.get(&request).await))
-        .route("/VolumeDriver.List", call!(|driver, request| driver.list().await))
+        .route("/VolumeDriver.List", post(list))
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+        .layer(map_response(of_one_call))
         .with_state(driver)
+}
+
+async fn list(State(driver): State<Arc<Driver>>) -> Response {
+    answered(&Request::default(), driver.list().await)
+}
+
+/// The connection ends with it.
+async fn of_one_call(mut response: Response) -> Response {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 fn activate() -> Answer {
@@ -66,8 +84,9 @@ fn capabilities() -> Answer {
 }
 
 fn read(body: &Bytes) -> Result<Request, String> {
-    // A list has nothing to say.
-    let body = if body.is_empty() { &b"{}"[..] } else { body };
+    if body.is_empty() {
+        return Err(SAYS_NOTHING.to_string());
+    }
     serde_json::from_slice(body).map_err(|error| format!("the request was not understood: {error}"))
 }
 

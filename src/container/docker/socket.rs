@@ -1,20 +1,21 @@
-//! Where Docker finds the plugin: a socket that systemd has opened for it, or one of its own.
+//! Where Docker finds the plugin: a socket that systemd has opened for it, or one of its own. With it systemd hands over the calls that the
+//! plugin before has left unanswered.
 
 use std::fs;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-/// The first that systemd hands over.
-const FIRST_HANDED: RawFd = 3;
+use super::calls::{self, Left};
+use crate::keeper::manager;
 
 /// Bound; a path of our own goes when this does.
 #[derive(Debug)]
 pub struct PluginSocket {
     listener: UnixListener,
     path: Option<PathBuf>,
+    left: Vec<Left>,
 }
 
 impl PluginSocket {
@@ -23,10 +24,13 @@ impl PluginSocket {
     /// # Errors
     /// Somebody listens there already, or the path cannot be used.
     pub fn open(path: &Path) -> io::Result<PluginSocket> {
-        match handed_over() {
-            Some(listener) => Ok(PluginSocket { listener, path: None }),
-            None => PluginSocket::bind(path),
-        }
+        let (listener, left) = handed_over();
+        let mut socket = match listener {
+            Some(listener) => PluginSocket { listener, path: None, left: Vec::new() },
+            None => PluginSocket::bind(path)?,
+        };
+        socket.left = left;
+        Ok(socket)
     }
 
     fn bind(path: &Path) -> io::Result<PluginSocket> {
@@ -43,7 +47,7 @@ impl PluginSocket {
         let listener = UnixListener::bind(path)?;
         // Whoever may speak to it may have any volume of the cluster.
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        Ok(PluginSocket { listener, path: Some(path.to_path_buf()) })
+        Ok(PluginSocket { listener, path: Some(path.to_path_buf()), left: Vec::new() })
     }
 
     /// For a runtime. The path goes when `self` does.
@@ -54,6 +58,11 @@ impl PluginSocket {
         let listener = self.listener.try_clone()?;
         listener.set_nonblocking(true)?;
         tokio::net::UnixListener::from_std(listener)
+    }
+
+    /// What the plugin before has not answered. Once.
+    pub fn left(&mut self) -> Vec<Left> {
+        std::mem::take(&mut self.left)
     }
 
     /// What it is called: its path.
@@ -72,26 +81,23 @@ impl Drop for PluginSocket {
     }
 }
 
-/// As sd_listen_fds(3): meant for this process, and one.
-fn handed_over() -> Option<UnixListener> {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
-    let (pid, count) = (number("LISTEN_PID"), number("LISTEN_FDS"));
-    // SAFETY: there are no other threads; and programs that this one starts are not meant.
-    unsafe {
-        std::env::remove_var("LISTEN_PID");
-        std::env::remove_var("LISTEN_FDS");
-        std::env::remove_var("LISTEN_FDNAMES");
+/// The socket, and calls.
+fn handed_over() -> (Option<UnixListener>, Vec<Left>) {
+    let (mut listener, mut left) = (None, Vec::new());
+    for (name, descriptors) in manager::inherited() {
+        for descriptor in descriptors {
+            if name.starts_with(calls::NAME) {
+                left.push((name.clone(), UnixStream::from(descriptor)));
+            } else {
+                listener = listener.or(Some(UnixListener::from(descriptor)));
+            }
+        }
     }
-    if pid != Some(std::process::id()) || count != Some(1) {
-        return None;
+    for variable in manager::VARIABLES {
+        // SAFETY: there are no other threads; and programs that this one starts are not meant.
+        unsafe { std::env::remove_var(variable) };
     }
-    // SAFETY: takes numbers; fails for what is no open descriptor.
-    if unsafe { libc::fcntl(FIRST_HANDED, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
-        return None;
-    }
-    // SAFETY: an open descriptor that systemd has opened for this process, and that nothing else here has.
-    let listener = UnixListener::from(unsafe { OwnedFd::from_raw_fd(FIRST_HANDED) });
-    listener.local_addr().is_ok().then_some(listener)
+    (listener.filter(|listener| listener.local_addr().is_ok()), left)
 }
 
 #[cfg(test)]
@@ -106,7 +112,7 @@ mod tests {
         assert_eq!(socket.name(), path.display().to_string());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(PluginSocket::open(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        let PluginSocket { listener, path: own } = &socket;
+        let PluginSocket { listener, path: own, .. } = &socket;
         drop((listener.try_clone().unwrap(), own.clone()));
         drop(socket);
         assert!(!path.exists());

@@ -1,5 +1,5 @@
-//! The plugin dies before and after each step of each call, and the next one goes on; or a call is given up and the plugin lives. Docker asks
-//! again, or has died as well and forgotten. Nothing may be wrong then, and in the end nothing may be left.
+//! The plugin dies before and after each step of each call, and the next one goes on; or a call is given up and the plugin lives. The call
+//! is made again, or forgotten by Docker. Nothing may be wrong then, and in the end nothing may be left.
 
 mod world;
 
@@ -150,7 +150,7 @@ impl Play {
         }
     }
 
-    /// Docker makes a call again as it was, and its user with another name for the use, but to copy into a container that goes on.
+    /// A call is made again as it was, and by Docker's user with another name for the use, but to copy into a container that goes on.
     fn mounts(&mut self, id: &'static str) {
         let mut has_waited = false;
         loop {

@@ -42,9 +42,9 @@ impl Cut {
 /// What Docker does when a call has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Docker {
-    /// The same call again, as it does while it lives.
+    /// It waits: the next plugin is given the same call (`calls`).
     AsksAgain,
-    /// It has died too: its user begins anew.
+    /// It has died too, or nobody has kept its call: its user begins anew.
     Forgets,
 }
 
