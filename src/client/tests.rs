@@ -30,6 +30,7 @@ mod bounds;
 mod exclusive;
 mod kernel;
 mod killed;
+mod killed_anywhere;
 mod locks;
 mod quota;
 mod resume;

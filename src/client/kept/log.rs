@@ -102,9 +102,11 @@ impl Noted {
         self.at
     }
 
-    /// What is noted from now on comes after what became of this one here.
+    /// What is noted from now on comes after what became of this one here. The first mark stays: a client that puts it back in front
+    /// of what came then marks it again.
     pub fn mark(&self) {
-        self.log.word(self.at + AT_MARK).store(self.log.tail(), Ordering::Release);
+        let mark = self.log.word(self.at + AT_MARK);
+        let _ = mark.compare_exchange(0, self.log.tail(), Ordering::Release, Ordering::Relaxed);
     }
 }
 

@@ -35,11 +35,29 @@ impl Process {
 
     pub async fn try_start(cluster: &Cluster, kept: Kept) -> Result<Process, CallError> {
         let (mortal, kept) = (Arc::new(Mortal::new(cluster.meta.clone())), Arc::new(kept));
-        let config = ClientConfig { kept: Some(kept.clone()), ..ClientConfig::new("v", "test") };
-        let meta = Arc::new(MetaClient::new(mortal.clone(), vec!["b:1".into(), "a:1".into()]));
-        let client = Client::start(config, meta, cluster.chunks.clone()).await?;
+        let client = Process::client(cluster, &mortal, &kept).await?;
         tokio::time::sleep(Duration::from_millis(10)).await;
         Ok(Process { client, kept, mortal })
+    }
+
+    async fn client(cluster: &Cluster, mortal: &Arc<Mortal>, kept: &Arc<Kept>) -> Result<Client, CallError> {
+        let config = ClientConfig { kept: Some(kept.clone()), ..ClientConfig::new("v", "test") };
+        let meta = Arc::new(MetaClient::new(mortal.clone(), vec!["b:1".into(), "a:1".into()]));
+        Client::start(config, meta, cluster.chunks.clone()).await
+    }
+
+    /// One that is killed while it goes on, or soon after. What the next finds.
+    pub async fn dies_going_on(cluster: &Cluster, kept: Kept, after: Duration) -> Kept {
+        let (mortal, kept) = (Arc::new(Mortal::new(cluster.meta.clone())), Arc::new(kept));
+        let mut going_on = std::pin::pin!(Process::client(cluster, &mortal, &kept));
+        let client = tokio::time::timeout(after, going_on.as_mut()).await;
+        // Before anything of it is dropped, as that ends what it keeps.
+        let left = kept.copied();
+        mortal.kill();
+        if let Ok(client) = client {
+            client.unwrap().core.stopping.send_replace(true);
+        }
+        left
     }
 
     /// What the next finds. Nothing more happens on behalf of this one.
