@@ -17,7 +17,7 @@ use crate::cli::failure::{Context, Failure, Outcome};
 use crate::cli::settings::absolute;
 use crate::cli::{dial, member, mountpoint};
 use crate::crypto::identity::Credential;
-use crate::host::mountinfo::is_dead;
+use crate::host::mountinfo::has_ended;
 use crate::net::Transport;
 use crate::remote::meta::{MetaBody, MetaClient, MetaRequest};
 use crate::remote::store::StoreStub;
@@ -45,8 +45,9 @@ fn mount(mountpoint: &Path) -> Outcome {
     let looking = place.clone();
     let look = move || {
         let looked = mountpoint::check_ours(&looking).and_then(|()| {
-            let gone = || Failure::new(format!("the process of the mount on {} is gone", looking.display()));
-            if is_dead(&looking) { Err(gone()) } else { Ok(()) }
+            let ended =
+                || Failure::new(format!("the mount on {} has ended: unmount it and mount it again", looking.display()));
+            if has_ended(&looking) { Err(ended()) } else { Ok(()) }
         });
         tell.send(looked)
     };

@@ -38,13 +38,7 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     }
     let path = std::fs::canonicalize(&path).or_fail(|| format!("{} cannot be used", path.display()))?;
     check_ours(&path)?;
-    match sync_mount(&path) {
-        // Nothing is left that waiting could save.
-        Err(error) if error.raw_os_error() == Some(libc::ESTALE) => {
-            eprintln!("{}: this mount has lost its volume; what was not stored by then is lost", path.display());
-        }
-        synced => report(synced, &path)?,
-    }
+    save(&path)?;
     let device = mounted_at(&path).ok().flatten().map(|entry| entry.device);
     let times = |device| mounts_of(device).map_or(usize::MAX, |mounts| mounts.len());
     let is_copied =
@@ -67,11 +61,25 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     Ok(())
 }
 
+/// As [`sync`], of a mount that is to end.
+fn save(path: &Path) -> Outcome {
+    match sync_mount(path) {
+        // Nothing is left that waiting could save.
+        Err(error) if error.raw_os_error() == Some(libc::ESTALE) => {
+            eprintln!("{}: this mount has lost its volume; what was not stored by then is lost", path.display());
+            Ok(())
+        }
+        synced => report(synced, path),
+    }
+}
+
 /// Ends what is unmounted here for whoever has it for himself. In this order: the kernel has seen that nobody uses it in a tree that goes
 /// with this one; it is put back for a moment, synced once more, and its connection is ended.
 fn end_copies(copy: &Copied, path: &Path) -> Outcome {
-    copy.put_at(path).or_fail(|| format!("{} cannot be unmounted everywhere", path.display()))?;
-    report(sync_mount(path), path)?;
+    let held =
+        || format!("{} is unmounted here, and held by who has a copy of it: that cannot be ended", path.display());
+    copy.put_at(path).or_fail(held)?;
+    save(path)?;
     unmount(path, libc::UMOUNT_NOFOLLOW | libc::MNT_FORCE | libc::MNT_DETACH)
 }
 

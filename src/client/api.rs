@@ -96,7 +96,8 @@ pub trait Posix: Send + Sync + 'static {
     /// Nothing can be changed through this client, whatever the kernel's mount says.
     fn read_only(&self) -> bool;
     /// Always from memory.
-    fn statfs(&self) -> SpaceReport;
+    /// Waits for nobody.
+    fn statfs(&self) -> Result<SpaceReport>;
 
     fn lookup(&self, dir: Ino, name: Name) -> impl Future<Output = Result<Attr>> + Send;
     /// `..` of a directory.

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::errand::Errand;
 use crate::host::bind::unbind;
-use crate::host::mountinfo::{MountEntry, is_dead, mounted_at, mounts_of};
+use crate::host::mountinfo::{MountEntry, has_ended, mounted_at, mounts_of};
 use crate::keeper::service;
 
 /// What `holdfast mount` ends with when the cluster has no such volume: mount(8)'s code for what cannot be mounted, which nothing else here
@@ -108,7 +108,7 @@ impl Mounter {
     ) -> Result<(), MountFailure> {
         match mounted(dir)? {
             Some(entry) if entry.is_ours() && is_gone(dir).await => {
-                tracing::warn!(dir = %dir.display(), "a mount whose process is gone is taken away");
+                tracing::warn!(dir = %dir.display(), "a mount that has ended is taken away");
                 // Out of the tree, whoever uses it.
                 self.run(errand, vec!["umount".into(), dir.display().to_string(), "-l".into()]).await?;
             }
@@ -218,10 +218,10 @@ pub fn mounted(dir: &Path) -> Result<Option<MountEntry>, MountFailure> {
     mounted_at(dir).map_err(|error| host(dir, error))
 }
 
-/// A mount is there, and its process is not.
+/// A mount is there that will never be of use again: its process is gone, or another host has taken the volume over.
 pub async fn is_gone(dir: &Path) -> bool {
     let dir = dir.to_path_buf();
-    let looked = timeout(LOOK_PATIENCE, tokio::task::spawn_blocking(move || is_dead(&dir))).await;
+    let looked = timeout(LOOK_PATIENCE, tokio::task::spawn_blocking(move || has_ended(&dir))).await;
     matches!(looked, Ok(Ok(true)))
 }
 

@@ -68,7 +68,10 @@ impl<F: Posix> Door<F> {
 
     /// In blocks of one size for both fields that name one: programs multiply with either.
     pub fn answer_statfs(&self, reply: ReplyStatfs) {
-        let space = self.fs.statfs();
+        let space = match self.fs.statfs() {
+            Ok(space) => space,
+            Err(error) => return reply.error(errno(&error)),
+        };
         let blocks = |bytes: u64| bytes / u64::from(BLOCK_BYTES);
         let free = blocks(space.free_bytes);
         let total = blocks(space.total_bytes);

@@ -8,7 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 /// Who hands out devices.
@@ -25,6 +25,8 @@ const DIRECT_IO: u32 = 16;
 /// A free device may be somebody else's before it is ours.
 const CLAIMS_MAX: usize = 64;
 const SECTOR_BYTES: u64 = 512;
+/// What is read past the cache begins and ends at multiples of a block, which is never larger.
+const PAGE_BYTES: usize = 4096;
 
 /// A device that has a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +112,17 @@ pub fn look(number: u32) -> Option<Attached> {
     let (read_only, sectors) = (whole("ro")? != 0, whole("size")?);
     let bytes = sectors.saturating_mul(SECTOR_BYTES);
     Some(Attached { number, file: OsString::from_vec(file).into(), read_only, bytes })
+}
+
+/// Reads the beginning of a device, past the kernel's cache. Waits for whoever has the file.
+///
+/// # Errors
+/// It cannot be read: nobody has the file any more.
+pub fn read_begin(number: u32) -> io::Result<()> {
+    let device = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path_of(number))?;
+    let mut buffer = vec![0; 2 * PAGE_BYTES];
+    let aligned = buffer.as_ptr().align_offset(PAGE_BYTES);
+    device.read_at(&mut buffer[aligned..aligned + PAGE_BYTES], 0).map(drop)
 }
 
 /// Lets go of the file: at once, or when the last who has the device open has closed it.

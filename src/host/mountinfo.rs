@@ -190,11 +190,21 @@ pub fn resolve_untouched(path: &Path) -> io::Result<PathBuf> {
 /// Whether a mount's process is gone: every call says "Transport endpoint is not connected". Asked by what the kernel never
 /// answers itself; attributes of the root it may know for a moment.
 pub fn is_dead(path: &Path) -> bool {
-    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    statfs_error(path) == Some(libc::ENOTCONN)
+}
+
+/// Whether it will never be a mount again that can be used: its process is gone, or says of itself that its volume is another's by
+/// now (`EIO`, which it says to this for no other reason).
+pub fn has_ended(path: &Path) -> bool {
+    matches!(statfs_error(path), Some(libc::ENOTCONN | libc::EIO))
+}
+
+fn statfs_error(path: &Path) -> Option<i32> {
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
     let mut found = MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: `path` is a NUL-terminated string and `found` room for the answer, which is not looked at.
     let failed = unsafe { libc::statfs(path.as_ptr(), found.as_mut_ptr()) } != 0;
-    failed && io::Error::last_os_error().raw_os_error() == Some(libc::ENOTCONN)
+    if failed { io::Error::last_os_error().raw_os_error() } else { None }
 }
 
 #[cfg(test)]

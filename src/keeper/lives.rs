@@ -38,6 +38,11 @@ impl Lives {
         self.done = true;
     }
 
+    /// Nobody is to follow.
+    pub fn are_over(&self) -> bool {
+        self.done
+    }
+
     /// The program that is there does not serve: it, and the one that did, are tried in turn.
     pub fn wants_the_one_before(&self) -> bool {
         self.unheard % 2 == 1

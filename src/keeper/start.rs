@@ -10,6 +10,7 @@ use std::process::Command;
 use super::manager;
 use super::oom;
 use super::socket::Socket;
+use super::watch::kill;
 use super::{KEPT, PROGRAM, SOCKET_VARIABLE};
 
 /// What is kept, by its name.
@@ -54,9 +55,16 @@ impl Start<'_> {
             .spawn()
             .map_err(|error| io::Error::new(error.kind(), format!("{} cannot be started: {error}", named.display())))?;
         drop(theirs);
-        // One that has ended already is buried soon.
-        let _ = hand_over(&ours, kept, word);
-        Ok((libc::pid_t::try_from(child.id()).map_err(io::Error::other)?, ours))
+        let pid = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
+        match hand_over(&ours, kept, word) {
+            // One that has ended already is buried soon.
+            Err(error) if !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+                // It would wait for the rest for ever.
+                kill(pid, libc::SIGKILL);
+                Err(io::Error::new(error.kind(), format!("a client cannot be given what is kept: {error}")))
+            }
+            _ => Ok((pid, ours)),
+        }
     }
 }
 

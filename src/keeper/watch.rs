@@ -116,6 +116,10 @@ impl Watch {
                     }
                 } else {
                     self.signalled(signal);
+                    if self.client.is_none() && self.lives.are_over() {
+                        say(format_args!("told to end twice, and no client runs: the mount ends"));
+                        return Ok(ExitCode::FAILURE);
+                    }
                 }
             }
             if let Some(said) = self.trial.as_ref().and_then(Trial::said) {
@@ -268,7 +272,9 @@ impl Watch {
 
     fn signalled(&mut self, signal: libc::c_int) {
         let Some(client) = &mut self.client else {
-            self.ending = Some(signal).filter(|signal| *signal != libc::SIGHUP);
+            if signal != libc::SIGHUP && self.ending.replace(signal).is_some() {
+                self.lives.is_done();
+            }
             return;
         };
         match (signal, &client.socket) {

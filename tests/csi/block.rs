@@ -10,6 +10,7 @@ use holdfast::container::csi::spec::*;
 use holdfast::host::loopdev;
 use tonic::Code::{AlreadyExists, FailedPrecondition, InvalidArgument, NotFound};
 
+use crate::node::{is_mount_point, kill_mount};
 use crate::world::{Outcome, World, capability, cases, code, ensure, good, publishing, range, staging, text, wanted};
 
 const MIB: i64 = 1 << 20;
@@ -113,6 +114,30 @@ cases! {
             let answer = good(world.controller.validate_volume_capabilities(request).await)?;
             ensure!(answer.confirmed.is_some() == is_fit, "{answer:?}");
         }
+    }
+    "a device whose mount has ended is there again when it is published again, and a volume with files is none" => |world| {
+        let (id, staged, target) = staged(world).await?;
+        good(world.publish(publishing_block(&id, &staged, &target)).await)?;
+        write(&target, 4096, b"kept").map_err(|error| error.to_string())?;
+        kill_mount(&staged).await?;
+        ensure!(write(&target, 8192, b"lost").is_err(), "it goes on without its mount");
+        let other = world.path("other");
+        good(world.publish(publishing_block(&id, &staged, &target)).await)?;
+        ensure!(read(&target, 4096)? == *b"kept" && devices(&id)? == 1, "{} devices", devices(&id)?);
+        write(&target, 4096, b"more").map_err(|error| error.to_string())?;
+        good(world.node.node_unpublish_volume(unpublishing(&id, &target)).await)?;
+        good(world.node.node_unstage_volume(unstaging(&id, &staged)).await)?;
+        let (with_files, target) = (world.volume().await?, world.path("target"));
+        good(world.stage(staging(&with_files, &other)).await)?;
+        good(world.publish(publishing(&with_files, &other, &target)).await)?;
+        std::fs::write(target.join("file"), "x").map_err(|error| error.to_string())?;
+        let staged = world.path("staging");
+        code(FailedPrecondition, world.node.node_stage_volume(staging_block(&with_files, &staged)).await)?;
+        ensure!(!is_mount_point(&staged), "what was refused is mounted");
+        good(world.node.node_unpublish_volume(unpublishing(&with_files, &target)).await)?;
+        good(world.node.node_unstage_volume(unstaging(&with_files, &other)).await)?;
+        // What the call that was refused has made, the orchestrator removes.
+        fs::remove_dir(&staged).map_err(|error| error.to_string())?;
     }
     "each step ten times over, and what was written is there again #Block/lifecycle" => |world| {
         let (id, staged, target) = staged(world).await?;

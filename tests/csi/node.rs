@@ -45,7 +45,7 @@ fn expanding(id: &str, path: &str) -> NodeExpandVolumeRequest {
     }
 }
 
-fn is_mount_point(path: &Path) -> bool {
+pub fn is_mount_point(path: &Path) -> bool {
     let here = fs::metadata(path).map(|found| found.dev()).ok();
     let above = path.parent().and_then(|parent| fs::metadata(parent).ok()).map(|found| found.dev());
     here.is_some() && here != above
@@ -104,7 +104,7 @@ async fn end_mount(staged: &Path, is_given_up: bool) -> Outcome {
 }
 
 /// Kills the processes of a mount, and whoever goes on with it.
-async fn kill_mount(staged: &Path) -> Outcome {
+pub async fn kill_mount(staged: &Path) -> Outcome {
     let kill = |pid| {
         // SAFETY: takes numbers. One that has just ended is none.
         unsafe { libc::kill(pid, libc::SIGKILL) };

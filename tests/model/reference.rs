@@ -387,9 +387,9 @@ impl Posix for Reference {
         false
     }
 
-    fn statfs(&self) -> SpaceReport {
+    fn statfs(&self) -> Result<SpaceReport> {
         let state = self.state.lock();
-        SpaceReport {
+        Ok(SpaceReport {
             total_bytes: state.capacity_bytes,
             free_bytes: state.capacity_bytes - state.allocated_bytes,
             disk_free_bytes: state.capacity_bytes - state.allocated_bytes,
@@ -397,7 +397,7 @@ impl Posix for Reference {
             inodes_free: INODES_MAX - state.inodes.len() as u64,
             tight: false,
             freeing: false,
-        }
+        })
     }
 
     async fn lookup(&self, dir: Ino, name: Name) -> Result<Attr> {

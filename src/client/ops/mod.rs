@@ -17,6 +17,7 @@ pub use self::write::was_written;
 use super::Client;
 use super::api::{DirItem, Handle, LockCall, NewInode, OpenMode, Posix, Result, WriteRequest};
 use crate::types::attr::{Attr, SetAttr};
+use crate::types::error::FsError;
 use crate::types::id::Ino;
 use crate::types::lock::{Lock, LockSpace};
 use crate::types::name::Name;
@@ -68,8 +69,13 @@ impl Posix for Client {
         self.core.read_only
     }
 
-    fn statfs(&self) -> SpaceReport {
-        self.core.space.report(self.core.memory.dirty_bytes())
+    fn statfs(&self) -> Result<SpaceReport> {
+        // By this others know a mount that has ended for good: it is asked of nobody but the process itself.
+        if self.core.is_stopping() {
+            Err(FsError::SessionExpired)
+        } else {
+            Ok(self.core.space.report(self.core.memory.dirty_bytes()))
+        }
     }
 
     async fn lookup(&self, dir: Ino, name: Name) -> Result<Attr> {

@@ -72,6 +72,7 @@ async fn says_eio(cluster: &Cluster, client: &Client, ino: Ino, handle: Handle) 
     let is_eio = |error: FsError| assert_eq!(error.errno(), libc::EIO, "{error}");
     is_eio(client.read(ino, handle, 0, 9).await.unwrap_err());
     is_eio(client.getattr(ino).await.unwrap_err());
+    is_eio(client.statfs().unwrap_err());
     is_eio(client.make(Ino::ROOT, name("late"), new(NewNode::Dir)).await.unwrap_err());
     let wrote = client.write(ino, handle, at(0, b"late")).await;
     is_eio(wrote.and(client.fsync(ino, Some(handle)).await).unwrap_err());

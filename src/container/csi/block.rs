@@ -2,11 +2,17 @@
 //!
 //! The file is called by the volume's name, which tells the kernel's list of loop devices whose a device is, also when the mount that it
 //! was attached by is gone with a container. Which targets have a device is read off the table of mounts. Nothing is remembered.
+//!
+//! A device lives as long as the mount below it, which may be another than the one that is staged now: one that is not read any more is
+//! taken from its target when that is published again, and let go of when no target has it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tonic::Status;
 
 use super::node::host;
@@ -22,6 +28,16 @@ use crate::host::mountinfo::{MountEntry, mounted_at, mounts};
 const FILE_PREFIX: &str = "holdfast-block-";
 /// What the kernel shows of a file whose name is gone.
 const DELETED: &str = " (deleted)";
+
+/// For a look at a device whose cluster may be away.
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How a device is to be at a target.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish {
+    pub read_only: bool,
+    pub is_for_one: bool,
+}
 
 /// The one volume's file, and devices.
 #[derive(Clone, Debug)]
@@ -41,10 +57,20 @@ impl Block {
     /// Has the file there, as large as the volume, or as is asked for; never smaller than it was. How large it is then.
     ///
     /// # Errors
-    /// The volume does not take it.
+    /// The volume does not take it. `DirectoryNotEmpty`: it has files, and none of ours: somebody uses it as a filesystem.
     pub fn fill(&self, staging: &Path, at_least: u64) -> io::Result<u64> {
-        let options = || OpenOptions::new().read(true).write(true).create(true).truncate(false).to_owned();
-        let file = options().open(self.file(staging))?;
+        let (path, mut options) = (self.file(staging), OpenOptions::new());
+        options.read(true).write(true);
+        let file = match options.open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if fs::read_dir(staging)?.next().is_some() {
+                    let why = "the volume has files: it is no block device";
+                    return Err(io::Error::new(io::ErrorKind::DirectoryNotEmpty, why));
+                }
+                options.create(true).open(&path)?
+            }
+            opened => opened?,
+        };
         let has = file.metadata()?.len();
         let wanted = space(staging)?.max(at_least);
         if wanted <= has {
@@ -59,8 +85,44 @@ impl Block {
     ///
     /// # Errors
     /// The volume does not take it, or the kernel's list cannot be read.
-    pub fn fill_unless_attached(&self, staging: &Path) -> io::Result<()> {
-        if self.devices()?.is_empty() { self.fill(staging, 0).map(drop) } else { Ok(()) }
+    pub fn fill_unless_attached(&self, staging: &Path, ended: &[u32]) -> io::Result<()> {
+        if self.devices()?.iter().any(|device| !ended.contains(&device.number)) {
+            return Ok(());
+        }
+        self.fill(staging, 0).map(drop)
+    }
+
+    /// Devices that cannot be read any more: the mount below them has ended. One that does not answer soon waits for its cluster.
+    ///
+    /// # Errors
+    /// The kernel's list cannot be read.
+    pub async fn ended(&self) -> io::Result<Vec<u32>> {
+        let mut ended = Vec::new();
+        for Attached { number, .. } in self.devices()? {
+            let reading = spawn_blocking(move || loopdev::read_begin(number));
+            if matches!(timeout(LOOK_PATIENCE, reading).await, Ok(Ok(Err(_)))) {
+                ended.push(number);
+            }
+        }
+        Ok(ended)
+    }
+
+    /// Takes those from the target, and lets go of the ones that no target has.
+    fn take_away(&self, ended: &[u32], target: &Path) -> io::Result<()> {
+        while mounted_at(target)?.and_then(|entry| number_of(&entry)).is_some_and(|number| ended.contains(&number)) {
+            unbind(target)?;
+        }
+        self.let_go(|device| ended.contains(&device.number))
+    }
+
+    /// Of those that no target has.
+    fn let_go(&self, which: impl Fn(&Attached) -> bool) -> io::Result<()> {
+        for device in self.devices()?.iter().filter(|device| which(device)) {
+            if targets_of(std::slice::from_ref(device))?.is_empty() {
+                loopdev::detach(device.number)?;
+            }
+        }
+        Ok(())
     }
 
     /// # Errors
@@ -82,13 +144,16 @@ impl Block {
         Ok(self.devices()?.into_iter().find(|device| is_of(&entry, device)))
     }
 
-    /// Has the device at the target, which may have it already.
+    /// Has the device at the target, which may have it already. `ended`: what [`Block::ended`] has found.
     ///
     /// # Errors
     /// The target is another's, or the device is there or elsewhere otherwise; or the host cannot do it.
-    pub fn publish(&self, staging: &Path, target: &Path, read_only: bool, is_for_one: bool) -> Result<(), Status> {
+    pub fn publish(&self, staging: &Path, target: &Path, wish: &Wish, ended: &[u32]) -> Result<(), Status> {
+        let Wish { read_only, is_for_one } = *wish;
         let failed = |error: io::Error| host(target, &error);
-        let devices = self.devices().map_err(failed)?;
+        self.take_away(ended, target).map_err(failed)?;
+        let mut devices = self.devices().map_err(failed)?;
+        devices.retain(|device| !ended.contains(&device.number));
         let otherwise = || Status::already_exists("the volume is there already, to be written or read otherwise");
         if devices.iter().any(|device| device.read_only != read_only) {
             return Err(otherwise());
@@ -153,12 +218,7 @@ impl Block {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        for device in self.devices()? {
-            if targets_of(std::slice::from_ref(&device))?.is_empty() {
-                loopdev::detach(device.number)?;
-            }
-        }
-        Ok(())
+        self.let_go(|_| true)
     }
 
     /// Devices become as large as the file is.

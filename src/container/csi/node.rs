@@ -12,10 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
-use tonic::Status;
+use tonic::{Code, Status};
 
-use super::block::Block;
+use super::block::{self, Block};
 use super::capability::Use;
 use super::ephemeral::{Ephemerals, is_ephemeral};
 use super::fault::needed;
@@ -33,8 +32,6 @@ use crate::host::mountinfo::{MountEntry, mounts, mounts_of, resolve_untouched};
 use crate::remote::operator::Operator;
 use crate::types::volume::NewVolume;
 
-/// For what is asked through a mount.
-const LOOK_PATIENCE: Duration = Duration::from_secs(10);
 /// The name of a secret: the credential file of a client, whole.
 const CREDENTIAL_SECRET: &str = "credential";
 const CLUSTER_AWAY: &str = "the cluster does not answer";
@@ -197,11 +194,30 @@ impl NodeService {
         device.ok_or_else(missing).map(Some)
     }
 
+    /// Has the file of a device there. A volume that is refused as one is not left mounted.
+    async fn fill(&self, id: &str, staging: PathBuf) -> Result<(), Status> {
+        let (turn, block, place) = (self.turns.take(id)?, Block::of(id), staging.clone());
+        let ended = block.ended().await.map_err(|error| host(&staging, &error))?;
+        let fill = move || match block.fill_unless_attached(&place, &ended) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                Err(Status::failed_precondition(error.to_string()))
+            }
+            filled => filled.map_err(|error| host(&place, &error)),
+        };
+        let filled = self.patience.on_host(turn, fill).await;
+        if filled.as_ref().is_err_and(|refused| refused.code() == Code::FailedPrecondition) {
+            self.unmount(self.turns.take(id)?, &staging, true, || Ok(())).await?;
+        }
+        filled
+    }
+
     /// Has a device and its file as large as the volume is now, and as is asked for.
     async fn grow(&self, block: Block, id: &str, at_least: u64) -> Result<i64, Status> {
         let turn = self.turns.take(id)?;
         let all = mounts().map_err(|error| host(Path::new("/proc"), &error))?;
-        let staging = all.into_iter().find(|entry| entry.is_volume(id)).map(|entry| entry.target);
+        // Somebody else may have mounted a volume of that name.
+        let is_staged = |entry: &MountEntry| self.staged.note(&entry.target).is_some_and(|note| note.is_block);
+        let staging = all.into_iter().find(|entry| entry.is_volume(id) && is_staged(entry)).map(|entry| entry.target);
         let staging = staging.ok_or_else(|| Status::not_found(format!("volume {id} is not staged")))?;
         let bytes = Arc::new(AtomicU64::new(0));
         let told = bytes.clone();
@@ -274,7 +290,7 @@ fn is_elsewhere(place: &Path) -> bool {
 }
 
 /// Has new files belong to the group that a pod asks for: by the root's set-group-id, whatever there is below it already. Changes nothing
-/// that is so.
+/// that is so. Waits for the cluster: the volume's turn is not to end before this does, or a group of before could have it later.
 async fn give_to_group(dir: PathBuf, group: u32) -> Result<(), Status> {
     let giving = spawn_blocking(move || -> io::Result<()> {
         let found = fs::metadata(&dir)?;
@@ -286,11 +302,8 @@ async fn give_to_group(dir: PathBuf, group: u32) -> Result<(), Status> {
         }
         Ok(())
     });
-    match timeout(LOOK_PATIENCE, giving).await {
-        Ok(Ok(Ok(()))) => Ok(()),
-        Ok(Ok(Err(error))) => Err(Status::unavailable(format!("the volume cannot be given to group {group}: {error}"))),
-        Ok(Err(_)) | Err(_) => Err(Status::unavailable("the volume does not answer")),
-    }
+    let given = giving.await.map_err(|error| Status::internal(error.to_string()))?;
+    given.map_err(|error| Status::unavailable(format!("the volume cannot be given to group {group}: {error}")))
 }
 
 impl Node for NodeService {
@@ -326,10 +339,7 @@ impl Node for NodeService {
         let wish = Wish { usage: &wish, read_only, secrets: Secrets::OfCall(&request.secrets) };
         self.mount(turn, id, &staging, wish).await?;
         if is_block {
-            let turn = self.turns.take(id)?;
-            let block = Block::of(id);
-            let filled = move || block.fill_unless_attached(&staging).map_err(|error| host(&staging, &error));
-            self.patience.on_host(turn, filled).await?;
+            self.fill(id, staging).await?;
         }
         Ok(NodeStageVolumeResponse {})
     }
@@ -371,8 +381,9 @@ impl Node for NodeService {
         let read_only = request.readonly || wish.is_read_only();
         if wish.is_block {
             let block = Block::of(id);
-            let is_for_one = wish.is_for_one();
-            self.patience.on_host(turn, move || block.publish(&staging, &target, read_only, is_for_one)).await?;
+            let ended = block.ended().await.map_err(|error| host(&target, &error))?;
+            let wish = block::Wish { read_only, is_for_one: wish.is_for_one() };
+            self.patience.on_host(turn, move || block.publish(&staging, &target, &wish, &ended)).await?;
             return Ok(NodePublishVolumeResponse {});
         }
         if is_published(&staged, &staging, &target, &wish, read_only)? {
