@@ -18,7 +18,7 @@ use crate::cli::failure::{Context, Failure, Outcome};
 use crate::cli::mountpoint::check_ours;
 use crate::fuse::control::{sync_mount, unmount_as_user};
 use crate::host::bind::Copied;
-use crate::host::mountinfo::{is_copied_elsewhere, is_dead, mounted_at, mounts_of, resolve_untouched};
+use crate::host::mountinfo::{is_dead, is_mounted_elsewhere, mounted_at, mounts_of, resolve_untouched};
 use crate::host::presence;
 
 /// What the process of a mount may still have to do.
@@ -41,12 +41,13 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     save(&path)?;
     let device = mounted_at(&path).ok().flatten().map(|entry| entry.device);
     let times = |device| mounts_of(device).map_or(usize::MAX, |mounts| mounts.len());
-    let is_copied =
-        |device: &(u32, u32)| entirely && times(*device) == 1 && is_copied_elsewhere(*device).unwrap_or(false);
-    let copy = device.filter(is_copied).map(|_| Copied::of(&path)).transpose();
+    let is_elsewhere = |device: &(u32, u32)| is_mounted_elsewhere(*device).unwrap_or(false);
+    let may_stay = device.filter(|device| entirely && times(*device) == 1 && is_elsewhere(device));
+    let copy = may_stay.map(|_| Copied::of(&path)).transpose();
     let copy = copy.or_fail(|| format!("{} cannot be unmounted", path.display()))?;
     unmount(&path, flags)?;
-    if let Some(copy) = copy {
+    // What goes along with this tree is gone there as well.
+    if let Some(copy) = copy.filter(|_| may_stay.as_ref().is_some_and(is_elsewhere)) {
         end_copies(&copy, &path)?;
     }
     // One that is detached lives on with its users, and one that is found elsewhere too lives on there.

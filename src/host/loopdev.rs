@@ -8,7 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 
 /// Who hands out devices.
@@ -18,6 +18,7 @@ const SYS_BLOCK: &str = "/sys/block";
 const GET_FREE: libc::Ioctl = 0x4C82;
 const CONFIGURE: libc::Ioctl = 0x4C0A;
 const CLR_FD: libc::Ioctl = 0x4C01;
+const GET_STATUS: libc::Ioctl = 0x4C05;
 const SET_CAPACITY: libc::Ioctl = 0x4C07;
 const READ_ONLY: u32 = 1;
 const AUTOCLEAR: u32 = 4;
@@ -25,8 +26,6 @@ const DIRECT_IO: u32 = 16;
 /// A free device may be somebody else's before it is ours.
 const CLAIMS_MAX: usize = 64;
 const SECTOR_BYTES: u64 = 512;
-/// What is read past the cache begins and ends at multiples of a block, which is never larger.
-const PAGE_BYTES: usize = 4096;
 
 /// A device that has a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +65,13 @@ struct LoopConfig {
     file_name: [u8; 64],
     keys: [u8; 96],
     reserved: [u64; 10],
+}
+
+/// `struct loop_info64`, of which the first word is looked at.
+#[repr(C)]
+struct LoopInfo {
+    filesystem: u64,
+    rest: [u64; 28],
 }
 
 /// A free device gets the file, under this name of at most 63 bytes. It is open to be read and written.
@@ -114,15 +120,17 @@ pub fn look(number: u32) -> Option<Attached> {
     Some(Attached { number, file: OsString::from_vec(file).into(), read_only, bytes })
 }
 
-/// Reads the beginning of a device, past the kernel's cache. Waits for whoever has the file.
+/// The filesystem that a device's file is on, by its number: `(major, minor)`. Asks the filesystem for the file's attributes, and waits for
+/// it as whoever looks at a file does.
 ///
 /// # Errors
-/// It cannot be read: nobody has the file any more.
-pub fn read_begin(number: u32) -> io::Result<()> {
-    let device = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path_of(number))?;
-    let mut buffer = vec![0; 2 * PAGE_BYTES];
-    let aligned = buffer.as_ptr().align_offset(PAGE_BYTES);
-    device.read_at(&mut buffer[aligned..aligned + PAGE_BYTES], 0).map(drop)
+/// The filesystem does not tell: that of a mount which has ended. Or the device has no file.
+pub fn lies_on(number: u32) -> io::Result<(u32, u32)> {
+    let device = File::open(path_of(number))?;
+    let mut told = LoopInfo { filesystem: 0, rest: [0; 28] };
+    // SAFETY: an open descriptor, and room for what is told.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), GET_STATUS, &raw mut told) })?;
+    Ok((libc::major(told.filesystem), libc::minor(told.filesystem)))
 }
 
 /// Lets go of the file: at once, or when the last who has the device open has closed it.

@@ -28,8 +28,6 @@ pub struct MountEntry {
     pub read_only: bool,
     /// What is mounted below it is seen by others who have it as well, in containers too.
     pub shared: bool,
-    /// It goes when the one that it was copied from does.
-    pub follows: bool,
 }
 
 impl MountEntry {
@@ -81,19 +79,19 @@ pub fn users_of(device: (u32, u32), place: &Path) -> io::Result<usize> {
     Ok(tables.iter().filter(|mountinfo| is_used(mountinfo, device, &places)).count())
 }
 
-/// Whether some other namespace has a mount of this device for itself: unmounted here, it stays there. Only namespaces of processes that
-/// are seen from here count.
+/// Whether some other namespace has a mount of this device. Unmounted here, it stays there if that has it for itself: whether it has,
+/// its table does not say, as it is the place around a mount that goes along or does not. Only namespaces of processes that are seen from here count.
 ///
 /// # Errors
 /// `/proc` is not mounted.
-pub fn is_copied_elsewhere(device: (u32, u32)) -> io::Result<bool> {
+pub fn is_mounted_elsewhere(device: (u32, u32)) -> io::Result<bool> {
     let here = HashSet::from([fs::read_link("/proc/self/ns/mnt")?]);
-    Ok(tables_but(here)?.iter().any(|mountinfo| is_copied(mountinfo, device)))
+    Ok(tables_but(here)?.iter().any(|mountinfo| has(mountinfo, device)))
 }
 
-fn is_copied(mountinfo: &[u8], device: (u32, u32)) -> bool {
+fn has(mountinfo: &[u8], device: (u32, u32)) -> bool {
     let mut entries = mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line);
-    entries.any(|entry| entry.device == device && !entry.shared && !entry.follows)
+    entries.any(|entry| entry.device == device)
 }
 
 /// What is mounted in each namespace, but for those that were seen.
@@ -151,7 +149,6 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
         source: text(fields.get(dash + 2)?),
         read_only: fields.get(5)?.split(|byte| *byte == b',').any(|option| option == b"ro"),
         shared: fields.get(6..dash)?.iter().any(|field| field.starts_with(b"shared:")),
-        follows: fields.get(6..dash)?.iter().any(|field| field.starts_with(b"master:")),
     })
 }
 
@@ -237,12 +234,10 @@ mod tests {
     }
 
     #[test]
-    fn who_has_a_mount_for_itself_keeps_it() {
-        assert!(is_copied(b"40 39 0:30 / /rootfs/data rw - fuse.holdfast a:1:/www rw\n", (0, 30)));
-        assert!(!is_copied(b"40 39 0:30 / /rootfs/data rw - fuse.holdfast a:1:/www rw\n", (0, 31)));
-        for follows in ["shared:7", "master:7", "shared:8 master:7"] {
-            let line = format!("40 39 0:30 / /rootfs/data rw {follows} - fuse.holdfast a:1:/www rw\n");
-            assert!(!is_copied(line.as_bytes(), (0, 30)), "{follows}");
+    fn what_a_table_has_is_known_by_its_device() {
+        for propagation in ["", "shared:7 ", "master:7 ", "shared:8 master:7 "] {
+            let line = format!("40 39 0:30 / /rootfs/data rw {propagation}- fuse.holdfast a:1:/www rw\n");
+            assert!(has(line.as_bytes(), (0, 30)) && !has(line.as_bytes(), (0, 31)), "{line}");
         }
     }
 

@@ -72,3 +72,55 @@ impl Trial {
         self.said.take().unwrap_or_else(|| Said::Refuses(format!("it {how}")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trial() -> (Trial, Socket) {
+        let (ours, theirs) = Socket::pair().unwrap();
+        // It is no process that would have to be ended.
+        (Trial::of(0, ours), theirs)
+    }
+
+    fn refuses(why: &str) -> Option<Said> {
+        Some(Said::Refuses(why.to_string()))
+    }
+
+    #[test]
+    fn what_is_said_first_holds() {
+        let (mut trial, other) = self::trial();
+        assert_eq!(trial.said(), None);
+        for word in ["refuses what is kept is of version 9", "fits"] {
+            other.send(word, &[]).unwrap();
+            trial.listen();
+        }
+        assert_eq!(trial.said(), refuses("what is kept is of version 9"));
+    }
+
+    #[test]
+    fn who_fits_may_end_in_any_way() {
+        let (mut trial, other) = self::trial();
+        other.send("fits", &[]).unwrap();
+        drop(other);
+        assert_eq!(trial.ended("has ended with 1"), Said::Fits);
+    }
+
+    #[test]
+    fn who_ends_without_a_word_or_means_nothing_does_not_fit() {
+        let (mut trial, other) = self::trial();
+        drop(other);
+        assert_eq!(Some(trial.ended("has ended with 2")), refuses("it has ended with 2"));
+        let (mut trial, other) = self::trial();
+        other.send("what", &[]).unwrap();
+        trial.listen();
+        assert_eq!(trial.said(), refuses("it says \"what\", which means nothing"));
+    }
+
+    #[test]
+    fn who_says_nothing_in_time_does_not_fit() {
+        let (mut trial, _other) = self::trial();
+        trial.until = Instant::now();
+        assert_eq!(trial.said(), refuses("it says nothing"));
+    }
+}

@@ -117,7 +117,8 @@ impl Watch {
                 } else {
                     self.signalled(signal);
                     if self.client.is_none() && self.lives.are_over() {
-                        say(format_args!("told to end twice, and no client runs: the mount ends"));
+                        say(format_args!("told to end twice, and no client runs: the mount is given up"));
+                        self.manager.iter().for_each(|manager| self.kept.keys().for_each(|name| manager.forget(name)));
                         return Ok(ExitCode::FAILURE);
                     }
                 }

@@ -120,7 +120,8 @@ async fn what_was_sealed_stays_in_front_however_many_die_going_on() {
     cluster.chunks.away.store(true, Ordering::Relaxed);
     write(&first, ino, handle, 0, &pattern(200_000, 1)).await;
     let then = Time { sec: 77, nsec: 5 };
-    first.setattr(ino, SetAttr { mtime: Some(SetTime::At(then)), ..SetAttr::default() }).await.unwrap();
+    let set = SetAttr { mtime: Some(SetTime::At(then)), mode: Some(0o4755), ..SetAttr::default() };
+    first.setattr(ino, set).await.unwrap();
     let mut left = first.kill();
     for _ in 0..3 {
         left = Process::dies_going_on(&cluster, left, Duration::from_millis(300)).await;
@@ -128,7 +129,8 @@ async fn what_was_sealed_stays_in_front_however_many_die_going_on() {
     cluster.chunks.away.store(false, Ordering::Relaxed);
     let last = Process::start(&cluster, left).await;
     assert_eq!((last.sync().await, last.core.journal.failures()), (Ok(()), 0));
-    assert_eq!(cluster.meta.attr(ino).unwrap().mtime, then);
+    let attr = cluster.meta.attr(ino).unwrap();
+    assert_eq!((attr.mtime, attr.mode), (then, 0o4755));
     assert_eq!(seen_by_another(&cluster, "f").await.unwrap(), pattern(200_000, 1));
 }
 

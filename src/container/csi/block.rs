@@ -3,9 +3,11 @@
 //! The file is called by the volume's name, which tells the kernel's list of loop devices whose a device is, also when the mount that it
 //! was attached by is gone with a container. Which targets have a device is read off the table of mounts. Nothing is remembered.
 //!
-//! A device lives as long as the mount below it, which may be another than the one that is staged now: one that is not read any more is
-//! taken from its target when that is published again, and let go of when no target has it.
+//! A device lives as long as the mount below it, which may be another than the one that is staged now, and of a cluster that has a volume of
+//! the same name: the kernel knows of each on which mount it lies. One whose mount has ended is taken from its target when that is
+//! published again, and let go of when no target has it. No device is read: that could not be ended while the cluster is away.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,7 +24,7 @@ use super::stats::space;
 use crate::container::mounter::MountFailure;
 use crate::host::bind::{bind, unbind};
 use crate::host::loopdev::{self, Attached, How};
-use crate::host::mountinfo::{MountEntry, mounted_at, mounts};
+use crate::host::mountinfo::{MountEntry, mounted_at, mounts, mounts_of};
 
 /// Before the name of the volume.
 const FILE_PREFIX: &str = "holdfast-block-";
@@ -37,6 +39,15 @@ const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Wish {
     pub read_only: bool,
     pub is_for_one: bool,
+}
+
+/// Devices of a volume's name. One that is neither here nor there is another cluster's.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    /// Of the mount that is staged.
+    ours: BTreeSet<u32>,
+    /// Of mounts that have ended.
+    ended: BTreeSet<u32>,
 }
 
 /// The one volume's file, and devices.
@@ -85,30 +96,36 @@ impl Block {
     ///
     /// # Errors
     /// The volume does not take it, or the kernel's list cannot be read.
-    pub fn fill_unless_attached(&self, staging: &Path, ended: &[u32]) -> io::Result<()> {
-        if self.devices()?.iter().any(|device| !ended.contains(&device.number)) {
-            return Ok(());
-        }
-        self.fill(staging, 0).map(drop)
+    pub fn fill_unless_attached(&self, staging: &Path, standing: &Standing) -> io::Result<()> {
+        if standing.ours.is_empty() { self.fill(staging, 0).map(drop) } else { Ok(()) }
     }
 
-    /// Devices that cannot be read any more: the mount below them has ended. One that does not answer soon waits for its cluster.
+    /// What devices there are of that name, for a mount by its number. One whose mount does not answer soon waits for its cluster, as this
+    /// one may.
     ///
     /// # Errors
-    /// The kernel's list cannot be read.
-    pub async fn ended(&self) -> io::Result<Vec<u32>> {
-        let mut ended = Vec::new();
+    /// A list of the kernel's cannot be read.
+    pub async fn standing(&self, staged: (u32, u32)) -> io::Result<Standing> {
+        let mut standing = Standing::default();
         for Attached { number, .. } in self.devices()? {
-            let reading = spawn_blocking(move || loopdev::read_begin(number));
-            if matches!(timeout(LOOK_PATIENCE, reading).await, Ok(Ok(Err(_)))) {
-                ended.push(number);
+            let looking = spawn_blocking(move || loopdev::lies_on(number));
+            let has_ended = match timeout(LOOK_PATIENCE, looking).await {
+                Ok(Ok(Ok(device))) if device != staged => mounts_of(device)?.is_empty(),
+                Ok(Ok(Err(error))) => matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::EIO)),
+                Ok(Ok(Ok(_)) | Err(_)) | Err(_) => {
+                    standing.ours.insert(number);
+                    false
+                }
+            };
+            if has_ended {
+                standing.ended.insert(number);
             }
         }
-        Ok(ended)
+        Ok(standing)
     }
 
     /// Takes those from the target, and lets go of the ones that no target has.
-    fn take_away(&self, ended: &[u32], target: &Path) -> io::Result<()> {
+    fn take_away(&self, ended: &BTreeSet<u32>, target: &Path) -> io::Result<()> {
         while mounted_at(target)?.and_then(|entry| number_of(&entry)).is_some_and(|number| ended.contains(&number)) {
             unbind(target)?;
         }
@@ -144,16 +161,16 @@ impl Block {
         Ok(self.devices()?.into_iter().find(|device| is_of(&entry, device)))
     }
 
-    /// Has the device at the target, which may have it already. `ended`: what [`Block::ended`] has found.
+    /// Has the device at the target, which may have it already. `standing`: as was found just now.
     ///
     /// # Errors
     /// The target is another's, or the device is there or elsewhere otherwise; or the host cannot do it.
-    pub fn publish(&self, staging: &Path, target: &Path, wish: &Wish, ended: &[u32]) -> Result<(), Status> {
+    pub fn publish(&self, staging: &Path, target: &Path, wish: &Wish, standing: &Standing) -> Result<(), Status> {
         let Wish { read_only, is_for_one } = *wish;
         let failed = |error: io::Error| host(target, &error);
-        self.take_away(ended, target).map_err(failed)?;
+        self.take_away(&standing.ended, target).map_err(failed)?;
         let mut devices = self.devices().map_err(failed)?;
-        devices.retain(|device| !ended.contains(&device.number));
+        devices.retain(|device| standing.ours.contains(&device.number));
         let otherwise = || Status::already_exists("the volume is there already, to be written or read otherwise");
         if devices.iter().any(|device| device.read_only != read_only) {
             return Err(otherwise());
@@ -261,7 +278,6 @@ mod tests {
             source: "devtmpfs".into(),
             read_only: false,
             shared: false,
-            follows: false,
         };
         assert_eq!(number_of(&entry("/loop12", "devtmpfs")), Some(12));
         for (root, fs_type) in

@@ -197,8 +197,9 @@ impl NodeService {
     /// Has the file of a device there. A volume that is refused as one is not left mounted.
     async fn fill(&self, id: &str, staging: PathBuf) -> Result<(), Status> {
         let (turn, block, place) = (self.turns.take(id)?, Block::of(id), staging.clone());
-        let ended = block.ended().await.map_err(|error| host(&staging, &error))?;
-        let fill = move || match block.fill_unless_attached(&place, &ended) {
+        let staged = mounted(&staging)?.map(|entry| entry.device).unwrap_or_default();
+        let standing = block.standing(staged).await.map_err(|error| host(&staging, &error))?;
+        let fill = move || match block.fill_unless_attached(&place, &standing) {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
                 Err(Status::failed_precondition(error.to_string()))
             }
@@ -381,9 +382,9 @@ impl Node for NodeService {
         let read_only = request.readonly || wish.is_read_only();
         if wish.is_block {
             let block = Block::of(id);
-            let ended = block.ended().await.map_err(|error| host(&target, &error))?;
+            let standing = block.standing(staged.device).await.map_err(|error| host(&target, &error))?;
             let wish = block::Wish { read_only, is_for_one: wish.is_for_one() };
-            self.patience.on_host(turn, move || block.publish(&staging, &target, &wish, &ended)).await?;
+            self.patience.on_host(turn, move || block.publish(&staging, &target, &wish, &standing)).await?;
             return Ok(NodePublishVolumeResponse {});
         }
         if is_published(&staged, &staging, &target, &wish, read_only)? {

@@ -6,7 +6,7 @@
 //! is handed the connection, reads the same call from its beginning, and answers.
 //!
 //! In order: accepted, kept, read, answered, taken, forgotten, closed. A connection has one call, as there would be no beginning otherwise;
-//! one that is closed without an answer is left to the next plugin. Where there is no service manager a call ends with the plugin.
+//! one that is closed in order without an answer is left to the next plugin. Where there is no service manager a call ends with the plugin.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -102,23 +102,35 @@ pub struct Call {
     name: String,
     manager: Option<Arc<Manager>>,
     is_answered: bool,
+    /// Answered, or left to the next plugin.
+    is_over: bool,
+}
+
+/// What has become of none of the two has failed: Docker is not to wait for it.
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.forget();
+        }
+    }
 }
 
 impl Call {
     /// What is said on it is read from its beginning, whoever has looked at it before.
     fn begin(stream: UnixStream, name: String, manager: Option<Arc<Manager>>) -> io::Result<Call> {
+        let call = Call { stream, name, manager, is_answered: false, is_over: false };
         let offset: libc::c_int = 0;
         // SAFETY: an open socket, and a number with its size.
         let set = unsafe {
             libc::setsockopt(
-                stream.as_raw_fd(),
+                call.stream.as_raw_fd(),
                 libc::SOL_SOCKET,
                 libc::SO_PEEK_OFF,
                 (&raw const offset).cast(),
                 size_of_val(&offset) as u32,
             )
         };
-        if set < 0 { Err(io::Error::last_os_error()) } else { Ok(Call { stream, name, manager, is_answered: false }) }
+        if set < 0 { Err(io::Error::last_os_error()) } else { Ok(call) }
     }
 
     /// From where it was looked at last.
@@ -133,6 +145,10 @@ impl Call {
     fn end(&self) {
         let mut part = [0; PART_BYTES];
         while matches!(self.stream.try_read(&mut part), Ok(1..)) {}
+        self.forget();
+    }
+
+    fn forget(&self) {
         if let Some(manager) = &self.manager {
             manager.forget(&self.name);
         }
@@ -167,6 +183,7 @@ impl AsyncWrite for Call {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.is_over = true;
         if !self.is_answered {
             return Poll::Ready(Ok(()));
         }
@@ -227,14 +244,15 @@ mod tests {
         let name = said.strip_prefix("FDSTORE=1\nFDNAME=").unwrap().to_string();
         assert!(name.starts_with(NAME), "{name}");
         assert_eq!(was_read.recv_timeout(PATIENCE).unwrap(), "name");
-        drop(first);
+        // Who is killed drops nothing.
+        std::mem::forget(first);
 
         // The manager keeps its own, whoever has been given a copy.
         let kept = StdStream::from(kept.pop().unwrap());
         let left = || vec![(name.clone(), kept.try_clone().unwrap())];
         let second = plugin(dir.path(), left(), read.clone(), false);
         assert_eq!(was_read.recv_timeout(PATIENCE).unwrap(), "name");
-        drop(second);
+        std::mem::forget(second);
 
         let _third = plugin(dir.path(), left(), read, true);
         let mut answer = String::new();
@@ -242,6 +260,18 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\nname"), "{answer}");
         let (said, _) = told.next();
         assert_eq!(said, format!("FDSTOREREMOVE=1\nFDNAME={name}"));
+    }
+
+    #[tokio::test]
+    async fn a_call_that_fails_here_is_kept_by_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let told = Told::listen(&dir.path().join("manager"));
+        let manager = Some(Arc::new(Manager::at(&dir.path().join("manager")).unwrap()));
+        let (mut docker, stream) = UnixStream::pair().unwrap();
+        // As when its task panics.
+        drop(Call::begin(stream, "call-1".to_string(), manager).unwrap());
+        assert_eq!(told.next().0, "FDSTOREREMOVE=1\nFDNAME=call-1");
+        assert_eq!(docker.read(&mut [0; 9]).await.unwrap(), 0);
     }
 
     #[tokio::test]
