@@ -41,10 +41,19 @@ pub(super) struct Wish {
     pub is_for_one: bool,
 }
 
-/// Devices of a volume's name. One that is neither here nor there is another cluster's.
+/// What a device of a volume's name lies on.
+enum Whose {
+    /// The volume, by this mount or another one.
+    Ours,
+    /// Another cluster's volume.
+    Anothers,
+    /// A mount that has ended.
+    Nobodys,
+}
+
+/// Devices of a volume's name, without those of other clusters.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
-    /// Of the mount that is staged.
     ours: BTreeSet<u32>,
     /// Of mounts that have ended.
     ended: BTreeSet<u32>,
@@ -100,28 +109,50 @@ impl Block {
         if standing.ours.is_empty() { self.fill(staging, 0).map(drop) } else { Ok(()) }
     }
 
-    /// What devices there are of that name, for a mount by its number. One whose mount does not answer soon waits for its cluster, as this
-    /// one may.
+    /// What devices there are of that name, for the mount that is staged and well.
     ///
     /// # Errors
-    /// A list of the kernel's cannot be read.
-    pub async fn standing(&self, staged: (u32, u32)) -> io::Result<Standing> {
+    /// A list of the kernel's cannot be read. `TimedOut`: it is not known whose a device is, as its cluster is away.
+    pub async fn standing(&self, staged: &MountEntry) -> io::Result<Standing> {
         let mut standing = Standing::default();
-        for Attached { number, .. } in self.devices()? {
-            let looking = spawn_blocking(move || loopdev::lies_on(number));
-            let has_ended = match timeout(LOOK_PATIENCE, looking).await {
-                Ok(Ok(Ok(device))) if device != staged => mounts_of(device)?.is_empty(),
-                Ok(Ok(Err(error))) => matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::EIO)),
-                Ok(Ok(Ok(_)) | Err(_)) | Err(_) => {
-                    standing.ours.insert(number);
-                    false
-                }
+        for device in self.devices()? {
+            match self.whose(&device, staged).await? {
+                Whose::Ours => standing.ours.insert(device.number),
+                Whose::Nobodys => standing.ended.insert(device.number),
+                Whose::Anothers => false,
             };
-            if has_ended {
-                standing.ended.insert(number);
-            }
         }
         Ok(standing)
+    }
+
+    async fn whose(&self, device: &Attached, staged: &MountEntry) -> io::Result<Whose> {
+        let number = device.number;
+        let looking = timeout(LOOK_PATIENCE, spawn_blocking(move || loopdev::lies_on(number))).await;
+        // A mount that has ended is out of the tree, and what lies on it has a shorter name.
+        let is_at_hand = device.file == self.file(&staged.target);
+        let Ok(looked) = looking else {
+            let unknown = || io::Error::new(io::ErrorKind::TimedOut, "a device of this name does not tell whose it is");
+            return if is_at_hand { Ok(Whose::Ours) } else { Err(unknown()) };
+        };
+        match looked.map_err(io::Error::other)? {
+            Ok(on) if on == staged.device => Ok(Whose::Ours),
+            Ok(on) => {
+                let there = mounts_of(on)?;
+                let is_same = |entry: &MountEntry| entry.source == staged.source;
+                Ok(match there.is_empty() {
+                    true => Whose::Nobodys,
+                    false if there.iter().any(is_same) => Whose::Ours,
+                    false => Whose::Anothers,
+                })
+            }
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EIO) if is_at_hand => Ok(Whose::Ours),
+                Some(libc::EIO | libc::ENOTCONN | libc::ECONNABORTED) => Ok(Whose::Nobodys),
+                // It was let go just now.
+                Some(libc::ENXIO) => Ok(Whose::Anothers),
+                _ => Err(error),
+            },
+        }
     }
 
     /// Takes those from the target, and lets go of the ones that no target has.

@@ -197,8 +197,8 @@ impl NodeService {
     /// Has the file of a device there. A volume that is refused as one is not left mounted.
     async fn fill(&self, id: &str, staging: PathBuf) -> Result<(), Status> {
         let (turn, block, place) = (self.turns.take(id)?, Block::of(id), staging.clone());
-        let staged = mounted(&staging)?.map(|entry| entry.device).unwrap_or_default();
-        let standing = block.standing(staged).await.map_err(|error| host(&staging, &error))?;
+        let staged = mounted(&staging)?.ok_or_else(|| Status::aborted("it was unmounted meanwhile"))?;
+        let standing = block.standing(&staged).await.map_err(|error| host(&staging, &error))?;
         let fill = move || match block.fill_unless_attached(&place, &standing) {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
                 Err(Status::failed_precondition(error.to_string()))
@@ -382,7 +382,7 @@ impl Node for NodeService {
         let read_only = request.readonly || wish.is_read_only();
         if wish.is_block {
             let block = Block::of(id);
-            let standing = block.standing(staged.device).await.map_err(|error| host(&target, &error))?;
+            let standing = block.standing(&staged).await.map_err(|error| host(&target, &error))?;
             let wish = block::Wish { read_only, is_for_one: wish.is_for_one() };
             self.patience.on_host(turn, move || block.publish(&staging, &target, &wish, &standing)).await?;
             return Ok(NodePublishVolumeResponse {});
@@ -581,5 +581,9 @@ fn is_published(
 }
 
 pub(super) fn host(path: &Path, error: &io::Error) -> Status {
-    Status::internal(format!("{}: {error}", path.display()))
+    let sentence = format!("{}: {error}", path.display());
+    match error.kind() {
+        io::ErrorKind::TimedOut => Status::unavailable(sentence),
+        _ => Status::internal(sentence),
+    }
 }

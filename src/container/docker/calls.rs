@@ -101,15 +101,17 @@ pub struct Call {
     stream: UnixStream,
     name: String,
     manager: Option<Arc<Manager>>,
+    /// Something of it.
+    is_read: bool,
     is_answered: bool,
     /// Answered, or left to the next plugin.
     is_over: bool,
 }
 
-/// What has become of none of the two has failed: Docker is not to wait for it.
+/// What was begun, and has become of none of the two, has failed: Docker is not to wait for it.
 impl Drop for Call {
     fn drop(&mut self) {
-        if !self.is_over {
+        if self.is_read && !self.is_over {
             self.forget();
         }
     }
@@ -118,7 +120,7 @@ impl Drop for Call {
 impl Call {
     /// What is said on it is read from its beginning, whoever has looked at it before.
     fn begin(stream: UnixStream, name: String, manager: Option<Arc<Manager>>) -> io::Result<Call> {
-        let call = Call { stream, name, manager, is_answered: false, is_over: false };
+        let call = Call { stream, name, manager, is_read: false, is_answered: false, is_over: false };
         let offset: libc::c_int = 0;
         // SAFETY: an open socket, and a number with its size.
         let set = unsafe {
@@ -156,12 +158,17 @@ impl Call {
 }
 
 impl AsyncRead for Call {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         loop {
             ready!(self.stream.poll_read_ready(context))?;
             match self.stream.try_io(Interest::READABLE, || self.look(buffer.initialize_unfilled())) {
                 Ok(count) => {
                     buffer.advance(count);
+                    self.is_read |= count > 0;
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -244,15 +251,19 @@ mod tests {
         let name = said.strip_prefix("FDSTORE=1\nFDNAME=").unwrap().to_string();
         assert!(name.starts_with(NAME), "{name}");
         assert_eq!(was_read.recv_timeout(PATIENCE).unwrap(), "name");
-        // Who is killed drops nothing.
-        std::mem::forget(first);
+        // Who is killed says nothing; here it is dropped, and what it says then is not gone by.
+        let dies = |plugin: Runtime| {
+            drop(plugin);
+            assert_eq!(told.next().0, format!("FDSTOREREMOVE=1\nFDNAME={name}"));
+        };
+        dies(first);
 
         // The manager keeps its own, whoever has been given a copy.
         let kept = StdStream::from(kept.pop().unwrap());
         let left = || vec![(name.clone(), kept.try_clone().unwrap())];
         let second = plugin(dir.path(), left(), read.clone(), false);
         assert_eq!(was_read.recv_timeout(PATIENCE).unwrap(), "name");
-        std::mem::forget(second);
+        dies(second);
 
         let _third = plugin(dir.path(), left(), read, true);
         let mut answer = String::new();
@@ -268,10 +279,17 @@ mod tests {
         let told = Told::listen(&dir.path().join("manager"));
         let manager = Some(Arc::new(Manager::at(&dir.path().join("manager")).unwrap()));
         let (mut docker, stream) = UnixStream::pair().unwrap();
+        let copy = stream.as_fd().try_clone_to_owned().unwrap();
+        // One that a plugin has not come to before it ends is kept.
+        drop(Call::begin(stream, "call-0".to_string(), manager.clone()).unwrap());
+        docker.write_all(CALL).await.unwrap();
+        let mut call = Call::begin(UnixStream::from_std(copy.into()).unwrap(), "call-1".to_string(), manager).unwrap();
+        call.read_exact(&mut [0; 9]).await.unwrap();
         // As when its task panics.
-        drop(Call::begin(stream, "call-1".to_string(), manager).unwrap());
+        drop(call);
         assert_eq!(told.next().0, "FDSTOREREMOVE=1\nFDNAME=call-1");
-        assert_eq!(docker.read(&mut [0; 9]).await.unwrap(), 0);
+        // Something was left unread.
+        assert!(docker.read(&mut [0; 9]).await.is_err());
     }
 
     #[tokio::test]
