@@ -7,8 +7,9 @@
 //! buried, as the keeper may be the first process of a container.
 //!
 //! A keeper that is killed itself is followed by another where a service manager starts one, and has kept what it kept. The client
-//! then ends as well, by whatever hand: the next keeper's takes over from it as from any that died. If none does, that keeper ends for
-//! the manager to start one with what the unit says by then.
+//! then ends as well, by whatever hand: the next keeper's takes over from it as from any that died. If two in a
+//! row end without having served, that keeper ends for the manager to start one with what the unit says by then; a program that
+//! cannot be started at all is tried again.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
